@@ -1,0 +1,131 @@
+//! What the tests share: throw-away folders, waits with a deadline, and this binary run as another process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use local::{Backend, Options, Ports, Postgres, Servers, Silent};
+use sqlx::{Connection, PgConnection};
+
+/// A folder that is removed with the test.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "local-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a new folder in the temporary one");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn options(state: &Path) -> Options {
+    let mut options = Options::new(state);
+    options.ports = Ports::free().expect("free ports");
+    options.backend = Backend::from_env().expect("a known backend");
+    options
+}
+
+/// Waits for a fact.
+pub fn until(what: &str, limit: Duration, fact: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !fact() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn runs(pid: u32) -> bool {
+    // A zombie has no command line any more.
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+/// Runs SQL and gives the first column of the first row, if there is one.
+pub fn sql(url: &str, statement: &'static str) -> Result<Option<i64>, sqlx::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut connection = PgConnection::connect(url).await?;
+        sqlx::query_scalar(statement)
+            .fetch_optional(&mut connection)
+            .await
+    })
+}
+
+const TASK: &str = "LOCAL_TEST_TASK";
+
+/// Runs this test binary as another process that does `task` on `folder`.
+pub fn another_process(task: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command
+        .args(["--exact", "helper::task", "--nocapture"])
+        .env(TASK, task)
+        .env("LOCAL_TEST_FOLDER", folder);
+    command
+}
+
+/// Kills with SIGKILL and reaps.
+pub fn kill(mut child: Child) {
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+/// Not a test: what `another_process` does.
+#[test]
+fn task() {
+    let (Ok(task), Some(folder)) = (std::env::var(TASK), std::env::var_os("LOCAL_TEST_FOLDER")) else {
+        return;
+    };
+    let folder = PathBuf::from(folder);
+    let mut options = options(&folder.join("state"));
+    match task.as_str() {
+        // Starts both, says so in a file, and waits to be killed.
+        "serve" => {
+            let servers = Servers::start(&options, &Silent).expect("servers");
+            sql(
+                &servers.admin_url(),
+                "create table kept as select 42::bigint as n",
+            )
+            .expect("a table");
+            let pids =
+                [servers.postgres().pid(), servers.kafka().pid()].map(|pid| pid.expect("runs").to_string());
+            std::fs::write(folder.join("pids.tmp"), pids.join(" ")).expect("write");
+            std::fs::rename(folder.join("pids.tmp"), folder.join("pids")).expect("rename");
+            loop {
+                std::thread::park();
+            }
+        }
+        // Fills an empty cache.
+        "prepare" => {
+            options.cache = Some(folder.join("cache"));
+            Postgres::start(&options, &Silent).expect("PostgreSQL").stop();
+        }
+        // Has neither Java nor Maven nor Docker.
+        "bare" => {
+            options.cache = Some(folder.join("cache"));
+            let error = Servers::start(&options, &Silent)
+                .err()
+                .expect("there is nothing to run on");
+            std::fs::write(folder.join("error"), error.to_string()).expect("write");
+        }
+        other => panic!("unknown task {other}"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The list of all messages with their schemas, from which the documents beside this crate are generated.
+
+use schemars::{JsonSchema, Schema, schema_for};
+use shared::envelope::{Command, Message};
+
+use crate::{inventory, notification, orchestrator, order, payment, shipping};
+
+/// One message of the catalogue.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The name on the wire.
+    pub kind: &'static str,
+    pub topic: &'static str,
+    pub data_version: &'static str,
+    pub schema: Schema,
+    /// For a command: what it is answered with, and what it can be refused with.
+    pub answers: Option<(Schema, Schema)>,
+}
+
+impl Entry {
+    pub(crate) fn event<M: Message + JsonSchema>() -> Self {
+        Self {
+            kind: M::TYPE,
+            topic: M::TOPIC,
+            data_version: M::DATA_VERSION,
+            schema: schema_for!(M),
+            answers: None,
+        }
+    }
+
+    pub(crate) fn command<C>() -> Self
+    where
+        C: Command<Reply: JsonSchema, Refusal: JsonSchema> + JsonSchema,
+    {
+        let answers = Some((schema_for!(C::Reply), schema_for!(C::Refusal)));
+        Self { answers, ..Self::event::<C>() }
+    }
+
+    /// The service that owns the message: it writes the event, or carries out the command.
+    pub fn owner(&self) -> &'static str {
+        self.topic.split('.').next().unwrap_or(self.topic)
+    }
+}
+
+/// Every message of the suite, by owner and name.
+pub fn all() -> Vec<Entry> {
+    let mut all: Vec<Entry> = [
+        order::events(),
+        order::commands(),
+        inventory::events(),
+        inventory::commands(),
+        payment::events(),
+        payment::commands(),
+        shipping::events(),
+        shipping::commands(),
+        notification::events(),
+        notification::commands(),
+        orchestrator::events(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    all.sort_by_key(|entry| (entry.owner(), entry.topic, entry.kind));
+    all
+}

@@ -1,0 +1,42 @@
+//! The names on the wire, one line a type.
+
+/// Declares events: `Type = "name.on.wire.v1", on "topic";`.
+macro_rules! events {
+    ($($type:ty = $name:literal, on $topic:literal;)*) => {
+        $(
+            impl shared::envelope::Message for $type {
+                const TYPE: &'static str = $name;
+                const TOPIC: &'static str = $topic;
+            }
+            impl shared::envelope::Event for $type {}
+        )*
+
+        /// The events of this module, for the catalogue.
+        pub(crate) fn events() -> Vec<crate::catalog::Entry> {
+            vec![$(crate::catalog::Entry::event::<$type>()),*]
+        }
+    };
+}
+
+/// Declares commands: `Type = "name.on.wire.v1", on "topic", answers Reply or Refusal;`.
+macro_rules! commands {
+    ($($type:ty = $name:literal, on $topic:literal, answers $reply:ty, or $refusal:ty;)*) => {
+        $(
+            impl shared::envelope::Message for $type {
+                const TYPE: &'static str = $name;
+                const TOPIC: &'static str = $topic;
+            }
+            impl shared::envelope::Command for $type {
+                type Reply = $reply;
+                type Refusal = $refusal;
+            }
+        )*
+
+        /// The commands of this module, for the catalogue.
+        pub(crate) fn commands() -> Vec<crate::catalog::Entry> {
+            vec![$(crate::catalog::Entry::command::<$type>()),*]
+        }
+    };
+}
+
+pub(crate) use {commands, events};

@@ -1,0 +1,72 @@
+//! Messages of the order service.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::common::{Address, Money, Never, Nothing, PricedLine};
+use crate::macros::{commands, events};
+
+/// An order was placed. The order saga begins with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCreated {
+    pub order_id: Uuid,
+    pub customer_id: String,
+    pub items: Vec<PricedLine>,
+    pub total: Money,
+    /// The card, as the provider's token; never a card number.
+    pub payment_token: String,
+    pub shipping_address: Address,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// An order stands: the money is captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderConfirmed {
+    pub order_id: Uuid,
+    pub total: Money,
+}
+
+/// An order was refused; everything done for it is undone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderRejected {
+    pub order_id: Uuid,
+    /// `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product` or `undeliverable_address`.
+    pub reason: String,
+    /// What else the refusal says, for example the items that are out of stock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Value>,
+}
+
+/// Marks the order as confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmOrder {
+    pub order_id: Uuid,
+}
+
+/// Marks the order as rejected, with the reason of the step that refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectOrder {
+    pub order_id: Uuid,
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Value>,
+}
+
+events! {
+    OrderCreated = "order.created.v1", on "order.events";
+    OrderConfirmed = "order.confirmed.v1", on "order.events";
+    OrderRejected = "order.rejected.v1", on "order.events";
+}
+
+commands! {
+    ConfirmOrder = "order.confirm_order.v1", on "order.commands", answers Nothing, or Never;
+    RejectOrder = "order.reject_order.v1", on "order.commands", answers Nothing, or Never;
+}

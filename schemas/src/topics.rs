@@ -1,0 +1,25 @@
+//! The topics, declared once. Created by an explicit step; services verify them and never create them.
+//! Every record's key is the order id (a product's events have its sku), so one order is one partition of each topic.
+
+use std::time::Duration;
+
+use shared::kafka::Topic;
+
+/// How many consumers of a service can share the work.
+const PARTITIONS: i32 = 4;
+/// How long messages stay. The inboxes remember for longer.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Every topic of the suite.
+pub fn all() -> Vec<Topic> {
+    const SERVICES: [(&str, &str, &str); 6] = [
+        ("order.events", "order.commands", "order.parked"),
+        ("payment.events", "payment.commands", "payment.parked"),
+        ("inventory.events", "inventory.commands", "inventory.parked"),
+        ("shipping.events", "shipping.commands", "shipping.parked"),
+        ("notification.events", "notification.commands", "notification.parked"),
+        ("orchestrator.events", "orchestrator.replies", "orchestrator.parked"),
+    ];
+    let named = |name| Topic { name, partitions: PARTITIONS, retention: RETENTION };
+    SERVICES.into_iter().flat_map(|(events, commands, parked)| [events, commands, parked]).map(named).collect()
+}

@@ -1,0 +1,84 @@
+//! What reaches the orchestrator: orders that begin a saga, replies of its steps, and deadlines. All take one way:
+//! load the sagas, apply the inputs to each, write where they stand, the log, and the messages.
+
+mod drive;
+mod timers;
+
+use std::sync::Arc;
+
+use schemas::order::OrderCreated;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::consumer::{BatchHandler, BoxFuture, Incoming, Table};
+use shared::envelope::{Direction, Message};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{ReplyOutcome, StepReply};
+
+use self::drive::{Begin, Change, drive};
+pub use self::timers::wake_due;
+use crate::engine::{Input, Refusal};
+use crate::plan::Saga;
+use crate::sagas::{PlaceOrder, Registry};
+
+/// The messages that the orchestrator takes.
+pub fn table(registry: &Arc<Registry>) -> Table {
+    let types = [(OrderCreated::TYPE, OrderCreated::TOPIC), (StepReply::TYPE, StepReply::TOPIC)];
+    Table::new().on(&types, Arc::new(Sagas { registry: Arc::clone(registry) }))
+}
+
+struct Sagas {
+    registry: Arc<Registry>,
+}
+
+impl BatchHandler for Sagas {
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let changes = messages.iter().map(|message| change(message)).collect::<Result<Vec<_>, _>>()?;
+            drive(claimed, &self.registry, changes).await
+        })
+    }
+}
+
+/// What a message means for its saga.
+fn change(message: &Incoming) -> Result<Change, Fault> {
+    let envelope = message.envelope()?;
+    let cause = message.cause()?;
+    let subject = envelope.subject.clone();
+    if message.kind() == OrderCreated::TYPE {
+        let order: OrderCreated = message.data()?;
+        let data = serde_json::to_string(&PlaceOrder::of(order))?;
+        let begin = Begin { definition: PlaceOrder::NAME, version: PlaceOrder::VERSION, data };
+        let saga_id = envelope.correlation_id;
+        return Ok(Change { saga_id, subject, cause, begin: Some(begin), input: Input::Started, reply: None });
+    }
+    let reply: StepReply = message.data()?;
+    let (input, reply) = match (reply.outcome, reply.direction) {
+        (ReplyOutcome::Refused, Direction::Undo) => {
+            return Err(Fault::permanent(format!("the undo of {} was refused; an undo can't be", reply.step)));
+        }
+        (ReplyOutcome::Refused, Direction::Do) => {
+            let refusal = refusal(reply.result.get())?;
+            (Input::Refused { step: reply.step, refusal }, None)
+        }
+        (ReplyOutcome::Done, direction) => (Input::Done { step: reply.step, direction }, Some(reply.result)),
+    };
+    Ok(Change { saga_id: envelope.correlation_id, subject, cause, begin: None, input, reply })
+}
+
+/// A refusal is an object with a `code`; what else it has is the detail.
+fn refusal(json: &str) -> Result<Refusal, Fault> {
+    #[derive(Deserialize)]
+    struct Wire {
+        code: String,
+        #[serde(flatten)]
+        rest: serde_json::Map<String, Value>,
+    }
+    let wire: Wire = serde_json::from_str(json)?;
+    let detail = (!wire.rest.is_empty()).then_some(Value::Object(wire.rest));
+    Ok(Refusal { code: wire.code, detail })
+}

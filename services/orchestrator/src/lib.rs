@@ -1,0 +1,48 @@
+//! The orchestrator: drives the sagas, and undoes what must be undone.
+//!
+//! - Takes `order.created.v1`, which begins the saga `place_order`, and `saga.step_replied.v1` on `orchestrator.replies`.
+//! - Sends every other service its commands.
+//! - Tells `saga.started.v1`, `saga.step_completed.v1`, `saga.compensating.v1`, `saga.completed.v1` and
+//!   `saga.compensated.v1` on `orchestrator.events`.
+//! - Owns the tables `saga` and `saga_log`.
+
+pub mod config;
+pub mod engine;
+pub mod handlers;
+pub mod plan;
+pub mod routes;
+pub mod sagas;
+pub mod store;
+
+use std::sync::Arc;
+
+use shared::service::{App, Service};
+use sqlx::migrate::Migrator;
+
+pub use self::config::Config;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The orchestrator.
+#[derive(Debug)]
+pub struct Orchestrator;
+
+impl App for Orchestrator {
+    const NAME: &'static str = "orchestrator";
+    const PORT: u16 = 8086;
+    type Config = Config;
+
+    fn migrations() -> &'static Migrator {
+        &MIGRATIONS
+    }
+
+    fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
+        let registry = Arc::new(sagas::all());
+        let db = service.db().clone();
+        let (router, openapi) = routes::router(db.clone(), Arc::clone(&registry));
+        service.serve(router, openapi);
+        service.consume(handlers::table(&registry));
+        service.task("timers", move |stop| handlers::wake_due(db, registry, stop));
+        Ok(())
+    }
+}

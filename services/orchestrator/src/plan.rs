@@ -1,0 +1,146 @@
+//! How a saga is written down. The kinds of step are types: a compensatable step can't be written without its undo, or
+//! why there is none; behind the pivot nothing can be undone, and nothing can be refused.
+
+mod build;
+
+use std::time::Duration;
+
+use schemas::common::Never;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use shared::envelope::{Command, Direction};
+use shared::inbox::ErasedCommand;
+
+pub use self::build::{Forward, ForwardGroup, Group, Plan, Step, Undoable};
+use crate::engine::{Kind, Refusal, Shape, StepShape};
+
+/// How long a step may take before it is asked again, unless its plan says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a saga remembers, and its plan.
+pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name that it has in the database, for ever.
+    const NAME: &'static str;
+    /// Counts up when the plan changes in a way that running sagas must not follow.
+    const VERSION: i32;
+    fn plan() -> Definition<Self>;
+}
+
+type Make<S> = Box<dyn Fn(&S) -> Result<ErasedCommand, serde_json::Error> + Send + Sync>;
+type Close<S> = Box<dyn Fn(&S, &Refusal) -> Result<ErasedCommand, serde_json::Error> + Send + Sync>;
+type Keep<S> = Box<dyn Fn(&mut S, &RawValue) -> Result<(), serde_json::Error> + Send + Sync>;
+
+/// A complete plan.
+pub struct Definition<S> {
+    steps: Vec<StepPlan<S>>,
+    close: (&'static str, Close<S>),
+}
+
+struct StepPlan<S> {
+    name: &'static str,
+    group: usize,
+    kind: Kind,
+    action: Make<S>,
+    undo: Undo<S>,
+    keep: Option<Keep<S>>,
+    deadline: Duration,
+}
+
+enum Undo<S> {
+    By(&'static str, Make<S>),
+    Nothing(&'static str),
+}
+
+/// The step's name: the command's, without its owner and version.
+fn name_of<C: Command>() -> &'static str {
+    C::TYPE.split('.').nth(1).unwrap_or(C::TYPE)
+}
+
+fn make<S: 'static, C: Command>(command: fn(&S) -> C) -> Make<S> {
+    Box::new(move |saga| erase(&command(saga)))
+}
+
+fn erase<C: Command>(command: &C) -> Result<ErasedCommand, serde_json::Error> {
+    let data = serde_json::value::to_raw_value(command)?;
+    Ok(ErasedCommand { kind: C::TYPE, topic: C::TOPIC, data_version: C::DATA_VERSION, data })
+}
+
+impl<S: 'static> Plan<S, Forward> {
+    /// Ends the plan with what closes a saga after everything was undone.
+    pub fn or_else<C: Command<Refusal = Never>>(self, close: fn(&S, &Refusal) -> C) -> Definition<S> {
+        Definition {
+            steps: self.steps,
+            close: (name_of::<C>(), Box::new(move |saga, refusal| erase(&close(saga, refusal)))),
+        }
+    }
+}
+
+impl<S> Definition<S> {
+    /// What the engine needs to know of the plan.
+    pub fn shape(&self) -> Shape {
+        let mut steps: Vec<StepShape> = self
+            .steps
+            .iter()
+            .map(|step| StepShape {
+                name: step.name,
+                group: step.group,
+                kind: step.kind,
+                undo: matches!(step.undo, Undo::By(..)),
+                deadline: step.deadline,
+            })
+            .collect();
+        let group = steps.last().map_or(0, |last| last.group + 1);
+        steps.push(StepShape {
+            name: self.close.0,
+            group,
+            kind: Kind::Closing,
+            undo: false,
+            deadline: DEADLINE,
+        });
+        Shape { steps }
+    }
+
+    /// The command of a step.
+    pub(crate) fn command(
+        &self,
+        saga: &S,
+        step: usize,
+        direction: Direction,
+        refusal: &Refusal,
+    ) -> Result<ErasedCommand, serde_json::Error> {
+        match (self.steps.get(step), direction) {
+            (None, _) => (self.close.1)(saga, refusal),
+            (Some(step), Direction::Do) => (step.action)(saga),
+            (Some(step), Direction::Undo) => match &step.undo {
+                Undo::By(_, undo) => undo(saga),
+                Undo::Nothing(_) => (step.action)(saga),
+            },
+        }
+    }
+
+    /// Takes what a step replied into the saga's memory.
+    pub(crate) fn keep(&self, saga: &mut S, step: usize, reply: &RawValue) -> Result<(), serde_json::Error> {
+        match self.steps.get(step).and_then(|step| step.keep.as_ref()) {
+            Some(keep) => keep(saga, reply),
+            None => Ok(()),
+        }
+    }
+
+    /// The plan as a table, for documents and for the hash that a running saga pins.
+    pub fn as_table(&self) -> String {
+        let mut table = String::from("| # | step | kind | undone by | deadline |\n|---|---|---|---|---|\n");
+        for step in &self.steps {
+            let (kind, undo) = match (step.kind, &step.undo) {
+                (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
+                (Kind::Compensatable, Undo::Nothing(why)) => ("compensatable", format!("nothing: {why}")),
+                (Kind::Pivot, _) => ("**pivot**", "never".to_owned()),
+                (Kind::Forward | Kind::Closing, _) => ("retried until done", "never".to_owned()),
+            };
+            let (number, name, deadline) = (step.group + 1, step.name, step.deadline);
+            table.push_str(&format!("| {number} | `{name}` | {kind} | {undo} | {deadline:?} |\n"));
+        }
+        table.push_str(&format!("| - | `{}` | after everything was undone | never | {DEADLINE:?} |\n", self.close.0));
+        table
+    }
+}

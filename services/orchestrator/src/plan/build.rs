@@ -1,0 +1,169 @@
+//! The chain of words in which a plan is written.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use schemas::common::Never;
+use shared::envelope::Command;
+
+use super::{DEADLINE, Kind, StepPlan, Undo, make, name_of};
+
+/// A plan before its pivot.
+#[derive(Debug)]
+pub struct Undoable;
+/// A plan from its pivot on.
+#[derive(Debug)]
+pub struct Forward;
+
+/// A plan that is being written.
+pub struct Plan<S, Phase> {
+    pub(super) steps: Vec<StepPlan<S>>,
+    groups: usize,
+    phase: PhantomData<Phase>,
+}
+
+/// Steps that run side by side.
+pub struct Group<S> {
+    steps: Vec<StepPlan<S>>,
+    group: usize,
+}
+
+/// Steps behind the pivot that run side by side.
+pub struct ForwardGroup<S>(Group<S>);
+
+/// A step that does not say yet how it is undone. Only [`Step::undo`] and [`Step::nothing_to_undo`] lead on from it.
+#[must_use = "say how the step is undone"]
+pub struct Step<S, C, Onto> {
+    onto: Onto,
+    step: StepPlan<S>,
+    command: PhantomData<fn(C)>,
+}
+
+/// What a finished step is added to.
+pub trait Accepts<S>: Sized {
+    #[doc(hidden)]
+    fn accept(self, step: Finished<S>) -> Self;
+}
+
+/// A step that says how it is undone.
+pub struct Finished<S>(StepPlan<S>);
+
+impl<S> Accepts<S> for Plan<S, Undoable> {
+    fn accept(mut self, step: Finished<S>) -> Self {
+        self.steps.push(step.0);
+        self.groups += 1;
+        self
+    }
+}
+
+impl<S> Accepts<S> for Group<S> {
+    fn accept(mut self, step: Finished<S>) -> Self {
+        self.steps.push(step.0);
+        self
+    }
+}
+
+fn begin<S: 'static, C: Command>(command: fn(&S) -> C, group: usize, kind: Kind) -> StepPlan<S> {
+    StepPlan {
+        name: name_of::<C>(),
+        group,
+        kind,
+        action: make(command),
+        undo: Undo::Nothing("it is not undone"),
+        keep: None,
+        deadline: DEADLINE,
+    }
+}
+
+impl<S: 'static> Plan<S, Undoable> {
+    pub fn begin() -> Self {
+        Self { steps: Vec::new(), groups: 0, phase: PhantomData }
+    }
+
+    /// A step that can be undone.
+    pub fn step<C: Command>(self, command: fn(&S) -> C) -> Step<S, C, Self> {
+        let step = begin(command, self.groups, Kind::Compensatable);
+        Step { onto: self, step, command: PhantomData }
+    }
+
+    /// Steps that run side by side. The plan goes on when all are done; if one is refused, the others are waited for
+    /// and then undone.
+    #[must_use]
+    pub fn together(mut self, steps: impl FnOnce(Group<S>) -> Group<S>) -> Self {
+        let group = steps(Group { steps: Vec::new(), group: self.groups });
+        self.steps.extend(group.steps);
+        self.groups += 1;
+        self
+    }
+
+    /// The point of no return: once it is done, the saga goes forward only.
+    pub fn pivot<C: Command>(mut self, command: fn(&S) -> C) -> Plan<S, Forward> {
+        self.steps.push(begin(command, self.groups, Kind::Pivot));
+        Plan { steps: self.steps, groups: self.groups + 1, phase: PhantomData }
+    }
+}
+
+impl<S: 'static> Plan<S, Forward> {
+    /// A step that is repeated until it is done. Its command can't be refused.
+    #[must_use]
+    pub fn then<C: Command<Refusal = Never>>(mut self, command: fn(&S) -> C) -> Self {
+        self.steps.push(begin(command, self.groups, Kind::Forward));
+        self.groups += 1;
+        self
+    }
+
+    /// Steps behind the pivot that run side by side.
+    #[must_use]
+    pub fn together(mut self, steps: impl FnOnce(ForwardGroup<S>) -> ForwardGroup<S>) -> Self {
+        let group = steps(ForwardGroup(Group { steps: Vec::new(), group: self.groups }));
+        self.steps.extend(group.0.steps);
+        self.groups += 1;
+        self
+    }
+}
+
+impl<S: 'static> Group<S> {
+    /// A step that can be undone, beside the others of the group.
+    pub fn step<C: Command>(self, command: fn(&S) -> C) -> Step<S, C, Self> {
+        let step = begin(command, self.group, Kind::Compensatable);
+        Step { onto: self, step, command: PhantomData }
+    }
+}
+
+impl<S: 'static> ForwardGroup<S> {
+    /// A step that is repeated until it is done, beside the others of the group.
+    #[must_use]
+    pub fn then<C: Command<Refusal = Never>>(mut self, command: fn(&S) -> C) -> Self {
+        self.0.steps.push(begin(command, self.0.group, Kind::Forward));
+        self
+    }
+}
+
+impl<S: 'static, C: Command, Onto: Accepts<S>> Step<S, C, Onto> {
+    /// Takes the reply into the saga's memory.
+    pub fn keep(mut self, keep: fn(&mut S, C::Reply)) -> Self {
+        self.step.keep = Some(Box::new(move |saga, reply| {
+            keep(saga, serde_json::from_str(reply.get())?);
+            Ok(())
+        }));
+        self
+    }
+
+    /// How long the step may take before it is asked again.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.step.deadline = deadline;
+        self
+    }
+
+    /// How the step is undone. An undo can't be refused: it is repeated until it is done.
+    pub fn undo<U: Command<Refusal = Never>>(mut self, undo: fn(&S) -> U) -> Onto {
+        self.step.undo = Undo::By(name_of::<U>(), make(undo));
+        self.onto.accept(Finished(self.step))
+    }
+
+    /// Why the step need not be undone.
+    pub fn nothing_to_undo(mut self, why: &'static str) -> Onto {
+        self.step.undo = Undo::Nothing(why);
+        self.onto.accept(Finished(self.step))
+    }
+}

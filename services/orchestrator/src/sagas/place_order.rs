@@ -1,0 +1,116 @@
+//! Place an order. Stock is held while the card is authorized, then the shipment is booked. Capturing the money is the
+//! point of no return; what follows is repeated until it is done.
+
+use schemas::common::{Line, Money};
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
+use schemas::notification::{Notice, NotifyCustomer};
+use schemas::order::{ConfirmOrder, OrderCreated, RejectOrder};
+use schemas::payment::{AuthorizePayment, CapturePayment, VoidPayment};
+use schemas::shipping::{BookShipment, CancelShipment};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::engine::Refusal;
+use crate::plan::{Definition, Plan, Saga};
+
+/// What the saga remembers. Participants are addressed by order id, so that a step whose reply was lost can still be
+/// undone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaceOrder {
+    pub order: OrderCreated,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_number: Option<String>,
+}
+
+impl Saga for PlaceOrder {
+    const NAME: &'static str = "place_order";
+    const VERSION: i32 = 1;
+
+    fn plan() -> Definition<Self> {
+        Plan::begin()
+            .together(|group| {
+                group
+                    .step(Self::reserve_stock).undo(Self::release_stock)
+                    .step(Self::authorize_payment).undo(Self::void_payment)
+            })
+            .step(Self::book_shipment)
+                .keep(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
+                .undo(Self::cancel_shipment)
+            .pivot(Self::capture_payment)
+            .together(|group| {
+                group.then(Self::commit_stock).then(Self::confirm_order).then(Self::notify_customer)
+            })
+            .or_else(Self::reject_order)
+    }
+}
+
+impl PlaceOrder {
+    pub fn of(order: OrderCreated) -> Self {
+        Self { order, tracking_number: None }
+    }
+
+    fn id(&self) -> Uuid {
+        self.order.order_id
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let line = |item: &schemas::common::PricedLine| Line { sku: item.sku.clone(), quantity: item.quantity };
+        self.order.items.iter().map(line).collect()
+    }
+
+    fn total(&self) -> Money {
+        self.order.total.clone()
+    }
+
+    fn reserve_stock(&self) -> ReserveStock {
+        ReserveStock { order_id: self.id(), items: self.lines() }
+    }
+
+    fn release_stock(&self) -> ReleaseStock {
+        ReleaseStock { order_id: self.id() }
+    }
+
+    fn authorize_payment(&self) -> AuthorizePayment {
+        let token = self.order.payment_token.clone();
+        AuthorizePayment { order_id: self.id(), amount: self.total(), token }
+    }
+
+    fn void_payment(&self) -> VoidPayment {
+        VoidPayment { order_id: self.id() }
+    }
+
+    fn book_shipment(&self) -> BookShipment {
+        let address = self.order.shipping_address.clone();
+        BookShipment { order_id: self.id(), address, items: self.lines() }
+    }
+
+    fn cancel_shipment(&self) -> CancelShipment {
+        CancelShipment { order_id: self.id() }
+    }
+
+    fn capture_payment(&self) -> CapturePayment {
+        CapturePayment { order_id: self.id() }
+    }
+
+    fn commit_stock(&self) -> CommitStock {
+        CommitStock { order_id: self.id() }
+    }
+
+    fn confirm_order(&self) -> ConfirmOrder {
+        ConfirmOrder { order_id: self.id() }
+    }
+
+    fn notify_customer(&self) -> NotifyCustomer {
+        NotifyCustomer {
+            order_id: self.id(),
+            customer_id: self.order.customer_id.clone(),
+            email: self.order.email.clone(),
+            notice: Notice::OrderConfirmed { total: self.total(), tracking_number: self.tracking_number.clone() },
+        }
+    }
+
+    fn reject_order(&self, refusal: &Refusal) -> RejectOrder {
+        RejectOrder { order_id: self.id(), reason: refusal.code.clone(), detail: refusal.detail.clone() }
+    }
+}

@@ -1,0 +1,118 @@
+//! Definitions by name and version, without their Rust types: what the handlers work with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use shared::envelope::Direction;
+use shared::fault::{Class, Classified};
+use shared::inbox::ErasedCommand;
+
+use crate::engine::{Refusal, Shape};
+use crate::plan::{Definition, Saga};
+
+/// A saga in flight began with a definition that this orchestrator does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("this orchestrator has no definition {name}@{version}")]
+pub struct UnknownDefinition {
+    pub name: String,
+    pub version: i32,
+}
+
+impl Classified for UnknownDefinition {
+    fn class(&self) -> Class {
+        // Another replica, or the next release, may have it.
+        Class::Retry
+    }
+}
+
+/// The definitions that an orchestrator has.
+#[derive(Default)]
+pub struct Registry {
+    definitions: HashMap<(&'static str, i32), Arc<dyn AnyDefinition>>,
+}
+
+impl Registry {
+    /// Adds a definition.
+    #[must_use]
+    pub fn with<S: Saga>(mut self) -> Self {
+        self.definitions.insert((S::NAME, S::VERSION), Arc::new(Typed::<S>::new()));
+        self
+    }
+
+    pub(crate) fn find(&self, name: &str, version: i32) -> Result<&Arc<dyn AnyDefinition>, UnknownDefinition> {
+        let found = self.definitions.iter().find(|((n, v), _)| *n == name && *v == version);
+        found.map(|(_, definition)| definition).ok_or_else(|| UnknownDefinition { name: name.to_owned(), version })
+    }
+
+    /// The names and versions that it has.
+    pub fn versions(&self) -> Vec<(String, i32)> {
+        self.definitions.keys().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+    }
+}
+
+/// A definition without its type.
+pub(crate) trait AnyDefinition: Send + Sync {
+    fn shape(&self) -> &Shape;
+    /// Of the plan as a table: it changes when the plan does.
+    fn hash(&self) -> &str;
+    fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error>;
+}
+
+/// A saga's memory, while inputs are applied.
+pub trait OpenSaga: Send + Sync {
+    fn command(&self, step: usize, direction: Direction, refusal: &Refusal) -> Result<ErasedCommand, serde_json::Error>;
+    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<(), serde_json::Error>;
+    fn data(&self) -> Result<String, serde_json::Error>;
+}
+
+struct Typed<S> {
+    definition: Arc<Definition<S>>,
+    shape: Shape,
+    hash: String,
+}
+
+impl<S: Saga> Typed<S> {
+    fn new() -> Self {
+        let definition = S::plan();
+        let digest = Sha256::digest(definition.as_table().as_bytes());
+        let hash = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let shape = definition.shape();
+        Self { definition: Arc::new(definition), shape, hash }
+    }
+}
+
+impl<S: Saga> AnyDefinition for Typed<S> {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error> {
+        let saga: S = serde_json::from_str(data)?;
+        Ok(Box::new(OpenTyped { saga, definition: Arc::clone(&self.definition) }))
+    }
+}
+
+struct OpenTyped<S> {
+    saga: S,
+    definition: Arc<Definition<S>>,
+}
+
+impl<S: Saga> OpenSaga for OpenTyped<S> {
+    fn command(&self, step: usize, direction: Direction, refusal: &Refusal) -> Result<ErasedCommand, serde_json::Error> {
+        self.definition.command(&self.saga, step, direction, refusal)
+    }
+
+    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<(), serde_json::Error> {
+        self.definition.keep(&mut self.saga, step, reply)
+    }
+
+    fn data(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&self.saga)
+    }
+}

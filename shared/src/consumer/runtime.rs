@@ -1,0 +1,270 @@
+//! The loop: gather what has arrived, have it handled, store the offsets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Incoming, Table, attempt, park};
+use crate::cloudevents;
+use crate::db::Db;
+use crate::fault::{Class, Fault};
+use crate::kafka::Kafka;
+use crate::service::jittered;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Consumes the topics of a table as one member of the service's group.
+pub(crate) struct Consumer {
+    pub db: Db,
+    pub kafka: Kafka,
+    pub table: Arc<Table>,
+    /// The consumer group, without the installation's prefix.
+    pub group: &'static str,
+    /// A name that outlives a restart. With it a restarted member gets its partitions back at once.
+    pub instance: Option<String>,
+    /// Most messages in one transaction.
+    pub batch: usize,
+    /// Set while partitions are assigned.
+    pub assigned: Arc<AtomicBool>,
+}
+
+/// Where the next record of each partition is.
+type Offsets = HashMap<(String, i32), i64>;
+
+/// What is repeated until it is done.
+#[derive(Clone, Copy)]
+enum Work<'w> {
+    Handle(&'w [&'w Incoming]),
+    Park(&'w Incoming, &'w str),
+}
+
+struct Context {
+    assigned: Arc<AtomicBool>,
+}
+
+impl ClientContext for Context {}
+
+impl ConsumerContext for Context {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _rebalance: &Rebalance<'_>) {
+        let count = consumer.assignment().map_or(0, |list| list.count());
+        self.assigned.store(true, Ordering::Release);
+        metrics::gauge!("amends_consumer_partitions").set(count as f64);
+        info!(partitions = count, "partitions assigned");
+    }
+}
+
+impl Consumer {
+    /// Runs until `stop`. The messages in hand are finished and their offsets committed before it returns.
+    ///
+    /// # Errors
+    /// If the client's settings are wrong.
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+        let consumer = self.connect()?;
+        let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
+        consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let mut held = Vec::new();
+        while !stop.is_cancelled() {
+            let mut offsets = Offsets::new();
+            let batch = self.gather(&consumer, &mut held, &mut offsets, &stop).await;
+            if !batch.is_empty() {
+                let began = Instant::now();
+                metrics::histogram!("amends_consumer_batch_messages").record(batch.len() as f64);
+                let all: Vec<&Incoming> = batch.iter().collect();
+                if !self.settle(&consumer, &all, &mut held, &stop).await {
+                    // Stopped in the middle of an outage: nothing of the batch is stored, it comes again.
+                    return Ok(());
+                }
+                metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
+            }
+            store(&consumer, &offsets);
+        }
+        // Dropping the consumer commits the stored offsets and leaves the group.
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<StreamConsumer<Context>, KafkaError> {
+        let mut config = self.kafka.client();
+        config
+            .set("group.id", self.kafka.name(self.group))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("heartbeat.interval.ms", "500")
+            .set("session.timeout.ms", "6000")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "500")
+            .set("fetch.wait.max.ms", "500")
+            .set("fetch.error.backoff.ms", "100")
+            .set("queued.min.messages", "2000")
+            .set("queued.max.messages.kbytes", "8192");
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(self.group)));
+        }
+        config.create_with_context(Context { assigned: Arc::clone(&self.assigned) })
+    }
+
+    /// Waits for the first record and takes with it what else is there.
+    async fn gather(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        held: &mut Vec<Incoming>,
+        offsets: &mut Offsets,
+        stop: &CancellationToken,
+    ) -> Vec<Incoming> {
+        let mut batch = Vec::new();
+        let mut stream = consumer.stream();
+        for message in held.drain(..) {
+            offsets.insert((self.kafka.name(&message.topic), message.partition), message.offset + 1);
+            batch.push(message);
+        }
+        let mut taken = batch.len();
+        while taken < self.batch {
+            let next = if taken == 0 {
+                tokio::select! {
+                    next = stream.next() => next,
+                    () = stop.cancelled() => None,
+                }
+            } else {
+                stream.next().now_or_never().flatten()
+            };
+            match next {
+                Some(Ok(record)) => {
+                    taken += 1;
+                    offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
+                    batch.extend(self.incoming(&record));
+                }
+                Some(Err(error)) => {
+                    // librdkafka goes on by itself; this is news, not the end.
+                    warn!(%error, "the consumer reports");
+                    break;
+                }
+                None => break,
+            }
+        }
+        batch
+    }
+
+    /// The message, unless it is of no concern here.
+    fn incoming(&self, record: &rdkafka::message::BorrowedMessage<'_>) -> Option<Incoming> {
+        let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
+        let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
+        if kind.is_some_and(|kind| self.table.passes_over(topic, kind)) {
+            return None;
+        }
+        let message = Incoming::new(record, topic.to_owned());
+        let decoded = message.envelope.is_some();
+        (!decoded || !self.table.passes_over(topic, message.kind())).then_some(message)
+    }
+
+    /// Repeats until the batch is committed or its bad messages are parked. Whether it was, or a stop came first.
+    async fn settle(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        batch: &[&Incoming],
+        held: &mut Vec<Incoming>,
+        stop: &CancellationToken,
+    ) -> bool {
+        let Some(fault) = self.retried(consumer, held, stop, Work::Handle(batch)).await else {
+            return false;
+        };
+        let Err(fault) = fault else { return true };
+        let &[message] = batch else {
+            warn!(messages = batch.len(), %fault, "the batch failed and is redone message by message");
+            for message in batch {
+                if !Box::pin(self.settle(consumer, &[message], held, stop)).await {
+                    return false;
+                }
+            }
+            return true;
+        };
+        error!(
+            key = %message.key, message = ?message.envelope.as_ref().map(|envelope| envelope.id),
+            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
+            "the message failed for good; its key is parked"
+        );
+        let reason = fault.chain();
+        self.retried(consumer, held, stop, Work::Park(message, &reason)).await.is_some()
+    }
+
+    /// Repeats `work` while its failure may pass. `None` if a stop came first, else how it ended.
+    async fn retried(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        held: &mut Vec<Incoming>,
+        stop: &CancellationToken,
+        work: Work<'_>,
+    ) -> Option<Result<(), Fault>> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let ended = match work {
+                Work::Handle(batch) => attempt(&self.db, &self.table, batch).await,
+                Work::Park(message, reason) => park(&self.db, message, reason).await,
+            };
+            match ended {
+                Err(fault) if fault.class() == Class::Retry => {
+                    metrics::counter!("amends_consumer_retries_total").increment(1);
+                    warn!(%fault, retry_in = ?backoff, "the batch is tried again");
+                }
+                ended => return Some(ended),
+            }
+            if stop.is_cancelled() {
+                return None;
+            }
+            self.wait_paused(consumer, jittered(backoff), held, stop).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits while polling, with the partitions paused, so that the member stays in its group however long it takes.
+    async fn wait_paused(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        wait: Duration,
+        held: &mut Vec<Incoming>,
+        stop: &CancellationToken,
+    ) {
+        let partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
+        if let Err(error) = consumer.pause(&partitions) {
+            warn!(%error, "the partitions could not be paused");
+        }
+        let mut stream = consumer.stream();
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => break,
+                () = stop.cancelled() => break,
+                next = stream.next() => {
+                    // A record that was on its way before the pause; it is handled after the batch in hand.
+                    if let Some(Ok(record)) = next
+                        && let Some(message) = self.incoming(&record)
+                    {
+                        held.push(message);
+                    }
+                }
+            }
+        }
+        if let Err(error) = consumer.resume(&partitions) {
+            warn!(%error, "the partitions could not be resumed");
+        }
+    }
+}
+
+/// Marks the records as done. A partition that was lost meanwhile is its new owner's business.
+fn store(consumer: &StreamConsumer<Context>, offsets: &Offsets) {
+    for ((topic, partition), next) in offsets {
+        if let Err(error) = consumer.store_offset(topic, *partition, next - 1) {
+            info!(topic, partition, %error, "the offset was not stored; the partition has another owner now");
+        }
+    }
+}

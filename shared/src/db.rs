@@ -1,0 +1,101 @@
+//! A service's database. Reads take a connection; writes take a [`Claimed`], so that no write can bypass the outbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use tokio::sync::Notify;
+
+use crate::inbox::Claimed;
+
+/// How long a request waits for a free connection before it is refused.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database of one service.
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+    relay: Arc<Notify>,
+    source: &'static str,
+    shards: i16,
+}
+
+impl Db {
+    /// Connects lazily: a database that is not there yet shows in `/readyz` and in the first use.
+    pub fn new(source: &'static str, options: PgConnectOptions, connections: u32, shards: i16) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A broken connection shows in its first statement, which is retried; a ping per use costs a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options.application_name(source));
+        Self { pool, relay: Arc::new(Notify::new()), source, shards }
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// If none is to be had within five seconds.
+    pub async fn read(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        self.pool.acquire().await
+    }
+
+    /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
+    /// writes about the same keys.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn write(&self, keys: &[String]) -> Result<Claimed, sqlx::Error> {
+        #[expect(clippy::disallowed_methods, reason = "this is where a write begins")]
+        let tx = self.pool.begin().await?;
+        Claimed::begin(tx, self.clone(), keys).await
+    }
+
+    /// The shard whose relay sends the messages of this key.
+    pub(crate) fn shard(&self, key: &str) -> i16 {
+        i16::try_from(hash(key).unsigned_abs() % self.shards.unsigned_abs() as u64).unwrap_or(0)
+    }
+
+    pub(crate) fn shards(&self) -> i16 {
+        self.shards
+    }
+
+    /// The name of the service, as messages have it in `source`.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Wakes the relay of this process. Called after commit.
+    pub(crate) fn wake_relay(&self) {
+        self.relay.notify_waiters();
+        self.relay.notify_one();
+    }
+
+    pub(crate) fn relay_wakeup(&self) -> Arc<Notify> {
+        Arc::clone(&self.relay)
+    }
+
+    /// A connection of its own, outside the pool, for the relay and for migrations.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.pool.connect_options()).await
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// FNV-1a: stable across builds and machines, as locks and shards must be.
+pub(crate) fn hash(key: &str) -> i64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in key.bytes() {
+        hash ^= u64::from(byte);
+        hash = hash.wrapping_mul(0x0100_0000_01b3);
+    }
+    hash.cast_signed()
+}

@@ -1,0 +1,294 @@
+//! Calls to the outside (card provider, carrier, mail), never made inside a transaction: a first transaction claims
+//! the command and writes the intent, then the outside is called under the step's own idempotency key, then a second
+//! transaction writes the outcome and the reply. A slow provider holds no transaction and no partition. After a crash
+//! in between, the open intents are taken up again and the provider is asked under the same key.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::cloudevents;
+use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
+use crate::db::Db;
+use crate::envelope::{Cause, Command, Envelope};
+use crate::fault::{Class, Fault};
+use crate::inbox::Claimed;
+use crate::service::jittered;
+use crate::steps::{self, Answer, Record, StepKey, Task};
+
+/// How long a task belongs to the process that took it. Longer than [`CALL_TIMEOUT`], so that no two processes ask at
+/// once; if they did, the idempotency key would still make it one effect.
+const CLAIM: Duration = Duration::from_secs(10);
+/// How long the outside may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait before the second call; it doubles from call to call, up to 30 s.
+const CALL_AGAIN: Duration = Duration::from_millis(500);
+/// How often open intents are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Most calls under way at once. What is beyond waits in the database.
+const CONCURRENT: usize = 512;
+/// Most outcomes written in one transaction.
+const BATCH: usize = 256;
+
+/// Carries out commands of type `C` with the help of the outside.
+pub trait Effect<C: Command>: Send + Sync + 'static {
+    /// What the outside said, be it yes or no.
+    type Outcome: Send + Sync + 'static;
+
+    /// Notes in the database what is about to be asked. In the transaction that claims the commands.
+    ///
+    /// # Errors
+    /// A technical failure, which rolls the batch back.
+    fn intend(&self, claimed: &mut Claimed, tasks: &[Task<C>]) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Asks the outside, outside any transaction.
+    ///
+    /// # Errors
+    /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key.
+    fn call(
+        &self,
+        idempotency_key: &str,
+        task: &Task<C>,
+    ) -> impl Future<Output = Result<Self::Outcome, Box<dyn Error + Send + Sync>>> + Send;
+
+    /// Writes down what the outside said, and answers in the order of `settled`.
+    ///
+    /// # Errors
+    /// A technical failure, which rolls the transaction back; it is repeated.
+    fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<C>, Self::Outcome)],
+    ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send;
+}
+
+/// The two halves of an effect: the one that takes commands, and the one that calls.
+pub(crate) fn effect<C: Command, E: Effect<C>>(
+    db: Db,
+    instance: String,
+    effect: Arc<E>,
+) -> (Intake<C, E>, Caller<C, E>) {
+    let (hand_over, tasks) = mpsc::channel(CONCURRENT);
+    let intake = Intake { effect: Arc::clone(&effect), instance: instance.clone(), hand_over };
+    (intake, Caller { db, effect, instance, tasks })
+}
+
+/// Claims commands and writes the intent.
+pub(crate) struct Intake<C, E> {
+    effect: Arc<E>,
+    instance: String,
+    hand_over: mpsc::Sender<Task<C>>,
+}
+
+impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let tasks = steps::unanswered::<C>(claimed, messages).await?;
+            if tasks.is_empty() {
+                return Ok(());
+            }
+            self.effect.intend(claimed, &tasks).await?;
+            steps::save(claimed.db(), &intents(&tasks, messages, &self.instance)).await?;
+            let hand_over = self.hand_over.clone();
+            claimed.after_commit(move || {
+                for task in tasks {
+                    // Where there are too many at once, the rest is found in the database when its claim has run out.
+                    if hand_over.try_send(task).is_err() {
+                        break;
+                    }
+                }
+            });
+            Ok(())
+        })
+    }
+}
+
+/// The rows from which the tasks can be taken up again.
+fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str) -> Vec<Record> {
+    let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
+    let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
+    let intent = |task: &Task<C>| {
+        let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
+        let open = steps::Open {
+            command,
+            traceparent: task.cause.traceparent.clone(),
+            claimed_by: instance.to_owned(),
+            claimed_for_seconds: CLAIM.as_secs_f64(),
+        };
+        Record { open: Some(open), ..Record::open(task) }
+    };
+    tasks.iter().map(intent).collect()
+}
+
+/// Calls the outside and writes down what it said.
+pub(crate) struct Caller<C, E> {
+    db: Db,
+    effect: Arc<E>,
+    instance: String,
+    tasks: mpsc::Receiver<Task<C>>,
+}
+
+impl<C: Command, E: Effect<C>> Caller<C, E> {
+    /// Runs until `stop`. What is under way then is taken up after the next start.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut calls = FuturesUnordered::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut restarted = true;
+        loop {
+            let mut answered = Vec::new();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => calls.push(self.call(task)),
+                Some(ended) = calls.next(), if !calls.is_empty() => answered.push(ended),
+                _ = look.tick() => match self.take_up(restarted, CONCURRENT - calls.len().min(CONCURRENT)).await {
+                    Ok(tasks) => {
+                        restarted = false;
+                        calls.extend(tasks.into_iter().map(|task| self.call(task)));
+                    }
+                    Err(fault) => warn!(%fault, "open calls could not be looked up"),
+                },
+            }
+            // What is ready now is called, and written down, together.
+            while calls.len() < CONCURRENT
+                && let Ok(task) = self.tasks.try_recv()
+            {
+                calls.push(self.call(task));
+            }
+            while answered.len() < BATCH
+                && let Some(Some(ended)) = futures::FutureExt::now_or_never(calls.next())
+            {
+                answered.push(ended);
+            }
+            if !answered.is_empty() && !self.write_down(answered, &stop).await {
+                return;
+            }
+        }
+    }
+
+    fn call(&self, task: Task<C>) -> impl Future<Output = Ended<C, E::Outcome>> + Send + use<C, E> {
+        let effect = Arc::clone(&self.effect);
+        async move {
+            let key = task.step.idempotency_key();
+            match tokio::time::timeout(CALL_TIMEOUT, effect.call(&key, &task)).await {
+                Ok(Ok(outcome)) => Ended::Answered(task, outcome),
+                Ok(Err(error)) => Ended::Unanswered(task, error.to_string()),
+                Err(_) => Ended::Unanswered(task, format!("no answer within {CALL_TIMEOUT:?}")),
+            }
+        }
+    }
+
+    async fn take_up(&self, restarted: bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
+        let mut claimed = self.db.write(&[]).await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let open =
+            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit).await?;
+        claimed.commit().await?;
+        let mut tasks = Vec::with_capacity(open.len());
+        for row in open {
+            let envelope: Envelope = cloudevents::envelope(&row.command)?;
+            let cause = Cause {
+                correlation_id: row.saga_id,
+                causation_id: Some(row.message_id),
+                traceparent: row.traceparent.clone(),
+            };
+            let command = serde_json::from_str(envelope.data.get())?;
+            debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
+            tasks.push(Task { command, subject: envelope.subject, cause, step: row.key() });
+        }
+        Ok(tasks)
+    }
+
+    /// Whether it was written down before a stop.
+    async fn write_down(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
+        let (mut settled, mut later) = (Vec::new(), Vec::new());
+        for one in ended {
+            match one {
+                Ended::Answered(task, outcome) => settled.push((task, outcome)),
+                Ended::Unanswered(task, why) => {
+                    metrics::counter!("amends_effects_unanswered_total", "command" => C::TYPE).increment(1);
+                    warn!(order = task.subject, step = task.step.step, why, "the outside did not answer; it is asked again");
+                    later.push(task.step);
+                }
+            }
+        }
+        let mut backoff = Duration::from_millis(50);
+        while !stop.is_cancelled() {
+            let fault = match self.write(&settled, &later).await {
+                Ok(()) => return true,
+                Err(fault) => fault,
+            };
+            warn!(%fault, command = C::TYPE, "outcomes could not be written down");
+            if fault.class() == Class::Permanent && settled.len() > 1 {
+                // One of them spoils it for all: each on its own.
+                for one in settled {
+                    let key = one.0.step.clone();
+                    if let Err(fault) = self.write(std::slice::from_ref(&one), &[]).await {
+                        warn!(saga = %key.saga_id, step = key.step, %fault, "the outcome stays open");
+                    }
+                }
+                settled = Vec::new();
+                continue;
+            }
+            if fault.class() == Class::Permanent {
+                // It stays pending and is asked for again when its claim has run out.
+                return true;
+            }
+            tokio::time::sleep(jittered(backoff)).await;
+            backoff = (backoff * 2).min(Duration::from_secs(2));
+        }
+        false
+    }
+
+    async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[StepKey]) -> Result<(), Fault> {
+        let mut keys: Vec<String> = settled.iter().map(|(task, _)| task.subject.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut claimed = self.db.write(&keys).await?;
+        if !later.is_empty() {
+            steps::try_later(claimed.db(), later, CALL_AGAIN.as_secs_f64()).await?;
+        }
+        let steps = settled.iter().map(|(task, _)| task.step.clone()).collect();
+        // Whoever asked a second time, after the claim had run out, may have written the outcome already.
+        let known = steps::find(claimed.db(), steps).await?;
+        let open = |task: &Task<C>| known.get(&task.step).is_some_and(|r| r.status == steps::Status::Pending);
+        if settled.iter().all(|(task, _)| open(task)) {
+            let answers = if settled.is_empty() { vec![] } else { self.effect.settle(&mut claimed, settled).await? };
+            let mut records = Vec::with_capacity(answers.len());
+            for ((task, _), answer) in settled.iter().zip(&answers) {
+                records.push(steps::reply(&mut claimed, task, answer)?);
+            }
+            if !records.is_empty() {
+                steps::resolve(claimed.db(), &records).await?;
+            }
+        } else if settled.len() > 1 {
+            return Err(Fault::permanent("some of the outcomes were written by another process"));
+        }
+        claimed.commit().await?;
+        Ok(())
+    }
+}
+
+enum Ended<C, O> {
+    Answered(Task<C>, O),
+    Unanswered(Task<C>, String),
+}
+
+impl Table {
+    pub(crate) fn effect<C: Command, E: Effect<C>>(self, intake: Intake<C, E>) -> Self {
+        self.on(&[(C::TYPE, C::TOPIC)], Arc::new(intake))
+    }
+}

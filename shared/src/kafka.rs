@@ -1,0 +1,247 @@
+//! The broker: client settings, topics, and a publisher that counts every delivery report.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use tokio::sync::Notify;
+
+use crate::fault::{Class, Classified};
+
+/// How long a question to the broker may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the broker is, and how its topics are called here.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    pub brokers: String,
+    /// Put before every topic and consumer group, so that several installations can share a cluster.
+    pub prefix: String,
+    /// Further librdkafka settings, for example for TLS and SASL.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A topic as it is declared, once, for everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub name: &'static str,
+    pub partitions: i32,
+    pub retention: Duration,
+}
+
+/// What went wrong between here and the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("the broker refused to create the topic {topic}: {code}")]
+    Create { topic: String, code: RDKafkaErrorCode },
+    #[error("the topics {0} do not exist; create them with `amends topics apply`")]
+    Missing(String),
+    #[error("the broker at {brokers} did not answer")]
+    Client {
+        brokers: String,
+        #[source]
+        source: KafkaError,
+    },
+}
+
+impl Classified for KafkaError {
+    fn class(&self) -> Class {
+        Class::Retry
+    }
+}
+
+impl Kafka {
+    /// The name of a topic or group on the broker.
+    pub fn name(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// Settings that every client has.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "amends")
+            // A broker that comes back is found within a second.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.nagle.disable", "true")
+            .set("log.connection.close", "false");
+        for (key, value) in &self.settings {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// Creates those of the topics that do not exist. Existing ones are left as they are.
+    ///
+    /// # Errors
+    /// If the broker does not answer or refuses a topic.
+    pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
+        let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
+        let admin: AdminClient<DefaultClientContext> = self.client().create().map_err(client)?;
+        let names: Vec<String> = topics.iter().map(|topic| self.name(topic.name)).collect();
+        let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
+        let new: Vec<NewTopic<'_>> = topics
+            .iter()
+            .zip(names.iter().zip(&retentions))
+            .map(|(topic, (name, retention))| {
+                // The cluster's own default says how often a topic is replicated.
+                NewTopic::new(name, topic.partitions, TopicReplication::Fixed(-1))
+                    .set("retention.ms", retention)
+                    .set("cleanup.policy", "delete")
+            })
+            .collect();
+        let options = AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
+        for result in admin.create_topics(&new, &options).await.map_err(client)? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(BrokerError::Create { topic, code }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names among `topics` that the broker does not have. Blocks up to ten seconds.
+///
+/// # Errors
+/// If the broker does not answer.
+pub fn missing_topics<C: ClientContext>(
+    client: &rdkafka::client::Client<C>,
+    topics: &[String],
+    timeout: Duration,
+) -> Result<Vec<String>, KafkaError> {
+    let metadata = client.fetch_metadata(None, timeout)?;
+    let missing = |name: &&String| {
+        !metadata.topics().iter().any(|topic| topic.name() == *name && !topic.partitions().is_empty())
+    };
+    Ok(topics.iter().filter(missing).cloned().collect())
+}
+
+/// Sends records and knows of each whether it arrived.
+pub(crate) struct Publisher {
+    producer: ThreadedProducer<Deliveries>,
+}
+
+/// The delivery reports that a batch still waits for.
+pub(crate) struct Batch {
+    left: AtomicUsize,
+    failed: Mutex<Option<KafkaError>>,
+    done: Notify,
+}
+
+struct Deliveries;
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Arc<Batch>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
+        if let Err((error, _)) = result {
+            batch.fail(error.clone());
+        }
+        batch.one_less();
+    }
+}
+
+impl Batch {
+    fn fail(&self, error: KafkaError) {
+        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failed.get_or_insert(error);
+    }
+
+    fn one_less(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    /// Waits until every record of the batch has its report.
+    ///
+    /// # Errors
+    /// With the first failure.
+    pub(crate) async fn wait(&self) -> Result<(), KafkaError> {
+        while self.left.load(Ordering::Acquire) > 0 {
+            self.done.notified().await;
+        }
+        let failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failed.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// A record on its way.
+pub(crate) struct Outgoing {
+    pub topic: String,
+    pub key: String,
+    pub body: Vec<u8>,
+    pub headers: OwnedHeaders,
+}
+
+impl Publisher {
+    pub(crate) fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
+        let producer = kafka
+            .client()
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "0.5")
+            // The relay keeps the records until they are acknowledged; giving up early would only reorder them.
+            .set("message.timeout.ms", "0")
+            .set("queue.buffering.max.messages", "100000")
+            .create_with_context(Deliveries)?;
+        Ok(Self { producer })
+    }
+
+    /// Hands a batch over in its order. The answer is in [`Batch::wait`].
+    pub(crate) async fn send(&self, records: Vec<Outgoing>) -> Arc<Batch> {
+        let batch = Arc::new(Batch {
+            left: AtomicUsize::new(records.len()),
+            failed: Mutex::new(None),
+            done: Notify::new(),
+        });
+        for record in records {
+            if !self.send_one(record, &batch).await {
+                // The rest stays unsent, so that nothing overtakes the refused record.
+                batch.left.store(0, Ordering::Release);
+                break;
+            }
+        }
+        batch
+    }
+
+    async fn send_one(&self, record: Outgoing, batch: &Arc<Batch>) -> bool {
+        let mut next = BaseRecord::with_opaque_to(&record.topic, Arc::clone(batch))
+            .key(&record.key)
+            .payload(&record.body)
+            .headers(record.headers);
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
+            match self.producer.send(next) {
+                Ok(()) => return true,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
+                    next = unsent;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err((error, _)) => {
+                    batch.fail(error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Forgets what was not sent yet, for a relay that stops or has lost its lease.
+    pub(crate) fn abandon(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+}

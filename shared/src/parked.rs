@@ -1,0 +1,41 @@
+//! Parked messages: a message that failed for good, and every later one of its key, wait here in order for an
+//! operator. Other keys flow on.
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+
+use crate::consumer::Incoming;
+
+/// Those of `keys` that are parked.
+pub(crate) async fn parked_keys(
+    db: &mut PgConnection,
+    keys: &[String],
+) -> Result<HashSet<String>, sqlx::Error> {
+    let found: Vec<String> =
+        sqlx::query_scalar("select distinct key from parked where status = 'parked' and key = any($1)")
+            .bind(keys)
+            .fetch_all(db)
+            .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Parks a message. The caller has locked its key and claimed its id.
+pub(crate) async fn park(db: &mut PgConnection, message: &Incoming, reason: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        r#"insert into parked (key, message_id, type, topic, partition, "offset", reason, body, traceparent)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint parked_once do nothing"#,
+    )
+    .bind(&message.key)
+    .bind(message.envelope.as_ref().map(|envelope| envelope.id))
+    .bind(message.kind())
+    .bind(&message.topic)
+    .bind(message.partition)
+    .bind(message.offset)
+    .bind(reason)
+    .bind(&message.body)
+    .bind(&message.traceparent)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Errors over HTTP, as `application/problem+json` (RFC 9457).
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use crate::fault::{Class, Classified, Fault};
+
+/// The media type of a problem.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What was wrong with a request, and what to do.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// `/problems/<code>`: the kind of problem, stable, for programs to branch on.
+    #[serde(rename = "type")]
+    pub kind: Cow<'static, str>,
+    /// What the kind means, in a few words.
+    pub title: Cow<'static, str>,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong with this very request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Every invalid member of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Invalid>,
+    #[serde(skip)]
+    #[schema(ignore)]
+    retry_after: Option<u32>,
+}
+
+/// One invalid member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Invalid {
+    /// Where it is, as a JSON pointer (RFC 6901) into the request's body.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Invalid {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+impl Problem {
+    /// A problem of the kind `/problems/<code>`.
+    pub fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
+        Self {
+            kind: Cow::Borrowed(kind),
+            title: Cow::Borrowed(title),
+            status: status.as_u16(),
+            detail: None,
+            errors: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// A body with invalid members.
+    pub fn invalid(errors: Vec<Invalid>) -> Self {
+        let problem =
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid-request", "The request is not valid");
+        Self { errors, ..problem }
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "There is no such thing").detail(detail)
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "/problems/bad-request", "The request can't be understood").detail(detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Fault> for Problem {
+    /// The cause is for the log; the client learns whether to try again.
+    fn from(fault: Fault) -> Self {
+        match fault.class() {
+            Class::Retry => {
+                warn!(%fault, "a request could not be served");
+                let title = "The service can't do this right now";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", title)
+                    .detail("nothing was changed or it is not known yet; try again, with the same Idempotency-Key if the request had one")
+                    .retry_after(1)
+            }
+            Class::Permanent => {
+                error!(%fault, "a request failed");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "The service has a fault")
+            }
+        }
+    }
+}
+
+impl<E: Classified> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Fault::from(error).into()
+    }
+}

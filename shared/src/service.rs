@@ -1,0 +1,226 @@
+//! The bootstrap of a service: settings, telemetry, database, HTTP with health, and supervised tasks that drain in
+//! order when the process is told to stop.
+//!
+//! A task that ends before it is told to stops the whole service with exit code 1; a signal ends it with 0.
+
+mod health;
+mod run;
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use sqlx::migrate::Migrator;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::health::Health;
+use crate::config::Common;
+use crate::consumer::{Consumer, Table};
+use crate::db::Db;
+use crate::effects::{self, Effect};
+use crate::envelope::Command;
+use crate::kafka::Kafka;
+use crate::relay::Relay;
+use crate::{http, telemetry};
+
+/// A service, as its crate defines it.
+pub trait App: 'static {
+    /// The name: of the process, its consumer group, its database, and the `source` of its messages.
+    const NAME: &'static str;
+    /// The port that it serves HTTP on, unless told otherwise.
+    const PORT: u16;
+    /// What is its own beside [`Common`].
+    type Config: Args + std::fmt::Debug + Send + Sync + 'static;
+    /// Its own tables, numbered from 0101.
+    fn migrations() -> &'static Migrator;
+    /// Sets the service up: routes, handlers, tasks.
+    fn run(service: &mut Service<Self::Config>) -> anyhow::Result<()>;
+}
+
+/// A service's command line.
+#[derive(Debug, Parser)]
+struct CommandLine<C: Args> {
+    /// Applies the migrations and ends.
+    #[arg(long)]
+    migrate: bool,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    own: C,
+}
+
+/// A service that is being set up.
+pub struct Service<C> {
+    /// What is the service's own among the settings.
+    pub config: C,
+    common: Common,
+    name: &'static str,
+    db: Db,
+    kafka: Kafka,
+    router: Router,
+    tasks: TaskTracker,
+    failed: CancellationToken,
+    stops: Stops,
+    assigned: Arc<AtomicBool>,
+    instance: String,
+}
+
+/// The order of stopping: what takes work in, what finishes it, what sends it.
+#[derive(Clone, Default)]
+struct Stops {
+    intake: CancellationToken,
+    work: CancellationToken,
+    relay: CancellationToken,
+}
+
+impl<C: Send + Sync + 'static> Service<C> {
+    /// The service's database.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Cancelled when the service stops taking in work; long answers (event streams) must end then.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stops.intake.clone()
+    }
+
+    /// Serves these routes, and the OpenAPI document at `/openapi.json`.
+    pub fn serve(&mut self, router: Router, openapi: utoipa::openapi::OpenApi) {
+        let document = axum::Json(openapi);
+        let router = router.route("/openapi.json", axum::routing::get(async move || document.clone()));
+        self.router = std::mem::take(&mut self.router).merge(router);
+    }
+
+    /// Adds the commands of type `T`, carried out with the help of the outside, to a table.
+    pub fn effect<T: Command>(&mut self, table: Table, effect: &Arc<impl Effect<T>>) -> Table {
+        let (intake, caller) = effects::effect(self.db.clone(), self.instance.clone(), Arc::clone(effect));
+        let stop = self.stops.work.clone();
+        let ready = self.when_migrated();
+        self.spawn(T::TYPE, async move {
+            ready.await;
+            caller.run(stop).await;
+            Ok(())
+        });
+        table.effect(intake)
+    }
+
+    /// Consumes the messages of the table.
+    pub fn consume(&mut self, table: Table) {
+        let consumer = Consumer {
+            db: self.db.clone(),
+            kafka: self.kafka.clone(),
+            table: Arc::new(table),
+            group: self.name,
+            instance: self.common.instance.clone(),
+            batch: usize::from(self.common.consumer_batch),
+            assigned: Arc::clone(&self.assigned),
+        };
+        let stop = self.stops.intake.clone();
+        let ready = self.when_migrated();
+        self.spawn("consumer", async move {
+            ready.await;
+            Ok(consumer.run(stop).await?)
+        });
+    }
+
+    /// Runs a task beside the others. It gets a token that tells it when to stop; ending before is a failure of the
+    /// whole service.
+    pub fn task<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F + Send + 'static)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let stop = self.stops.work.clone();
+        let ready = self.when_migrated();
+        self.spawn(name, async move {
+            ready.await;
+            task(stop).await
+        });
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let (failed, told) = (self.failed.clone(), self.stops.clone());
+        #[expect(clippy::disallowed_methods, reason = "this is the supervision that the ban points to")]
+        self.tasks.spawn(async move {
+            // A panic drops the guard as an early end does.
+            let guard = failed.drop_guard();
+            let ended = task.await;
+            let expected = told.intake.is_cancelled();
+            match ended {
+                Ok(()) if expected => {
+                    guard.disarm();
+                }
+                Ok(()) => tracing::error!(task = name, "the task ended by itself; the service stops"),
+                Err(error) => tracing::error!(task = name, ?error, "the task failed; the service stops"),
+            }
+        });
+    }
+
+    fn when_migrated(&self) -> impl Future<Output = ()> + Send + use<C> {
+        let (db, stop) = (self.db.clone(), self.stops.intake.clone());
+        async move { health::wait_until_migrated(&db, &stop).await }
+    }
+
+    fn relay(&self) {
+        for shard in 0..self.db.shards() {
+            let relay = Relay {
+                db: self.db.clone(),
+                kafka: self.kafka.clone(),
+                shard,
+                owner: self.instance.clone(),
+                batch: i64::from(self.common.relay_batch),
+            };
+            let (stop, ready) = (self.stops.relay.clone(), self.when_migrated());
+            self.spawn("relay", async move {
+                ready.await;
+                relay.run(stop).await;
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Runs a service with the process's command line. The whole `main` of a service.
+pub fn main<A: App>() -> ExitCode {
+    main_from::<A>(std::env::args_os())
+}
+
+/// [`main`] with this command line, whose first word is the program's name. `amends serve <service>` uses it.
+pub fn main_from<A: App>(
+    arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> ExitCode {
+    let matches = match command::<A>().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { run::EX_USAGE } else { 0 });
+        }
+    };
+    match CommandLine::<A::Config>::from_arg_matches(&matches) {
+        Ok(line) => run::process::<A>(line),
+        Err(error) => error.exit(),
+    }
+}
+
+/// The service's command line, from which its help and its documentation are made.
+pub fn command<A: App>() -> clap::Command {
+    CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
+}
+
+/// The messaging core's migrations and the service's own, in one history.
+pub fn migrations<A: App>() -> Migrator {
+    let all = crate::MIGRATIONS.iter().chain(A::migrations().iter()).cloned().collect();
+    Migrator::with_migrations(all)
+}
+
+/// Between half and all of `wait`, so that what failed together does not try again together.
+pub(crate) fn jittered(wait: Duration) -> Duration {
+    // Ids are random in their low bits; a generator of its own would be one more dependency.
+    let random = (uuid::Uuid::now_v7().as_u128() & 0xffff) as u32;
+    wait / 2 + wait / 2 * random / 0xffff
+}

@@ -1,0 +1,153 @@
+//! `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use rdkafka::producer::{BaseProducer, Producer};
+use serde::Serialize;
+use sqlx::migrate::Migrator;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::Db;
+use crate::kafka::Kafka;
+use crate::telemetry;
+
+/// How long each check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What readiness is made of.
+pub(super) struct Health {
+    pub db: Db,
+    pub broker: BaseProducer,
+    pub stopping: CancellationToken,
+    /// Set while partitions are assigned; not present in a service that consumes nothing.
+    pub assigned: Arc<AtomicBool>,
+    pub expected: i64,
+}
+
+impl Health {
+    pub(super) fn new(
+        db: Db,
+        kafka: &Kafka,
+        migrator: &Migrator,
+        stopping: CancellationToken,
+        assigned: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let expected = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+        Ok(Self { db, broker: kafka.client().create()?, stopping, assigned, expected })
+    }
+}
+
+/// The answer of `/readyz`.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    checks: [Check; 4],
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl Check {
+    fn of(name: &'static str, result: Result<(), String>) -> Self {
+        Self { name, ok: result.is_ok(), detail: result.err() }
+    }
+}
+
+pub(super) fn router(health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(ready))
+        .with_state(health)
+}
+
+async fn metrics() -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::render_metrics()).into_response()
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let (database, migrations) = match database(&health.db, health.expected).await {
+        Ok(migrations) => (Ok(()), migrations),
+        Err(error) => (Err(error), Err("the database does not answer".to_owned())),
+    };
+    let broker = broker(Arc::clone(&health)).await;
+    let consumer = if health.stopping.is_cancelled() {
+        Err("the service is stopping".to_owned())
+    } else if health.assigned.load(Ordering::Acquire) {
+        Ok(())
+    } else {
+        Err("no partitions are assigned yet".to_owned())
+    };
+    let checks = [
+        Check::of("database", database),
+        Check::of("migrations", migrations),
+        Check::of("broker", broker),
+        Check::of("consumer", consumer),
+    ];
+    let ready = checks.iter().all(|check| check.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, checks })).into_response()
+}
+
+async fn database(db: &Db, expected: i64) -> Result<Result<(), String>, String> {
+    let check = async {
+        let mut connection = db.read().await.map_err(|error| error.to_string())?;
+        sqlx::query("select 1").execute(&mut *connection).await.map_err(|error| error.to_string())?;
+        Ok(applied(&mut connection).await)
+    };
+    let version: Result<i64, String> =
+        tokio::time::timeout(CHECK_TIMEOUT, check).await.map_err(|_| "no answer in time".to_owned())?;
+    Ok(match version? {
+        version if version >= expected => Ok(()),
+        version => Err(format!("at {version}, {expected} is needed: run it with --migrate")),
+    })
+}
+
+/// The newest migration, or 0 in an empty database.
+async fn applied(db: &mut sqlx::PgConnection) -> i64 {
+    let newest = "select coalesce(max(version), 0) from _sqlx_migrations where success";
+    sqlx::query_scalar(newest).fetch_one(db).await.unwrap_or(0)
+}
+
+async fn broker(health: Arc<Health>) -> Result<(), String> {
+    #[expect(clippy::disallowed_methods, reason = "the client blocks; it must not block the runtime")]
+    let asked = tokio::task::spawn_blocking(move || {
+        // One topic's metadata costs the broker little; the answer shows that it lives.
+        health.broker.client().fetch_metadata(Some("orchestrator.replies"), CHECK_TIMEOUT).map(drop)
+    });
+    match asked.await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Waits for the service's tables, so that a service may be started before its database.
+pub(super) async fn wait_until_migrated(db: &Db, stop: &CancellationToken) {
+    let mut told = false;
+    loop {
+        if let Ok(mut connection) = db.read().await
+            && applied(&mut connection).await > crate::MIGRATIONS.iter().count() as i64
+        {
+            return;
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("waiting for the database and its migrations");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+}

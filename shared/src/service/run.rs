@@ -1,0 +1,125 @@
+//! From the parsed command line to the exit code.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::*;
+
+/// Wrong settings (sysexits.h).
+pub(super) const EX_USAGE: u8 = 64;
+
+pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
+    let _telemetry = telemetry::init(A::NAME, line.common.log_format);
+    let Some(database) = line.common.database_url.clone() else {
+        error!("the variable DATABASE_URL (or --database-url) is missing; it names the {} database", A::NAME);
+        return ExitCode::from(EX_USAGE);
+    };
+    // Two workers: a service waits more than it computes, and six of them share a machine.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let ended = runtime.context("the runtime could not be started").and_then(|runtime| {
+        let ended = runtime.block_on(run::<A>(line, database));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(service = A::NAME, "{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run<A: App>(line: CommandLine<A::Config>, database: sqlx::postgres::PgConnectOptions) -> anyhow::Result<()> {
+    let common = line.common;
+    let db = Db::new(A::NAME, database, common.database_connections, common.outbox_shards);
+    let migrator = migrations::<A>();
+    if line.migrate {
+        let mut connection = db.connect().await.context("the database does not answer")?;
+        migrator.run_direct(None, &mut connection, false).await.context("the migrations could not be applied")?;
+        info!(service = A::NAME, "the database is up to date");
+        return Ok(());
+    }
+    let kafka = Kafka {
+        brokers: common.kafka_brokers.clone(),
+        prefix: common.topic_prefix.clone(),
+        settings: common.kafka_settings.0.clone(),
+    };
+    let instance = common.instance.clone().unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    let mut service = Service {
+        config: line.own,
+        name: A::NAME,
+        db,
+        kafka,
+        router: Router::new(),
+        tasks: TaskTracker::new(),
+        failed: CancellationToken::new(),
+        stops: Stops::default(),
+        assigned: Arc::default(),
+        instance: format!("{}-{instance}", A::NAME),
+        common,
+    };
+    A::run(&mut service)?;
+    service.until_told::<A>(&migrator).await
+}
+
+impl<C: Send + Sync + 'static> Service<C> {
+    async fn until_told<A: App>(mut self, migrator: &Migrator) -> anyhow::Result<()> {
+        let address = self.common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)));
+        let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
+        let (intake, assigned) = (self.stops.intake.clone(), Arc::clone(&self.assigned));
+        let health = Health::new(self.db.clone(), &self.kafka, migrator, intake.clone(), assigned)?;
+        let router = http::finish(std::mem::take(&mut self.router)).merge(health::router(Arc::new(health)));
+        let server = axum::serve(listener, router).with_graceful_shutdown(intake.cancelled_owned());
+        self.spawn("http", async move { Ok(server.await?) });
+        self.relay();
+        let upkeep = self.stops.intake.clone();
+        self.spawn("metrics upkeep", async move {
+            while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
+                telemetry::upkeep();
+            }
+            Ok(())
+        });
+        info!(service = self.name, %address, "serving");
+
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let failed = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            () = self.failed.cancelled() => true,
+        };
+        info!(service = self.name, "stopping");
+        let hard = async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
+        };
+        tokio::select! {
+            () = self.drain() => {}
+            () = hard => warn!(service = self.name, "stopped before everything was finished; it is taken up at the next start"),
+        }
+        anyhow::ensure!(!failed, "a task of the service ended by itself");
+        Ok(())
+    }
+
+    /// First what takes work in, then what finishes it, then the relay with a last pass over what was committed.
+    async fn drain(&self) {
+        self.tasks.close();
+        let began = Instant::now();
+        let stages = [&self.stops.intake, &self.stops.work, &self.stops.relay];
+        for (stage, last) in stages.into_iter().zip([false, false, true]) {
+            stage.cancel();
+            if last {
+                self.tasks.wait().await;
+            } else {
+                // Long enough for a batch in hand to commit; the relay's last pass comes after it in any case.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        self.db.close().await;
+        info!(service = self.name, took = ?began.elapsed(), "stopped");
+    }
+}

@@ -1,0 +1,232 @@
+//! Saga steps at the participant: a command is claimed a second time by (saga, step, direction), with the recorded
+//! outcome. A command that is sent again gets its first answer again; an undo that comes before its action bars the
+//! action (null compensation, hanging action); so a zombie changes nothing.
+
+mod store;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use uuid::Uuid;
+
+pub(crate) use self::store::{Open, Record, Status};
+pub(crate) use self::store::{claim_open, find, resolve, save, try_later};
+use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
+use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
+use crate::fault::Fault;
+use crate::inbox::Claimed;
+use crate::outbox::Attributes;
+
+/// Which step of which saga, and whether it is done or undone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StepKey {
+    pub saga_id: Uuid,
+    pub step: String,
+    pub direction: Direction,
+}
+
+impl StepKey {
+    /// The key under which the outside world is asked, so that it too does a step once.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}:{}:{}", self.saga_id, self.step, self.direction.as_str())
+    }
+
+    fn of(message: &Incoming) -> Result<Self, Fault> {
+        let envelope = message.envelope()?;
+        let metadata = &envelope.metadata;
+        let (Some(step), Some(direction)) = (metadata.step.clone(), metadata.direction) else {
+            return Err(Fault::permanent("the command does not say which saga step it belongs to"));
+        };
+        Ok(Self { saga_id: envelope.correlation_id, step, direction })
+    }
+
+    /// The step that this undo step takes back.
+    fn action(&self) -> Option<Self> {
+        (self.direction == Direction::Undo).then(|| Self { direction: Direction::Do, ..self.clone() })
+    }
+}
+
+/// A command to carry out.
+#[derive(Debug)]
+pub struct Task<C> {
+    pub command: C,
+    /// The aggregate that the command is about, an order id.
+    pub subject: String,
+    pub cause: Cause,
+    pub step: StepKey,
+}
+
+/// How a command ended. Both are business outcomes: both commit, both are the reply.
+#[derive(Debug)]
+pub enum Answer<C: Command> {
+    Done(C::Reply),
+    Refused(C::Refusal),
+}
+
+/// Carries out commands inside the transaction that claimed them.
+pub trait Handle<C: Command>: Send + Sync + 'static {
+    /// Carries out the commands, each of another saga step, and answers them in their order.
+    ///
+    /// # Errors
+    /// A technical failure, which rolls the batch back.
+    fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<C>],
+    ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send;
+}
+
+/// What a step tells its saga.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReply {
+    pub step: String,
+    pub direction: Direction,
+    pub outcome: ReplyOutcome,
+    /// The command's reply, or its refusal with a `code`.
+    pub result: Box<RawValue>,
+}
+
+/// Whether the step was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyOutcome {
+    Done,
+    Refused,
+}
+
+impl Message for StepReply {
+    const TYPE: &'static str = "saga.step_replied.v1";
+    const TOPIC: &'static str = "orchestrator.replies";
+}
+impl Event for StepReply {}
+
+impl Table {
+    /// Carries out the commands of type `C` with `handler`.
+    #[must_use]
+    pub fn command<C: Command>(self, handler: &Arc<impl Handle<C>>) -> Self {
+        self.on(&[(C::TYPE, C::TOPIC)], Arc::new(Steps { handler: Arc::clone(handler), _command: std::marker::PhantomData }))
+    }
+}
+
+struct Steps<C, H> {
+    handler: Arc<H>,
+    _command: std::marker::PhantomData<fn(C)>,
+}
+
+impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let tasks = unanswered::<C>(claimed, messages).await?;
+            let answers = if tasks.is_empty() { vec![] } else { self.handler.handle(claimed, &tasks).await? };
+            let mut records = Vec::with_capacity(tasks.len());
+            for (task, answer) in tasks.iter().zip(&answers) {
+                records.push(reply(claimed, task, answer)?);
+            }
+            save(claimed.db(), &records).await?;
+            Ok(())
+        })
+    }
+}
+
+/// Decodes the commands, answers those whose step has an outcome already, and returns the rest.
+pub(crate) async fn unanswered<C: Command>(
+    claimed: &mut Claimed,
+    messages: &[&Incoming],
+) -> Result<Vec<Task<C>>, Fault> {
+    let mut tasks = Vec::with_capacity(messages.len());
+    for message in messages {
+        let step = StepKey::of(message)?;
+        let command = message.data::<C>()?;
+        tasks.push(Task { command, subject: message.envelope()?.subject.clone(), cause: message.cause()?, step });
+    }
+    let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
+    asked.extend(tasks.iter().filter_map(|task| task.step.action()));
+    let mut known = find(claimed.db(), asked).await?;
+    let mut rest = Vec::with_capacity(tasks.len());
+    let mut barred = Vec::new();
+    for task in tasks {
+        match known.get(&task.step) {
+            Some(record) => {
+                repeat(claimed, &task, record)?;
+                continue;
+            }
+            None => {
+                if let Some(outcome) = settled_by_action(claimed, &task, &known, &mut barred)? {
+                    barred.push(outcome);
+                    continue;
+                }
+            }
+        }
+        // A second command for the same step in one batch is a repetition of the first.
+        known.insert(task.step.clone(), Record::open(&task));
+        rest.push(task);
+    }
+    save(claimed.db(), &barred).await?;
+    Ok(rest)
+}
+
+/// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
+fn settled_by_action<C: Command>(
+    claimed: &mut Claimed,
+    task: &Task<C>,
+    known: &std::collections::HashMap<StepKey, Record>,
+    barred: &mut Vec<Record>,
+) -> Result<Option<Record>, Fault> {
+    let Some(action) = task.step.action() else { return Ok(None) };
+    match known.get(&action).map(|record| record.status) {
+        Some(Status::Done) => Ok(None),
+        Some(Status::Pending) => {
+            Err(Fault::permanent("an undo came while its action is under way: its outcome is not known yet"))
+        }
+        Some(Status::Refused | Status::Barred) | None => {
+            if !known.contains_key(&action) {
+                barred.push(Record::barred(task, action));
+            }
+            let result = to_raw_value(&serde_json::Map::new())?;
+            tell(claimed, task, ReplyOutcome::Done, result.clone())?;
+            Ok(Some(Record::answered(task, Status::Done, result)))
+        }
+    }
+}
+
+/// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
+fn repeat<C: Command>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
+    match (record.status, &record.outcome) {
+        (Status::Done, Some(result)) => tell(claimed, task, ReplyOutcome::Done, result.clone()),
+        (Status::Refused, Some(result)) => tell(claimed, task, ReplyOutcome::Refused, result.clone()),
+        // The saga has undone the step before it began, so it waits for no answer.
+        (Status::Pending | Status::Barred, _) | (_, None) => Ok(()),
+    }
+}
+
+/// Replies, and returns what is to be recorded.
+pub(crate) fn reply<C: Command>(
+    claimed: &mut Claimed,
+    task: &Task<C>,
+    answer: &Answer<C>,
+) -> Result<Record, Fault> {
+    let (outcome, status, result) = match answer {
+        Answer::Done(reply) => (ReplyOutcome::Done, Status::Done, to_raw_value(reply)?),
+        Answer::Refused(refusal) => (ReplyOutcome::Refused, Status::Refused, to_raw_value(refusal)?),
+    };
+    tell(claimed, task, outcome, result.clone())?;
+    Ok(Record::answered(task, status, result))
+}
+
+fn tell<C>(claimed: &mut Claimed, task: &Task<C>, outcome: ReplyOutcome, result: Box<RawValue>) -> Result<(), Fault> {
+    let reply = StepReply { step: task.step.step.clone(), direction: task.step.direction, outcome, result };
+    let metadata = Metadata {
+        step: Some(task.step.step.clone()),
+        direction: Some(task.step.direction),
+        ..Metadata::default()
+    };
+    claimed.publish_with(&task.subject, &task.cause, &reply, Attributes { sequence: None, metadata })?;
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Every statement about step outcomes.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::{StepKey, Task};
+use crate::envelope::{Command, Direction};
+
+/// Where a step stands at its participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// The outside world is being asked.
+    Pending,
+    Done,
+    Refused,
+    /// Undone before it began; it must not begin any more.
+    Barred,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Barred => "barred",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "pending" => Self::Pending,
+            "done" => Self::Done,
+            "refused" => Self::Refused,
+            _ => Self::Barred,
+        }
+    }
+}
+
+/// A row of `step_outcome`.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub key: StepKey,
+    pub kind: &'static str,
+    pub message_id: Uuid,
+    pub status: Status,
+    pub outcome: Option<Box<RawValue>>,
+    /// For a pending step: the command's bytes and the trace, so that it can be taken up again.
+    pub open: Option<Open>,
+}
+
+/// What an interrupted call to the outside is taken up from.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub command: Vec<u8>,
+    pub traceparent: Option<String>,
+    pub claimed_by: String,
+    pub claimed_for_seconds: f64,
+}
+
+impl Record {
+    fn new<C: Command>(task: &Task<C>, key: StepKey, status: Status, outcome: Option<Box<RawValue>>) -> Self {
+        let message_id = task.cause.causation_id.unwrap_or_else(Uuid::nil);
+        Self { key, kind: C::TYPE, message_id, status, outcome, open: None }
+    }
+
+    pub(super) fn answered<C: Command>(task: &Task<C>, status: Status, outcome: Box<RawValue>) -> Self {
+        Self::new(task, task.step.clone(), status, Some(outcome))
+    }
+
+    pub(super) fn barred<C: Command>(task: &Task<C>, action: StepKey) -> Self {
+        Self::new(task, action, Status::Barred, None)
+    }
+
+    pub(crate) fn open<C: Command>(task: &Task<C>) -> Self {
+        Self::new(task, task.step.clone(), Status::Pending, None)
+    }
+}
+
+#[derive(FromRow)]
+struct Found {
+    saga_id: Uuid,
+    step: String,
+    direction: String,
+    message_id: Uuid,
+    status: String,
+    outcome: Option<Json<Box<RawValue>>>,
+}
+
+fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
+    let direction = if direction == "undo" { Direction::Undo } else { Direction::Do };
+    StepKey { saga_id, step, direction }
+}
+
+/// The recorded outcomes of these steps.
+pub(crate) async fn find(
+    db: &mut PgConnection,
+    steps: Vec<StepKey>,
+) -> Result<HashMap<StepKey, Record>, sqlx::Error> {
+    let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
+    for step in steps {
+        sagas.push(step.saga_id);
+        names.push(step.step);
+        directions.push(step.direction.as_str());
+    }
+    let found: Vec<Found> = sqlx::query_as(
+        "select saga_id, step, direction, message_id, status, outcome
+         from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
+         join step_outcome using (saga_id, step, direction)",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .fetch_all(db)
+    .await?;
+    let record = |row: Found| {
+        let key = key(row.saga_id, row.step, &row.direction);
+        let record = Record {
+            key: key.clone(),
+            kind: "",
+            message_id: row.message_id,
+            status: Status::parse(&row.status),
+            outcome: row.outcome.map(|Json(outcome)| outcome),
+            open: None,
+        };
+        (key, record)
+    };
+    Ok(found.into_iter().map(record).collect())
+}
+
+/// Records outcomes of steps that had none. The caller holds their orders' locks.
+pub(crate) async fn save(db: &mut PgConnection, records: &[Record]) -> Result<(), sqlx::Error> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let open = |pick: fn(&Open) -> Option<&str>| {
+        records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
+    };
+    let lease = |record: &Record| record.open.as_ref().map(|open| open.claimed_for_seconds);
+    sqlx::query(
+        "insert into step_outcome (saga_id, step, direction, type, message_id, status, outcome,
+                                   command, traceparent, claimed_by, claimed_until)
+         select saga_id, step, direction, type, message_id, status, outcome::jsonb,
+                command, traceparent, claimed_by, clock_timestamp() + lease * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[],
+                     $8::bytea[], $9::text[], $10::text[], $11::float8[])
+              as row (saga_id, step, direction, type, message_id, status, outcome,
+                      command, traceparent, claimed_by, lease)",
+    )
+    .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.kind).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.message_id).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
+    .bind(outcomes(records))
+    .bind(records.iter().map(|record| record.open.as_ref().map(|o| o.command.as_slice())).collect::<Vec<_>>())
+    .bind(open(|open| open.traceparent.as_deref()))
+    .bind(open(|open| Some(&open.claimed_by)))
+    .bind(records.iter().map(lease).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn outcomes(records: &[Record]) -> Vec<Option<&str>> {
+    records.iter().map(|record| record.outcome.as_deref().map(RawValue::get)).collect()
+}
+
+/// Writes the outcomes of steps that were pending.
+pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update step_outcome o
+         set status = row.status, outcome = row.outcome::jsonb, command = null, claimed_by = null,
+             claimed_until = null, recorded_at = now()
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
+              as row (saga_id, step, direction, status, outcome)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction",
+    )
+    .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
+    .bind(outcomes(records))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets the open steps rest; after `seconds` anybody may take them up again.
+pub(crate) async fn try_later(
+    db: &mut PgConnection,
+    steps: &[StepKey],
+    seconds: f64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update step_outcome o
+         set attempts = attempts + 1, claimed_by = null,
+             claimed_until = clock_timestamp() + least($4 * power(2, attempts), 30) * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'",
+    )
+    .bind(steps.iter().map(|step| step.saga_id).collect::<Vec<_>>())
+    .bind(steps.iter().map(|step| step.step.as_str()).collect::<Vec<_>>())
+    .bind(steps.iter().map(|step| step.direction.as_str()).collect::<Vec<_>>())
+    .bind(seconds)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// An open step that is taken up again.
+#[derive(FromRow)]
+pub(crate) struct Reclaimed {
+    pub saga_id: Uuid,
+    pub step: String,
+    direction: String,
+    pub message_id: Uuid,
+    pub command: Vec<u8>,
+    pub traceparent: Option<String>,
+}
+
+impl Reclaimed {
+    pub(crate) fn key(&self) -> StepKey {
+        key(self.saga_id, self.step.clone(), &self.direction)
+    }
+}
+
+/// Takes up open steps of a type: those nobody has a claim on any more, and, after a restart, those that this very
+/// instance had claimed before.
+pub(crate) async fn claim_open(
+    db: &mut PgConnection,
+    kind: &str,
+    claimed_by: &str,
+    seconds: f64,
+    restarted: bool,
+    limit: i64,
+) -> Result<Vec<Reclaimed>, sqlx::Error> {
+    sqlx::query_as(
+        "update step_outcome o
+         set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
+         from (select saga_id, step, direction from step_outcome
+               where status = 'pending' and type = $1
+                 and (claimed_until < clock_timestamp() or ($4 and claimed_by = $2))
+               order by claimed_until limit $5 for update skip locked) as open
+         where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction
+         returning o.saga_id, o.step, o.direction, o.message_id, o.command, o.traceparent",
+    )
+    .bind(kind)
+    .bind(claimed_by)
+    .bind(seconds)
+    .bind(restarted)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
