@@ -56,9 +56,7 @@ impl Container {
             "-v",
             &format!("{}:{mount}", self.name),
         ]);
-        command
-            .arg("--label")
-            .arg(format!("{LABEL}={}", self.state.display()));
+        command.args(["--label", &self.label()]);
         for (outside, inside) in ports {
             command.args(["-p", &format!("127.0.0.1:{outside}:{inside}")]);
         }
@@ -70,12 +68,21 @@ impl Container {
     }
 
     /// Makes sure that the volume, if there is one, is this state folder's.
+    ///
+    /// Volumes of deleted state folders stay until `docker volume prune --all --filter label=amends.local`: an
+    /// engine may be shared with machines whose folders can't be seen from here.
     pub fn own_volume(&self) -> Result<(), Error> {
         if !self.marker.exists() {
             self.forget()?;
+            let label = self.label();
+            quiet(Command::new("docker").args(["volume", "create", "--label", &label, &self.name]));
             fs::write(&self.marker, &self.name).doing("write", &self.marker)?;
         }
         Ok(())
+    }
+
+    fn label(&self) -> String {
+        format!("{LABEL}={}", self.state.display())
     }
 
     /// Removes the container, running or not.

@@ -1,1 +1,40 @@
+//! Inventory: products, what there is of them, and who holds it.
+//!
+//! - Takes `inventory.reserve_stock.v1`, `inventory.release_stock.v1` and `inventory.commit_stock.v1`.
+//! - Tells `inventory.reserved.v1`, `inventory.released.v1`, `inventory.committed.v1`, `inventory.stock_low.v1` and
+//!   `product.updated.v1` on `inventory.events`.
+//! - Owns the tables `product`, `reservation` and `stock_entry`.
 
+pub mod config;
+pub mod domain;
+pub mod handlers;
+pub mod routes;
+pub mod store;
+
+use shared::service::{App, Service};
+use sqlx::migrate::Migrator;
+
+pub use self::config::Config;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The inventory service.
+#[derive(Debug)]
+pub struct Inventory;
+
+impl App for Inventory {
+    const NAME: &'static str = "inventory";
+    const PORT: u16 = 8083;
+    type Config = Config;
+
+    fn migrations() -> &'static Migrator {
+        &MIGRATIONS
+    }
+
+    fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
+        let (router, openapi) = routes::router(service.db().clone());
+        service.serve(router, openapi);
+        service.consume(handlers::table());
+        Ok(())
+    }
+}

@@ -1,1 +1,39 @@
+//! Notification: tells customers what became of their orders.
+//!
+//! - Takes `notification.notify_customer.v1`.
+//! - Tells `notification.sent.v1` on `notification.events`.
+//! - Owns the table `notification`.
 
+pub mod config;
+pub mod domain;
+pub mod handlers;
+pub mod routes;
+pub mod store;
+
+use shared::service::{App, Service};
+use sqlx::migrate::Migrator;
+
+pub use self::config::Config;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The notification service.
+#[derive(Debug)]
+pub struct Notification;
+
+impl App for Notification {
+    const NAME: &'static str = "notification";
+    const PORT: u16 = 8085;
+    type Config = Config;
+
+    fn migrations() -> &'static Migrator {
+        &MIGRATIONS
+    }
+
+    fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
+        let (router, openapi) = routes::router(service.db().clone());
+        service.serve(router, openapi);
+        service.consume(handlers::table());
+        Ok(())
+    }
+}

@@ -1,1 +1,51 @@
+//! Order: takes orders over HTTP and tells what becomes of them.
+//!
+//! - Takes `order.confirm_order.v1` and `order.reject_order.v1`, `product.updated.v1` for its prices, and the other
+//!   services' events for the timeline.
+//! - Tells `order.created.v1`, `order.confirmed.v1` and `order.rejected.v1` on `order.events`.
+//! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
 
+pub mod config;
+pub mod domain;
+pub mod handlers;
+mod placing;
+mod routes;
+pub mod store;
+pub mod watch;
+
+use shared::service::{App, Service};
+use sqlx::migrate::Migrator;
+
+pub use self::config::Config;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The order service.
+#[derive(Debug)]
+pub struct Order;
+
+impl App for Order {
+    const NAME: &'static str = "order";
+    const PORT: u16 = 8081;
+    type Config = Config;
+
+    fn migrations() -> &'static Migrator {
+        &MIGRATIONS
+    }
+
+    fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
+        let watchers = watch::Watchers::default();
+        let (counter, writer) = placing::counter(service.db().clone());
+        let (router, openapi) = routes::router(routes::App {
+            db: service.db().clone(),
+            counter,
+            watchers: watchers.clone(),
+            longest_wait: service.config.longest_wait,
+            stopping: service.stopping(),
+        });
+        service.serve(router, openapi);
+        service.consume(handlers::table(&watchers));
+        service.task("placing", move |stop| writer.run(stop));
+        Ok(())
+    }
+}

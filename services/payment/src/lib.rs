@@ -1,1 +1,43 @@
+//! Payment: authorizes, voids and captures cards for the order saga.
+//!
+//! - Takes `payment.authorize_payment.v1`, `payment.void_payment.v1` and `payment.capture_payment.v1`.
+//! - Tells `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1` and `payment.captured.v1` on
+//!   `payment.events`.
+//! - Owns the tables `payment` and `ledger_entry`.
 
+pub mod config;
+pub mod domain;
+pub mod handlers;
+pub mod psp;
+pub mod routes;
+pub mod store;
+
+use shared::service::{App, Service};
+use sqlx::migrate::Migrator;
+
+pub use self::config::Config;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The payment service.
+#[derive(Debug)]
+pub struct Payment;
+
+impl App for Payment {
+    const NAME: &'static str = "payment";
+    const PORT: u16 = 8082;
+    type Config = Config;
+
+    fn migrations() -> &'static Migrator {
+        &MIGRATIONS
+    }
+
+    fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
+        let (router, openapi) = routes::router(service.db().clone());
+        service.serve(router, openapi);
+        let provider = psp::Simulated::new(service.config.provider_latency);
+        let table = handlers::table(service, provider);
+        service.consume(table);
+        Ok(())
+    }
+}

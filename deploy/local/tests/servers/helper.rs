@@ -27,6 +27,17 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // Containers keep their data in volumes, whose names are in the state folder.
+        for state in [self.0.clone(), self.0.join("state")] {
+            for volume in
+                ["postgres.volume", "kafka.volume"].map(|it| std::fs::read_to_string(state.join(it)))
+            {
+                let Ok(volume) = volume else { continue };
+                let _ = Command::new("docker")
+                    .args(["volume", "rm", "-f", &volume])
+                    .status();
+            }
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,0 +1,132 @@
+//! Stock and its rules, without database or wire.
+
+use std::collections::BTreeMap;
+
+use schemas::common::Line;
+use schemas::inventory::{ReserveRefused, Shortage};
+
+/// The products that a batch of orders is about, with what is left of each.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    products: BTreeMap<String, Stock>,
+}
+
+/// What there is of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stock {
+    pub on_hand: i64,
+    pub low_threshold: i64,
+    /// What the batch has taken so far.
+    pub taken: i64,
+}
+
+impl Shelf {
+    pub fn put(&mut self, sku: String, on_hand: i64, low_threshold: i64) {
+        self.products.insert(sku, Stock { on_hand, low_threshold, taken: 0 });
+    }
+
+    /// Holds all of the lines or none.
+    ///
+    /// # Errors
+    /// The refusal, with every line that stands in the way.
+    pub fn hold(&mut self, lines: &[Line]) -> Result<(), ReserveRefused> {
+        let wanted = merged(lines);
+        let unknown: Vec<String> =
+            wanted.keys().filter(|sku| !self.products.contains_key(*sku)).cloned().collect();
+        if !unknown.is_empty() {
+            return Err(ReserveRefused::UnknownProduct { items: unknown });
+        }
+        let short: Vec<Shortage> = wanted
+            .iter()
+            .filter_map(|(sku, &requested)| {
+                let available = self.products.get(sku).map_or(0, |stock| stock.on_hand);
+                (available < requested).then(|| Shortage { sku: sku.clone(), requested, available })
+            })
+            .collect();
+        if !short.is_empty() {
+            return Err(ReserveRefused::OutOfStock { items: short });
+        }
+        for (sku, quantity) in wanted {
+            if let Some(stock) = self.products.get_mut(&sku) {
+                stock.on_hand -= quantity;
+                stock.taken += quantity;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many the batch has taken of each product.
+    pub fn taken(&self) -> Vec<(&str, i64)> {
+        self.products.iter().filter(|(_, s)| s.taken > 0).map(|(sku, s)| (sku.as_str(), s.taken)).collect()
+    }
+
+    /// The products that the batch has brought below their threshold.
+    pub fn fallen_low(&self) -> impl Iterator<Item = (&str, &Stock)> {
+        let fell = |s: &Stock| s.on_hand < s.low_threshold && s.on_hand + s.taken >= s.low_threshold;
+        self.products.iter().filter(move |(_, s)| fell(s)).map(|(sku, s)| (sku.as_str(), s))
+    }
+}
+
+/// The lines with each product named once, in the order in which products are locked.
+pub fn merged(lines: &[Line]) -> BTreeMap<String, i64> {
+    let mut merged = BTreeMap::new();
+    for line in lines {
+        *merged.entry(line.sku.clone()).or_insert(0) += line.quantity;
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sku: &str, quantity: i64) -> Line {
+        Line { sku: sku.to_owned(), quantity }
+    }
+
+    fn shelf() -> Shelf {
+        let mut shelf = Shelf::default();
+        shelf.put("lamp".to_owned(), 5, 3);
+        shelf.put("chair".to_owned(), 1, 0);
+        shelf
+    }
+
+    #[test]
+    fn all_lines_are_held_or_none() {
+        let mut shelf = shelf();
+        let refused = shelf.hold(&[line("lamp", 2), line("chair", 2)]).expect_err("only one chair");
+        let short = Shortage { sku: "chair".to_owned(), requested: 2, available: 1 };
+        assert_eq!(refused, ReserveRefused::OutOfStock { items: vec![short] });
+        assert_eq!(shelf.taken(), []);
+    }
+
+    #[test]
+    fn lines_of_one_product_are_added_up() {
+        let mut shelf = shelf();
+        assert!(shelf.hold(&[line("lamp", 3), line("lamp", 3)]).is_err());
+        assert!(shelf.hold(&[line("lamp", 3), line("lamp", 2)]).is_ok());
+        assert_eq!(shelf.taken(), [("lamp", 5)]);
+    }
+
+    #[test]
+    fn orders_of_one_batch_share_the_shelf() {
+        let mut shelf = shelf();
+        assert!(shelf.hold(&[line("chair", 1)]).is_ok());
+        assert!(shelf.hold(&[line("chair", 1)]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_product_is_named() {
+        let refused = shelf().hold(&[line("ghost", 1), line("lamp", 1)]).expect_err("no ghosts");
+        assert_eq!(refused, ReserveRefused::UnknownProduct { items: vec!["ghost".to_owned()] });
+    }
+
+    #[test]
+    fn falling_low_is_told_once() {
+        let mut shelf = shelf();
+        shelf.hold(&[line("lamp", 2)]).expect("enough");
+        assert_eq!(shelf.fallen_low().count(), 0);
+        shelf.hold(&[line("lamp", 1)]).expect("enough");
+        assert_eq!(shelf.fallen_low().map(|(sku, _)| sku).collect::<Vec<_>>(), ["lamp"]);
+    }
+}

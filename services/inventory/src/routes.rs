@@ -1,0 +1,184 @@
+//! Inventory's HTTP interface: products and their stock.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Json, Router};
+use schemas::common::Money;
+use schemas::inventory::ProductUpdated;
+use serde::{Deserialize, Serialize};
+use shared::db::Db;
+use shared::envelope::{Cause, new_id};
+use shared::http::{Body, Path, Trace};
+use shared::problem::{Invalid, Problem};
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::store::{self, ProductPut, ProductRow};
+
+/// Most pieces that one receipt may bring.
+const MOST_PIECES: i64 = 1_000_000_000;
+
+#[derive(OpenApi)]
+#[openapi(info(title = "Amends: inventory", description = "Products and their stock."))]
+struct Document;
+
+/// The routes, and their OpenAPI document.
+pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(list))
+        .routes(routes!(get, put))
+        .routes(routes!(receive))
+        .with_state(db)
+        .split_for_parts()
+}
+
+/// A product and its stock. `onHand + reserved + shipped` is all that was ever received.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Product {
+    sku: String,
+    name: String,
+    price: Money,
+    /// What can still be ordered.
+    on_hand: i64,
+    /// What is held for orders under way.
+    reserved: i64,
+    /// What has left the house.
+    shipped: i64,
+    received: i64,
+}
+
+impl From<ProductRow> for Product {
+    fn from(row: ProductRow) -> Self {
+        Self {
+            sku: row.sku,
+            name: row.name,
+            price: Money { amount: row.price_amount, currency: row.price_currency },
+            on_hand: row.on_hand,
+            reserved: row.reserved,
+            shipped: row.shipped,
+            received: row.received,
+        }
+    }
+}
+
+/// All products.
+#[derive(Debug, Serialize, ToSchema)]
+struct Products {
+    products: Vec<Product>,
+}
+
+/// What a product is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ProductInput {
+    name: String,
+    price: Money,
+    /// Below how many pieces `inventory.stock_low.v1` is told; 10 unless said.
+    low_threshold: Option<i64>,
+}
+
+impl ProductInput {
+    fn invalid(&self, sku: &str) -> Vec<Invalid> {
+        let mut errors = Vec::new();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if sku.is_empty() || sku.len() > 64 || !sku.chars().all(plain) {
+            errors.push(Invalid::new("/sku", "has 1 to 64 letters, digits, dots, dashes or underscores"));
+        }
+        if self.name.trim().is_empty() || self.name.len() > 200 {
+            errors.push(Invalid::new("/name", "has 1 to 200 characters"));
+        }
+        if !(0..=1_000_000_000).contains(&self.price.amount) {
+            errors.push(Invalid::new("/price/amount", "is from 0 to 1000000000 minor units"));
+        }
+        if self.price.currency.len() != 3 || !self.price.currency.chars().all(|c| c.is_ascii_uppercase()) {
+            errors.push(Invalid::new("/price/currency", "is an ISO 4217 code such as EUR"));
+        }
+        if self.low_threshold.is_some_and(|threshold| threshold < 0) {
+            errors.push(Invalid::new("/lowThreshold", "is not negative"));
+        }
+        errors
+    }
+}
+
+/// Pieces that have come in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Receipt {
+    quantity: i64,
+}
+
+/// All products, by sku.
+#[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
+async fn list(State(db): State<Db>) -> Result<Json<Products>, Problem> {
+    let rows = store::list_products(&mut *db.read().await?).await?;
+    Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
+}
+
+/// A product.
+#[utoipa::path(get, path = "/products/{sku}", params(("sku" = String, Path)), responses(
+    (status = 200, body = Product),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+async fn get(State(db): State<Db>, Path(sku): Path<String>) -> Result<Json<Product>, Problem> {
+    let row = store::find_product(&mut *db.read().await?, &sku).await?;
+    row.map(|row| Json(row.into())).ok_or_else(|| unknown(&sku))
+}
+
+/// Creates a product, or changes its name and price. Its stock stays as it is.
+#[utoipa::path(put, path = "/products/{sku}", params(("sku" = String, Path)), request_body = ProductInput, responses(
+    (status = 200, body = Product),
+    (status = 201, body = Product),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+async fn put(
+    State(db): State<Db>,
+    Path(sku): Path<String>,
+    trace: Trace,
+    Body(input): Body<ProductInput>,
+) -> Result<(StatusCode, Json<Product>), Problem> {
+    let errors = input.invalid(&sku);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
+    let mut claimed = db.write(std::slice::from_ref(&sku)).await?;
+    let product = ProductPut {
+        sku: &sku,
+        name: input.name.trim(),
+        price_amount: input.price.amount,
+        price_currency: &input.price.currency,
+        low_threshold: input.low_threshold.unwrap_or(10),
+    };
+    let (row, new) = store::put_product(claimed.db(), &product).await?;
+    let event = ProductUpdated { sku: sku.clone(), name: row.name.clone(), price: input.price };
+    claimed.publish_version(&sku, &Cause::request(new_id(), trace.0), &event, row.version)?;
+    claimed.commit().await?;
+    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(row.into())))
+}
+
+/// Puts pieces on the shelf.
+#[utoipa::path(post, path = "/products/{sku}/receipts", params(("sku" = String, Path)), request_body = Receipt,
+    responses(
+        (status = 201, body = Product),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn receive(
+    State(db): State<Db>,
+    Path(sku): Path<String>,
+    Body(receipt): Body<Receipt>,
+) -> Result<(StatusCode, Json<Product>), Problem> {
+    if !(1..=MOST_PIECES).contains(&receipt.quantity) {
+        return Err(Problem::invalid(vec![Invalid::new("/quantity", format!("is from 1 to {MOST_PIECES}"))]));
+    }
+    let mut claimed = db.write(std::slice::from_ref(&sku)).await?;
+    let row = store::receive(claimed.db(), &sku, receipt.quantity).await?;
+    let row = row.ok_or_else(|| unknown(&sku))?;
+    claimed.commit().await?;
+    Ok((StatusCode::CREATED, Json(row.into())))
+}
+
+fn unknown(sku: &str) -> Problem {
+    Problem::not_found(format!("there is no product `{sku}`; GET /products lists them"))
+}

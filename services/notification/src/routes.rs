@@ -1,0 +1,81 @@
+//! Notification's HTTP interface: what customers were told.
+
+use axum::extract::State;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use shared::db::Db;
+use shared::http::Query;
+use shared::problem::Problem;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::store::{self, NotificationRow};
+
+#[derive(OpenApi)]
+#[openapi(info(title = "Amends: notification", description = "What customers were told."))]
+struct Document;
+
+/// The routes, and their OpenAPI document.
+pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list)).with_state(db).split_for_parts()
+}
+
+/// A message to a customer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Notification {
+    id: Uuid,
+    order_id: Uuid,
+    customer_id: String,
+    /// What it is about, for example `order_confirmed`.
+    kind: String,
+    text: String,
+    /// The way it went; `kept` if it is only kept here.
+    channel: String,
+    /// `sent` or `failed`.
+    status: String,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl From<NotificationRow> for Notification {
+    fn from(row: NotificationRow) -> Self {
+        Self {
+            id: row.id,
+            order_id: row.order_id,
+            customer_id: row.customer_id,
+            kind: row.kind,
+            text: row.text,
+            channel: row.channel,
+            status: row.status,
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// Messages to customers.
+#[derive(Debug, Serialize, ToSchema)]
+struct Notifications {
+    notifications: Vec<Notification>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+struct ListQuery {
+    /// Only messages about this order.
+    order_id: Option<Uuid>,
+    /// How many, at most 200.
+    limit: Option<u16>,
+}
+
+/// What customers were told, the newest first.
+#[utoipa::path(get, path = "/notifications", params(ListQuery), responses((status = 200, body = Notifications)))]
+async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Notifications>, Problem> {
+    let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
+    let rows = store::list(&mut *db.read().await?, query.order_id, limit).await?;
+    Ok(Json(Notifications { notifications: rows.into_iter().map(Notification::from).collect() }))
+}

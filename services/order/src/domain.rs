@@ -1,0 +1,97 @@
+//! An order and what makes one valid, without database or wire.
+
+mod input;
+
+use schemas::common::{Address, Money, PricedLine};
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+pub use self::input::{OrderInput, read};
+
+/// Where an order stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The saga is under way.
+    Pending,
+    /// It stands, and is paid.
+    Confirmed,
+    /// It was refused, and everything done for it is undone.
+    Rejected,
+}
+
+impl Status {
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Confirmed, Self::Rejected];
+
+    /// As it stands in the database and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Confirmed => "confirmed",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether the saga is over.
+    pub fn is_settled(self) -> bool {
+        match self {
+            Self::Pending => false,
+            Self::Confirmed | Self::Rejected => true,
+        }
+    }
+}
+
+/// A line as a customer asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedLine {
+    pub sku: String,
+    pub quantity: i64,
+}
+
+/// An order as a customer asks for it: valid in itself, not yet priced.
+#[derive(Debug, Clone)]
+pub struct NewOrder {
+    pub customer_id: String,
+    pub items: Vec<AskedLine>,
+    pub payment_token: String,
+    pub shipping_address: Address,
+    pub email: Option<String>,
+}
+
+/// An order.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    pub id: Uuid,
+    pub status: Status,
+    pub customer_id: String,
+    pub items: Vec<PricedLine>,
+    pub total: Money,
+    /// Why it was rejected: `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product` or
+    /// `undeliverable_address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What else there is to say of the reason, for example the items that are out of stock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<serde_json::Value>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Counts up with every change of the order.
+    pub version: i64,
+}
+
+/// The sum of the lines, or `None` if they are in several currencies.
+pub fn total(items: &[PricedLine]) -> Option<Money> {
+    let currency = &items.first()?.unit_price.currency;
+    let one_currency = items.iter().all(|item| item.unit_price.currency == *currency);
+    let amount = items.iter().map(|item| item.unit_price.amount * item.quantity).sum();
+    one_currency.then(|| Money { amount, currency: currency.clone() })
+}

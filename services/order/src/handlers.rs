@@ -1,0 +1,30 @@
+//! The messages that the order service takes: the saga's commands, and everybody's events for the timeline.
+
+mod settle;
+mod timeline;
+
+use std::sync::Arc;
+
+use schemas::inventory::ProductUpdated;
+use schemas::order::{ConfirmOrder, RejectOrder};
+use shared::consumer::Table;
+use shared::envelope::Message;
+
+use self::timeline::{Products, TIMELINE, Timeline};
+use crate::watch::Watchers;
+
+/// Carries out the commands about orders.
+#[derive(Debug)]
+pub struct Orders {
+    watchers: Watchers,
+}
+
+/// The messages that the order service takes.
+pub fn table(watchers: &Watchers) -> Table {
+    let orders = Arc::new(Orders { watchers: watchers.clone() });
+    Table::new()
+        .command::<ConfirmOrder>(&orders)
+        .command::<RejectOrder>(&orders)
+        .on(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
+        .on(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
+}

@@ -1,0 +1,76 @@
+//! Settles orders: confirmed, or rejected.
+
+use std::collections::HashMap;
+
+use schemas::common::{Money, Nothing};
+use schemas::order::{ConfirmOrder, OrderConfirmed, OrderRejected, RejectOrder};
+use shared::envelope::{Event, Message};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Handle, Task};
+use uuid::Uuid;
+
+use super::Orders;
+use crate::store::{self, SettledRow};
+
+impl Handle<ConfirmOrder> for Orders {
+    async fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<ConfirmOrder>],
+    ) -> Result<Vec<Answer<ConfirmOrder>>, Fault> {
+        let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
+        let settled = store::confirm(claimed.db(), &orders).await?;
+        self.tell(claimed, tasks, |command| command.order_id, settled, |command, row| OrderConfirmed {
+            order_id: command.order_id,
+            total: Money { amount: row.total_amount, currency: row.currency.clone() },
+        })
+        .await?;
+        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl Handle<RejectOrder> for Orders {
+    async fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<RejectOrder>],
+    ) -> Result<Vec<Answer<RejectOrder>>, Fault> {
+        let orders: Vec<&RejectOrder> = tasks.iter().map(|task| &task.command).collect();
+        let settled = store::reject(claimed.db(), &orders).await?;
+        self.tell(claimed, tasks, |command| command.order_id, settled, |command, _| OrderRejected {
+            order_id: command.order_id,
+            reason: command.reason.clone(),
+            detail: command.detail.clone(),
+        })
+        .await?;
+        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl Orders {
+    /// Publishes what became of the orders, and writes it into their timelines.
+    async fn tell<C: Sync, E: Event>(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<C>],
+        order: fn(&C) -> Uuid,
+        settled: Vec<SettledRow>,
+        event: impl Fn(&C, &SettledRow) -> E,
+    ) -> Result<(), Fault> {
+        let settled: HashMap<Uuid, SettledRow> = settled.into_iter().map(|row| (row.id, row)).collect();
+        let now = claimed.now();
+        let mut timeline = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let id = order(&task.command);
+            let row = settled.get(&id).ok_or_else(|| Fault::permanent(format!("the order {id} is not pending")))?;
+            let message =
+                claimed.publish_version(&task.subject, &task.cause, &event(&task.command, row), row.version)?;
+            timeline.push((id, message, now, "order", <E as Message>::TYPE));
+        }
+        store::append_timeline(claimed.db(), &timeline).await?;
+        let (watchers, ids) = (self.watchers.clone(), settled.into_keys().collect::<Vec<_>>());
+        claimed.after_commit(move || watchers.tell(&ids));
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! Keeps the read models: the timeline of everybody's events, and the products.
+
+use schemas::inventory::{Committed, ProductUpdated, Released, Reserved};
+use schemas::notification::{Failed, Sent};
+use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted};
+use schemas::payment::{Authorized, Captured, Declined, Voided};
+use schemas::shipping::{Booked, Cancelled};
+use shared::consumer::{BatchHandler, BoxFuture, Incoming};
+use shared::envelope::Message;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use uuid::Uuid;
+
+use crate::store::{self, ProductRow};
+use crate::watch::Watchers;
+
+const fn of<M: Message>() -> (&'static str, &'static str) {
+    (M::TYPE, M::TOPIC)
+}
+
+/// What is told in an order's timeline, beside the order service's own events.
+pub(super) const TIMELINE: &[(&str, &str)] = &[
+    of::<SagaStarted>(),
+    of::<Reserved>(),
+    of::<Released>(),
+    of::<Committed>(),
+    of::<Authorized>(),
+    of::<Declined>(),
+    of::<Voided>(),
+    of::<Captured>(),
+    of::<Booked>(),
+    of::<Cancelled>(),
+    of::<Sent>(),
+    of::<Failed>(),
+    of::<SagaCompensating>(),
+    of::<SagaCompensated>(),
+    of::<SagaCompleted>(),
+];
+
+pub(super) struct Timeline {
+    pub watchers: Watchers,
+}
+
+impl BatchHandler for Timeline {
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let mut entries = Vec::with_capacity(messages.len());
+            for message in messages {
+                let envelope = message.envelope()?;
+                let order = Uuid::parse_str(&envelope.subject)
+                    .map_err(|_| Fault::permanent("the event's subject is not an order's id"))?;
+                entries.push((order, envelope.id, envelope.timestamp, &*envelope.source, &*envelope.kind));
+            }
+            store::append_timeline(claimed.db(), &entries).await?;
+            let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
+            orders.dedup();
+            let watchers = self.watchers.clone();
+            claimed.after_commit(move || watchers.tell(&orders));
+            Ok(())
+        })
+    }
+}
+
+pub(super) struct Products;
+
+impl BatchHandler for Products {
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            for message in messages {
+                let product: ProductUpdated = message.data()?;
+                let version = message.envelope()?.sequence.unwrap_or_default();
+                let row = ProductRow {
+                    sku: product.sku,
+                    name: product.name,
+                    price_amount: product.price.amount,
+                    price_currency: product.price.currency,
+                    version,
+                };
+                store::save_product(claimed.db(), &row).await?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! `GET /orders/{id}/events`: what happens to an order, as server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures::{Stream, stream};
+use shared::http::Path;
+use shared::problem::Problem;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::App;
+use super::read::unknown;
+use crate::store;
+use crate::watch::Watch;
+
+/// What happens to an order. One event for each entry of the timeline, with its position as id; then `settled` with
+/// the order, and the end. `Last-Event-ID` takes the stream up where it broke off.
+#[utoipa::path(get, path = "/orders/{id}/events",
+    params(
+        ("id" = Uuid, Path),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The last event that was received."),
+    ),
+    responses(
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn get(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    store::find_status(&mut *app.db.read().await?, id).await?.ok_or_else(|| unknown(id))?;
+    let follow =
+        Follow { watch: app.watchers.watch(id), app, order: id, last: last.unwrap_or(0), ready: vec![], ended: false };
+    let events = stream::unfold(follow, |mut follow| async move {
+        let event = follow.next().await?;
+        Some((Ok(event), follow))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+struct Follow {
+    app: App,
+    watch: Watch,
+    order: Uuid,
+    last: i64,
+    /// Events to be sent, the next one last.
+    ready: Vec<Event>,
+    ended: bool,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop() {
+                return Some(event);
+            }
+            if self.ended || self.app.stopping.is_cancelled() {
+                return None;
+            }
+            match self.look().await {
+                Ok(events) if events.is_empty() => {
+                    tokio::select! {
+                        () = self.watch.changed() => {}
+                        () = self.app.stopping.cancelled() => return None,
+                    }
+                }
+                Ok(events) => self.ready = events,
+                Err(problem) => {
+                    // The client comes back with its Last-Event-ID.
+                    warn!(order = %self.order, title = %problem.title, "an event stream broke off");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// What is new, the first one last.
+    async fn look(&mut self) -> Result<Vec<Event>, Problem> {
+        let mut db = self.app.db.read().await?;
+        // The order before its timeline: what is settled now has its whole way in the rows that follow.
+        let order = store::find(&mut db, self.order).await?.ok_or_else(|| unknown(self.order))?;
+        let rows = store::find_timeline(&mut db, self.order, self.last).await?;
+        let mut events = Vec::with_capacity(rows.len() + 1);
+        for row in rows {
+            self.last = row.position;
+            let event = Event::default().id(row.position.to_string()).event(&row.kind);
+            events.push(event.data(serde_json::to_string(&row)?));
+        }
+        if order.status.is_settled() {
+            self.ended = true;
+            events.push(Event::default().event("settled").data(serde_json::to_string(&order)?));
+        }
+        events.reverse();
+        Ok(events)
+    }
+}

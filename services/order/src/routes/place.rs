@@ -1,0 +1,104 @@
+//! `POST /orders`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use shared::http::{Body, Trace};
+use shared::problem::Problem;
+
+use super::App;
+use crate::domain::{self, Order, OrderInput};
+use crate::placing::Key;
+use crate::store;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Places an order.
+///
+/// The answer comes when the order is on record; its saga is then under way. With `Prefer: wait=N` the answer waits up
+/// to N seconds for the order to settle. With an `Idempotency-Key` the request can be repeated safely.
+#[utoipa::path(post, path = "/orders", request_body = OrderInput,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeats of the request get the first one's answer."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the order to settle."),
+    ),
+    responses(
+        (status = 201, description = "The order has settled: confirmed or rejected.", body = Order),
+        (status = 202, description = "The order is on record.", body = Order),
+        (status = 409, description = "A request with the key is still running.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Members are invalid, or the key was used for another request.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service can't take it now.", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn post(
+    State(app): State<App>,
+    headers: HeaderMap,
+    trace: Trace,
+    Body(body): Body<Value>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let wait = preferred_wait(&headers).map(|wait| wait.min(app.longest_wait));
+    let order = domain::read(&body).map_err(Problem::invalid)?;
+    // Held until the answer is there, so that a repetition meanwhile learns that this one runs.
+    let _running = app.counter.run(key)?;
+    // `Value` keeps its members sorted, so the order of the members does not matter.
+    let request_hash = || Sha256::digest(body.to_string().as_bytes()).to_vec();
+    let key = key.map(|text| Key { text: text.to_owned(), request_hash: request_hash() });
+    let placed = app.counter.place(order, key, trace.0).await?;
+
+    let mut answer = (StatusCode::ACCEPTED, placed.answer);
+    if let Some(wait) = wait
+        && app.settled(placed.id, wait).await?
+        && let Some(order) = store::find(&mut *app.db.read().await?, placed.id).await?
+    {
+        answer = (StatusCode::CREATED, serde_json::to_string(&order)?);
+    }
+    let (status, body) = answer;
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::try_from(format!("/orders/{}", placed.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if placed.replayed {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    if let Some(applied) = wait.and_then(|wait| HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()) {
+        headers.insert("preference-applied", applied);
+    }
+    Ok(response)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match key.to_str().map(str::trim) {
+        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key)),
+        _ => Err(Problem::bad_request("the Idempotency-Key has 1 to 255 printable ASCII characters")),
+    }
+}
+
+/// `Prefer: wait=N` (RFC 7240). A preference that can't be read is ignored, as the RFC wants it.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut wait = preferences.flat_map(|value| value.split([',', ';'])).filter_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())?
+    });
+    wait.next().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_found_among_other_preferences() {
+        let mut headers = HeaderMap::new();
+        headers.insert("prefer", HeaderValue::from_static("respond-async, wait=10"));
+        assert_eq!(preferred_wait(&headers), Some(Duration::from_secs(10)));
+        headers.insert("prefer", HeaderValue::from_static("wait=soon"));
+        assert_eq!(preferred_wait(&headers), None);
+    }
+}

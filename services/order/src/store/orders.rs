@@ -1,0 +1,151 @@
+//! Statements about orders.
+
+use schemas::common::{Address, Money, PricedLine};
+use schemas::order::RejectOrder;
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::{Order, Status};
+
+/// An order's row.
+#[derive(Debug, FromRow)]
+pub struct OrderRow {
+    id: Uuid,
+    customer_id: String,
+    status: String,
+    items: Json<Vec<PricedLine>>,
+    total_amount: i64,
+    currency: String,
+    reason: Option<String>,
+    detail: Option<Json<Value>>,
+    created_at: OffsetDateTime,
+    version: i64,
+}
+
+impl From<OrderRow> for Order {
+    fn from(row: OrderRow) -> Self {
+        Self {
+            id: row.id,
+            // The table's check lets no other text in.
+            status: Status::parse(&row.status).unwrap_or(Status::Pending),
+            customer_id: row.customer_id,
+            items: row.items.0,
+            total: Money { amount: row.total_amount, currency: row.currency },
+            reason: row.reason,
+            detail: row.detail.map(|Json(detail)| detail),
+            created_at: row.created_at,
+            version: row.version,
+        }
+    }
+}
+
+/// An order to be written.
+#[derive(Debug)]
+pub struct NewRow<'o> {
+    pub order: &'o Order,
+    pub shipping_address: &'o Address,
+    pub email: Option<&'o str>,
+}
+
+/// An order that a command has settled.
+#[derive(Debug, FromRow)]
+pub struct SettledRow {
+    pub id: Uuid,
+    pub total_amount: i64,
+    pub currency: String,
+    pub version: i64,
+}
+
+const ORDER: &str =
+    "id, customer_id, status, items, total_amount, currency, reason, detail, created_at, version";
+
+/// Writes new orders.
+pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into orders (id, customer_id, status, items, total_amount, currency, shipping_address, email)
+         select id, customer_id, 'pending', items, total_amount, currency, shipping_address, email
+         from unnest($1::uuid[], $2::text[], $3::json[], $4::bigint[], $5::text[], $6::json[], $7::text[])
+              as row (id, customer_id, items, total_amount, currency, shipping_address, email)",
+    )
+    .bind(rows.iter().map(|row| row.order.id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.order.customer_id.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| Json(&row.order.items)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.order.total.amount).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.order.total.currency.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| Json(row.shipping_address)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Confirms pending orders, and returns those that were.
+pub async fn confirm(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<SettledRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders set status = 'confirmed', version = version + 1, updated_at = now()
+         where id = any($1) and status = 'pending' returning id, total_amount, currency, version",
+    )
+    .bind(orders)
+    .fetch_all(db)
+    .await
+}
+
+/// Rejects pending orders, and returns those that were.
+pub async fn reject(db: &mut PgConnection, orders: &[&RejectOrder]) -> Result<Vec<SettledRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders o
+         set status = 'rejected', reason = row.reason, detail = row.detail, version = version + 1, updated_at = now()
+         from unnest($1::uuid[], $2::text[], $3::json[]) as row (id, reason, detail)
+         where o.id = row.id and o.status = 'pending' returning o.id, o.total_amount, o.currency, o.version",
+    )
+    .bind(orders.iter().map(|order| order.order_id).collect::<Vec<_>>())
+    .bind(orders.iter().map(|order| order.reason.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|order| order.detail.as_ref().map(Json)).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
+
+/// An order.
+pub async fn find(db: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx::Error> {
+    let find = format!("select {ORDER} from orders where id = $1");
+    let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(id).fetch_optional(db).await?;
+    Ok(row.map(Order::from))
+}
+
+/// Where an order stands.
+pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Status>, sqlx::Error> {
+    let status: Option<String> =
+        sqlx::query_scalar("select status from orders where id = $1").bind(id).fetch_optional(db).await?;
+    Ok(status.and_then(|status| Status::parse(&status)))
+}
+
+/// Which orders to list.
+#[derive(Debug)]
+pub struct ListFilter<'f> {
+    pub status: Option<Status>,
+    pub customer_id: Option<&'f str>,
+    /// Only older ones than this.
+    pub before: Option<Uuid>,
+    pub limit: i64,
+}
+
+/// A page of orders, the newest first.
+pub async fn list(db: &mut PgConnection, filter: &ListFilter<'_>) -> Result<Vec<Order>, sqlx::Error> {
+    let list = format!(
+        "select {ORDER} from orders
+         where ($1::text is null or status = $1) and ($2::text is null or customer_id = $2)
+           and ($3::uuid is null or id < $3)
+         order by id desc limit $4"
+    );
+    let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(list))
+        .bind(filter.status.map(Status::as_str))
+        .bind(filter.customer_id)
+        .bind(filter.before)
+        .bind(filter.limit)
+        .fetch_all(db)
+        .await?;
+    Ok(rows.into_iter().map(Order::from).collect())
+}

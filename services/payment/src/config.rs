@@ -1,0 +1,13 @@
+//! Settings of payment's own.
+
+use std::time::Duration;
+
+use shared::config::duration;
+
+/// Settings of the payment service.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// How long the simulated card provider takes to answer.
+    #[arg(long, env = "PAYMENT_PROVIDER_LATENCY", default_value = "0ms", value_parser = duration)]
+    pub provider_latency: Duration,
+}

@@ -1,0 +1,92 @@
+//! Captures a payment, or voids its authorization.
+
+use std::error::Error;
+
+use schemas::common::{Money, Nothing};
+use schemas::payment::{CapturePayment, Captured, VoidPayment, Voided};
+use shared::effects::Effect;
+use shared::envelope::Event;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Task};
+use uuid::Uuid;
+
+use super::Payments;
+use crate::domain::Move;
+use crate::psp::CardProvider;
+use crate::store;
+
+impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
+    type Outcome = ();
+
+    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<CapturePayment>]) -> Result<(), Fault> {
+        // The authorization is on record; the step's own row says that the capture is under way.
+        Ok(())
+    }
+
+    async fn call(&self, key: &str, task: &Task<CapturePayment>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.provider.capture(key, &self.authorization(task.command.order_id).await?).await?)
+    }
+
+    async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<CapturePayment>, ())],
+    ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
+        let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
+        record(claimed, Move::Capture, settled, &orders, |order_id, amount| Captured { order_id, amount }).await?;
+        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
+    type Outcome = ();
+
+    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<VoidPayment>]) -> Result<(), Fault> {
+        // As for a capture, the step's own row is the intent.
+        Ok(())
+    }
+
+    async fn call(&self, key: &str, task: &Task<VoidPayment>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.provider.void(key, &self.authorization(task.command.order_id).await?).await?)
+    }
+
+    async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<VoidPayment>, ())],
+    ) -> Result<Vec<Answer<VoidPayment>>, Fault> {
+        let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
+        record(claimed, Move::Void, settled, &orders, |order_id, amount| Voided { order_id, amount }).await?;
+        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl<P> Payments<P> {
+    /// The provider's name for an order's authorization.
+    async fn authorization(&self, order: Uuid) -> Result<String, Box<dyn Error + Send + Sync>> {
+        let payment = store::find(&mut *self.db.read().await?, order).await?;
+        let authorization = payment.and_then(|payment| payment.authorization_id);
+        Ok(authorization.ok_or_else(|| format!("the order {order} has no authorization"))?)
+    }
+}
+
+/// Writes a move of several orders down, in the payments, in the ledger, and in the outbox.
+async fn record<C, E: Event>(
+    claimed: &mut Claimed,
+    step: Move,
+    settled: &[(Task<C>, ())],
+    orders: &[Uuid],
+    event: impl Fn(Uuid, Money) -> E,
+) -> Result<(), Fault> {
+    let moved = store::save_move(claimed.db(), orders, step).await?;
+    let rows: Vec<(Uuid, &Money)> = moved.iter().map(|(order, money)| (*order, money)).collect();
+    store::append_ledger(claimed.db(), step, &rows).await?;
+    for ((task, ()), order) in settled.iter().zip(orders) {
+        let amount = moved.get(order).cloned().ok_or_else(|| {
+            Fault::permanent(format!("the payment of {order} is in no state to {}", step.kind()))
+        })?;
+        claimed.publish(&task.subject, &task.cause, &event(*order, amount))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Every SQL statement of the payment service. Functions take the caller's transaction.
+
+use std::collections::HashMap;
+
+use schemas::common::Money;
+use schemas::payment::AuthorizePayment;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::Move;
+
+/// A payment's row.
+#[derive(Debug, FromRow)]
+pub struct PaymentRow {
+    pub order_id: Uuid,
+    pub amount: i64,
+    pub currency: String,
+    pub status: String,
+    pub authorization_id: Option<String>,
+    pub reason: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+}
+
+impl PaymentRow {
+    pub fn money(&self) -> Money {
+        Money { amount: self.amount, currency: self.currency.clone() }
+    }
+}
+
+/// An entry of the ledger.
+#[derive(Debug, FromRow)]
+pub struct EntryRow {
+    pub kind: String,
+    pub debit: String,
+    pub credit: String,
+    pub amount: i64,
+    pub currency: String,
+    pub at: OffsetDateTime,
+}
+
+/// What the provider said to an authorization.
+#[derive(Debug)]
+pub struct VerdictRow<'v> {
+    pub order_id: Uuid,
+    pub status: &'static str,
+    pub authorization_id: Option<&'v str>,
+    pub reason: Option<&'static str>,
+}
+
+/// Notes payments whose authorization is about to be asked for.
+pub async fn insert_authorizing(
+    db: &mut PgConnection,
+    payments: &[&AuthorizePayment],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into payment (order_id, token, amount, currency, status)
+         select order_id, token, amount, currency, 'authorizing'
+         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) as row (order_id, token, amount, currency)",
+    )
+    .bind(payments.iter().map(|payment| payment.order_id).collect::<Vec<_>>())
+    .bind(payments.iter().map(|payment| payment.token.as_str()).collect::<Vec<_>>())
+    .bind(payments.iter().map(|payment| payment.amount.amount).collect::<Vec<_>>())
+    .bind(payments.iter().map(|payment| payment.amount.currency.as_str()).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes the provider's verdicts on payments that wait for one.
+pub async fn save_verdicts(db: &mut PgConnection, verdicts: &[VerdictRow<'_>]) -> Result<u64, sqlx::Error> {
+    let saved = sqlx::query(
+        "update payment p
+         set status = row.status, authorization_id = row.authorization_id, reason = row.reason, updated_at = now()
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+              as row (order_id, status, authorization_id, reason)
+         where p.order_id = row.order_id and p.status = 'authorizing'",
+    )
+    .bind(verdicts.iter().map(|verdict| verdict.order_id).collect::<Vec<_>>())
+    .bind(verdicts.iter().map(|verdict| verdict.status).collect::<Vec<_>>())
+    .bind(verdicts.iter().map(|verdict| verdict.authorization_id).collect::<Vec<_>>())
+    .bind(verdicts.iter().map(|verdict| verdict.reason).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(saved.rows_affected())
+}
+
+/// Makes a move of payments that are in the right state for it, and returns their amounts.
+pub async fn save_move(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+    step: Move,
+) -> Result<HashMap<Uuid, Money>, sqlx::Error> {
+    let (from, to) = step.transition();
+    let rows: Vec<(Uuid, i64, String)> = sqlx::query_as(
+        "update payment set status = $3, updated_at = now() where order_id = any($1) and status = $2
+         returning order_id, amount, currency",
+    )
+    .bind(orders)
+    .bind(from)
+    .bind(to)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|(order, amount, currency)| (order, Money { amount, currency })).collect())
+}
+
+/// Appends a move of several orders to the ledger.
+pub async fn append_ledger(
+    db: &mut PgConnection,
+    step: Move,
+    moved: &[(Uuid, &Money)],
+) -> Result<(), sqlx::Error> {
+    let (debit, credit) = step.accounts();
+    sqlx::query(
+        "insert into ledger_entry (order_id, kind, debit, credit, amount, currency)
+         select order_id, $1, $2, $3, amount, currency
+         from unnest($4::uuid[], $5::bigint[], $6::text[]) as row (order_id, amount, currency)",
+    )
+    .bind(step.kind())
+    .bind(debit)
+    .bind(credit)
+    .bind(moved.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, money)| money.amount).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, money)| money.currency.as_str()).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+const PAYMENT: &str = "order_id, amount, currency, status, authorization_id, reason, created_at, updated_at";
+
+/// The payment of an order.
+pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<PaymentRow>, sqlx::Error> {
+    let find = format!("select {PAYMENT} from payment where order_id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(order).fetch_optional(db).await
+}
+
+/// The ledger's entries of an order.
+pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select kind, debit, credit, amount, currency, at from ledger_entry where order_id = $1 order by id",
+    )
+    .bind(order)
+    .fetch_all(db)
+    .await
+}
