@@ -1,1 +1,84 @@
-fn main(){}
+//! `amends`: starts the suite, talks to it, and runs its services.
+
+mod api;
+mod generate;
+mod order;
+mod output;
+mod run;
+mod serve;
+mod setup;
+mod suite;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::complain;
+
+/// Amends: an order saga over real Kafka and PostgreSQL that loses no money and no stock.
+#[derive(Debug, Parser)]
+#[command(name = "amends", version, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the whole suite on this machine (what `amends` does without a command).
+    Up(up::Up),
+    /// Stop a suite that runs on this machine.
+    Down(run::Where),
+    /// Say what runs, and whether it is ready.
+    Status(run::Where),
+    /// Place orders and look at them.
+    #[command(subcommand)]
+    Order(order::Command),
+    /// Run one service: `amends serve payment --help` lists its settings.
+    Serve(serve::Serve),
+    /// Create or list the topics on an existing Kafka.
+    #[command(subcommand)]
+    Topics(setup::Topics),
+    /// Apply every service's migrations to existing databases.
+    Migrate(setup::Migrate),
+    /// Write the generated documents anew (schemas, catalogue, OpenAPI, configuration, plans).
+    #[command(hide = true)]
+    Generate(generate::Generate),
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command.unwrap_or_else(|| Command::Up(up::Up::default()));
+    let ended = match command {
+        Command::Up(up) => up.run(),
+        Command::Down(place) => run::down(&place),
+        Command::Status(place) => return run::status(&place),
+        Command::Order(command) => command.run(),
+        Command::Serve(serve) => return serve.run(),
+        Command::Topics(topics) => topics.run(),
+        Command::Migrate(migrate) => migrate.run(),
+        Command::Generate(generate) => generate.run(),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain!("amends: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs an asynchronous command to its end.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::CommandLine::command().debug_assert();
+    }
+}

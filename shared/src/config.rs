@@ -56,7 +56,11 @@ pub struct Common {
 #[derive(Debug, Clone, Default)]
 pub struct Settings(pub BTreeMap<String, String>);
 
-fn settings(text: &str) -> Result<Settings, String> {
+/// Reads [`Settings`].
+///
+/// # Errors
+/// If a part is not `key=value`.
+pub fn settings(text: &str) -> Result<Settings, String> {
     let pair = |part: &str| {
         let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not key=value"))?;
         Ok((key.trim().to_owned(), value.trim().to_owned()))

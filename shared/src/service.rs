@@ -39,6 +39,8 @@ pub trait App: 'static {
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
     /// Its own tables, numbered from 0101.
     fn migrations() -> &'static Migrator;
+    /// The document of its HTTP interface.
+    fn openapi() -> utoipa::openapi::OpenApi;
     /// Sets the service up: routes, handlers, tasks.
     fn run(service: &mut Service<Self::Config>) -> anyhow::Result<()>;
 }
@@ -90,10 +92,8 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stops.intake.clone()
     }
 
-    /// Serves these routes, and the OpenAPI document at `/openapi.json`.
-    pub fn serve(&mut self, router: Router, openapi: utoipa::openapi::OpenApi) {
-        let document = axum::Json(openapi);
-        let router = router.route("/openapi.json", axum::routing::get(async move || document.clone()));
+    /// Serves these routes, beside `/openapi.json` and the health of the service.
+    pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
 

@@ -85,6 +85,7 @@ fn train(prepared: &Prepared, root: &Path, archive: &Path) -> Result<(), Error> 
         dir: home,
         container: None,
         child: Mutex::default(),
+        asked: Mutex::default(),
     };
     unit.start()?;
     let probe = Probe::new(port);

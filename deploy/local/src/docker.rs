@@ -9,15 +9,30 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::cache::short_hash;
+use crate::cache::{run_tool, short_hash};
 use crate::error::{Doing, Error};
 use crate::files;
+use crate::progress::{Progress, Step};
 
 const LABEL: &str = "amends.local";
 
 /// Whether an engine answers.
 pub(crate) fn answers() -> bool {
     quiet(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"])).is_some()
+}
+
+/// Pulls `image` unless the engine has it: a long wait that must be seen, and mustn't count as the server's.
+pub(crate) fn need(image: &str, state: &Path, progress: &dyn Progress) -> Result<(), Error> {
+    if quiet(Command::new("docker").args(["image", "inspect", "-f", "{{.Id}}", image])).is_some() {
+        return Ok(());
+    }
+    let step = Step::begin(progress, format!("pulling the image {image} (once)"));
+    let mut command = Command::new("docker");
+    command.args(["pull", image]);
+    let log = state.join(format!("pull-{}.log", short_hash(&[image])));
+    run_tool("pulling a server's image", command, None, &log)?;
+    step.done(&format!("{image} is here"));
+    Ok(())
 }
 
 /// One server's container and volume. Their names follow from the state folder.

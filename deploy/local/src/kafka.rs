@@ -20,6 +20,7 @@ use crate::unit::{Launch, Unit, await_vacant};
 use crate::{Options, Ports, Runtime, archive, docker};
 
 const NAME: &str = "Kafka";
+const IMAGE: &str = "apache/kafka:4.3.1";
 const START: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(3);
 
@@ -76,6 +77,7 @@ impl Kafka {
                 (home, Box::new(launch), None)
             }
             Runtime::Docker => {
+                docker::need(IMAGE, &claim.state, progress)?;
                 claim.container.own_volume()?;
                 let container = claim.container.clone();
                 let launch = move || in_container(&container, ports, heap);
@@ -97,6 +99,7 @@ impl Kafka {
             dir,
             container,
             child: Mutex::default(),
+            asked: Mutex::default(),
         };
         let kafka = Kafka {
             unit,
@@ -266,7 +269,7 @@ fn in_container(container: &docker::Container, ports: Ports, heap_mb: u32) -> Co
         .collect();
     env.push(("CLUSTER_ID".to_owned(), CLUSTER.to_owned()));
     env.push(("KAFKA_HEAP_OPTS".to_owned(), format!("-Xms32m -Xmx{heap_mb}m")));
-    container.run(data, &[(ports.kafka, ports.kafka)], &env, &["apache/kafka:4.3.1"])
+    container.run(data, &[(ports.kafka, ports.kafka)], &env, &[IMAGE])
 }
 
 /// All settings of the broker, which listens on `listen` and is reached by clients on 127.0.0.1. A relative

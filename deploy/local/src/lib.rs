@@ -102,7 +102,7 @@ impl Servers {
         &self.kafka
     }
 
-    /// Stops both in order, within three seconds; dropping them does the same.
+    /// Stops both in order, within about three seconds (a third of one as a rule); dropping them does the same.
     pub fn stop(self) {}
 }
 

@@ -18,9 +18,10 @@ use crate::progress::{Progress, Step};
 use crate::ready::await_ready;
 use crate::state::{Claim, postgres_home};
 use crate::unit::{Launch, Unit, await_vacant};
-use crate::{Options, Runtime, encode};
+use crate::{Options, Runtime, docker, encode};
 
 const NAME: &str = "PostgreSQL";
+const IMAGE: &str = "postgres:18";
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(3);
 
@@ -77,6 +78,9 @@ impl Postgres {
         progress: &dyn Progress,
     ) -> Result<Postgres, Error> {
         let port = options.ports.postgres;
+        if let Runtime::Docker = runtime {
+            docker::need(IMAGE, &claim.state, progress)?;
+        }
         let step = Step::begin(progress, "starting PostgreSQL");
         let (dir, launch, container): (_, Launch, _) = match runtime {
             Runtime::Native(prepared) => {
@@ -113,8 +117,7 @@ impl Postgres {
                 ]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()));
                 let launch = move || {
-                    let mut command =
-                        container.run("/var/lib/postgresql", &[(port, 5432)], &env, &["postgres:18"]);
+                    let mut command = container.run("/var/lib/postgresql", &[(port, 5432)], &env, &[IMAGE]);
                     command.arg("postgres").args(settings(true));
                     command
                 };
@@ -130,6 +133,7 @@ impl Postgres {
             dir,
             container,
             child: Mutex::default(),
+            asked: Mutex::default(),
         };
         let postgres = Postgres {
             unit,

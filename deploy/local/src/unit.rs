@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     pub dir: PathBuf,
     pub container: Option<Container>,
     pub child: Mutex<Option<Child>>,
+    /// When it was first asked to stop; all waiting for its end counts from there.
+    pub asked: Mutex<Option<Instant>>,
 }
 
 impl Unit {
@@ -51,6 +53,7 @@ impl Unit {
         let program = PathBuf::from(command.get_program());
         let child = spawn_bound(command, self.stop).doing("run", &program)?;
         *self.child() = Some(child);
+        *self.asked() = None;
         Ok(())
     }
 
@@ -59,16 +62,21 @@ impl Unit {
         self.child().as_mut()?.try_wait().ok()?
     }
 
-    /// The server's process id on this machine, while it runs.
-    pub fn pid(&self) -> Option<u32> {
+    fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The child's process id, while it runs.
+    fn running(&self) -> Option<u32> {
         let mut child = self.child();
         let child = child.as_mut()?;
-        if child.try_wait().ok()?.is_some() {
-            return None;
-        }
-        self.container
-            .as_ref()
-            .map_or_else(|| Some(child.id()), Container::pid)
+        matches!(child.try_wait(), Ok(None)).then(|| child.id())
+    }
+
+    /// The server's process id on this machine, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let child = self.running()?;
+        self.container.as_ref().map_or(Some(child), Container::pid)
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
@@ -95,7 +103,7 @@ impl Unit {
 
     /// Ends the server at once, as a crash would, and waits until it is gone.
     pub fn kill9(&self) -> Result<(), Error> {
-        if self.pid().is_some() {
+        if self.running().is_some() {
             self.signal(Signal::KILL)?;
         }
         if let Some(mut child) = self.child().take() {
@@ -104,19 +112,21 @@ impl Unit {
         Ok(())
     }
 
-    /// Asks for an orderly end; `finish` waits for it.
+    /// Asks for an orderly end, once; `finish` waits for it.
     pub fn ask_to_stop(&self) {
-        if self.pid().is_some() {
-            // A stopped process would only hear the request when it is continued.
-            let _ = self.signal(Signal::CONT);
-            let _ = self.signal(self.stop);
+        if self.asked().is_some() || self.running().is_none() {
+            return;
         }
+        *self.asked() = Some(Instant::now());
+        // A frozen process would only hear the request when it is continued.
+        let _ = self.signal(Signal::CONT);
+        let _ = self.signal(self.stop);
     }
 
-    /// Waits for the end that was asked for, and makes it happen when `patience` runs out.
+    /// Waits for the end that was asked for, and makes it happen when it is `patience` since.
     pub fn finish(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.pid().is_some() && Instant::now() < deadline {
+        let deadline = self.asked().unwrap_or_else(Instant::now) + patience;
+        while self.running().is_some() && Instant::now() < deadline {
             thread::sleep(POLL);
         }
         if let Err(fault) = self.kill9() {

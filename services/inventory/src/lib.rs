@@ -31,9 +31,12 @@ impl App for Inventory {
         &MIGRATIONS
     }
 
+    fn openapi() -> utoipa::openapi::OpenApi {
+        routes::router().into_openapi()
+    }
+
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        let (router, openapi) = routes::router(service.db().clone());
-        service.serve(router, openapi);
+        service.serve(routes::router().with_state(service.db().clone()).into());
         service.consume(handlers::table());
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Json, Router};
+use axum::Json;
 use schemas::common::Money;
 use schemas::inventory::ProductUpdated;
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,11 @@ const MOST_PIECES: i64 = 1_000_000_000;
 struct Document;
 
 /// The routes, and their OpenAPI document.
-pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
+pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
         .routes(routes!(get, put))
         .routes(routes!(receive))
-        .with_state(db)
-        .split_for_parts()
 }
 
 /// A product and its stock. `onHand + reserved + shipped` is all that was ever received.

@@ -1,7 +1,7 @@
 //! Notification's HTTP interface: what customers were told.
 
 use axum::extract::State;
-use axum::{Json, Router};
+use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::http::Query;
@@ -19,8 +19,8 @@ use crate::store::{self, NotificationRow};
 struct Document;
 
 /// The routes, and their OpenAPI document.
-pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list)).with_state(db).split_for_parts()
+pub fn router() -> OpenApiRouter<Db> {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list))
 }
 
 /// A message to a customer.

@@ -36,11 +36,15 @@ impl App for Orchestrator {
         &MIGRATIONS
     }
 
+    fn openapi() -> utoipa::openapi::OpenApi {
+        routes::router().into_openapi()
+    }
+
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let registry = Arc::new(sagas::all());
         let db = service.db().clone();
-        let (router, openapi) = routes::router(db.clone(), Arc::clone(&registry));
-        service.serve(router, openapi);
+        let app = routes::App { db: db.clone(), registry: Arc::clone(&registry) };
+        service.serve(routes::router().with_state(app).into());
         service.consume(handlers::table(&registry));
         service.task("timers", move |stop| handlers::wake_due(db, registry, stop));
         Ok(())

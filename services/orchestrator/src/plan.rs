@@ -2,6 +2,7 @@
 //! why there is none; behind the pivot nothing can be undone, and nothing can be refused.
 
 mod build;
+mod mermaid;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::{Json, Router};
+use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::db::Db;
@@ -23,16 +23,16 @@ use crate::store::{self, LogRow, SagaRow};
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]
 struct Document;
 
+/// What the routes work with.
 #[derive(Clone)]
-struct App {
-    db: Db,
-    registry: Arc<Registry>,
+pub struct App {
+    pub db: Db,
+    pub registry: Arc<Registry>,
 }
 
 /// The routes, and their OpenAPI document.
-pub fn router(db: Db, registry: Arc<Registry>) -> (Router, utoipa::openapi::OpenApi) {
-    let routes = OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list)).routes(routes!(get));
-    routes.with_state(App { db, registry }).split_for_parts()
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list)).routes(routes!(get))
 }
 
 /// A saga.

@@ -33,17 +33,21 @@ impl App for Order {
         &MIGRATIONS
     }
 
+    fn openapi() -> utoipa::openapi::OpenApi {
+        routes::router().into_openapi()
+    }
+
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let watchers = watch::Watchers::default();
         let (counter, writer) = placing::counter(service.db().clone());
-        let (router, openapi) = routes::router(routes::App {
+        let app = routes::App {
             db: service.db().clone(),
             counter,
             watchers: watchers.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
-        });
-        service.serve(router, openapi);
+        };
+        service.serve(routes::router().with_state(app).into());
         service.consume(handlers::table(&watchers));
         service.task("placing", move |stop| writer.run(stop));
         Ok(())

@@ -6,7 +6,6 @@ mod read;
 
 use std::time::Duration;
 
-use axum::Router;
 use shared::db::Db;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -33,14 +32,12 @@ pub(crate) struct App {
 }
 
 /// The routes, and their OpenAPI document.
-pub(crate) fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
+pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place::post, read::list))
         .routes(routes!(read::get))
         .routes(routes!(events::get))
         .routes(routes!(read::products))
-        .with_state(app)
-        .split_for_parts()
 }
 
 impl App {

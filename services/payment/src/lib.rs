@@ -32,9 +32,12 @@ impl App for Payment {
         &MIGRATIONS
     }
 
+    fn openapi() -> utoipa::openapi::OpenApi {
+        routes::router().into_openapi()
+    }
+
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        let (router, openapi) = routes::router(service.db().clone());
-        service.serve(router, openapi);
+        service.serve(routes::router().with_state(service.db().clone()).into());
         let provider = psp::Simulated::new(service.config.provider_latency);
         let table = handlers::table(service, provider);
         service.consume(table);

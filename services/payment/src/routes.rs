@@ -1,7 +1,7 @@
 //! Payment's HTTP interface: what was moved for an order.
 
 use axum::extract::State;
-use axum::{Json, Router};
+use axum::Json;
 use schemas::common::Money;
 use serde::Serialize;
 use shared::db::Db;
@@ -20,8 +20,8 @@ use crate::store::{self, EntryRow};
 struct Document;
 
 /// The routes, and their OpenAPI document.
-pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get)).with_state(db).split_for_parts()
+pub fn router() -> OpenApiRouter<Db> {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get))
 }
 
 /// The payment of an order.

@@ -1,7 +1,7 @@
 //! Shipping's HTTP interface: where an order's shipment stands.
 
 use axum::extract::State;
-use axum::{Json, Router};
+use axum::Json;
 use schemas::common::{Address, Line};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,8 +21,8 @@ use crate::store;
 struct Document;
 
 /// The routes, and their OpenAPI document.
-pub fn router(db: Db) -> (Router, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get)).with_state(db).split_for_parts()
+pub fn router() -> OpenApiRouter<Db> {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get))
 }
 
 /// The shipment of an order.

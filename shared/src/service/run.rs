@@ -73,7 +73,10 @@ impl<C: Send + Sync + 'static> Service<C> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let (intake, assigned) = (self.stops.intake.clone(), Arc::clone(&self.assigned));
         let health = Health::new(self.db.clone(), &self.kafka, migrator, intake.clone(), assigned)?;
-        let router = http::finish(std::mem::take(&mut self.router)).merge(health::router(Arc::new(health)));
+        let document = axum::Json(A::openapi());
+        let router = std::mem::take(&mut self.router)
+            .route("/openapi.json", axum::routing::get(async move || document.clone()));
+        let router = http::finish(router.merge(health::router(Arc::new(health))));
         let server = axum::serve(listener, router).with_graceful_shutdown(intake.cancelled_owned());
         self.spawn("http", async move { Ok(server.await?) });
         self.relay();

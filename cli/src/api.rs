@@ -1,0 +1,101 @@
+//! The suite's HTTP interfaces, as the command line uses them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+
+use crate::suite::Suite;
+
+/// How long the suite may take for something that it does by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A client of one suite.
+pub struct Api {
+    suite: Suite,
+    client: reqwest::Client,
+}
+
+impl Api {
+    pub fn new(suite: &Suite) -> Self {
+        Self { suite: suite.clone(), client: reqwest::Client::new() }
+    }
+
+    pub fn url(&self, service: &str, path: &str) -> String {
+        format!("{}{path}", self.suite.url(service))
+    }
+
+    pub async fn get(&self, service: &str, path: &str) -> anyhow::Result<Value> {
+        self.json(self.client.get(self.url(service, path))).await
+    }
+
+    /// As [`Api::get`], with `None` for what does not exist.
+    pub async fn find(&self, service: &str, path: &str) -> anyhow::Result<Option<Value>> {
+        let response = self.send(self.client.get(self.url(service, path))).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(accepted(response).await?.json().await?))
+    }
+
+    pub async fn put(&self, service: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.json(self.client.put(self.url(service, path)).json(body)).await
+    }
+
+    pub async fn post(&self, service: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.json(self.client.post(self.url(service, path)).json(body)).await
+    }
+
+    /// Sends a request with headers of its own.
+    pub async fn request(&self, build: impl FnOnce(&reqwest::Client) -> RequestBuilder) -> anyhow::Result<Response> {
+        accepted(self.send(build(&self.client)).await?).await
+    }
+
+    async fn json(&self, request: RequestBuilder) -> anyhow::Result<Value> {
+        Ok(accepted(self.send(request).await?).await?.json().await?)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        request.send().await.map_err(anyhow::Error::new).with_context(|| {
+            let from = self.suite.ports_from;
+            format!("no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`")
+        })
+    }
+
+    /// Waits until `fact` holds.
+    pub async fn until(&self, what: &str, fact: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let last = match fact().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => None,
+                Err(error) => Some(error),
+            };
+            if Instant::now() > deadline {
+                let waited = format!("waited {PATIENCE:?} for {what}");
+                return Err(last.unwrap_or_else(|| anyhow::anyhow!("it did not come")).context(waited));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The answer, or what the problem document says.
+async fn accepted(response: Response) -> anyhow::Result<Response> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let problem: Value = response.json().await.unwrap_or_default();
+    let mut text = problem["title"].as_str().unwrap_or("the service refused").to_owned();
+    if let Some(detail) = problem["detail"].as_str() {
+        text = format!("{text}: {detail}");
+    }
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        let part = |name: &str| error[name].as_str().unwrap_or_default();
+        text = format!("{text}\n  {} {}", part("pointer"), part("detail"));
+    }
+    bail!("{text} (HTTP {})", status.as_u16())
+}

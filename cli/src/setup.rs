@@ -1,0 +1,138 @@
+//! What has to be there before the services: databases and roles, tables, topics, and something to sell.
+
+mod catalogue;
+
+use std::str::FromStr;
+
+use anyhow::Context;
+use shared::kafka::Kafka;
+use shared::service::{App, migrations};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+pub use self::catalogue::seed;
+use crate::output::say;
+use crate::serve::{Visit, visit};
+use crate::suite::SERVICES;
+
+/// The topics of the suite.
+#[derive(Debug, clap::Subcommand)]
+pub enum Topics {
+    /// Create those that do not exist. Existing ones stay as they are.
+    Apply(Broker),
+    /// List them as they are declared.
+    List,
+}
+
+/// Which Kafka.
+#[derive(Debug, clap::Args)]
+pub struct Broker {
+    /// The brokers, host:port, separated by commas.
+    #[arg(long, env = "KAFKA_BROKERS")]
+    kafka_brokers: String,
+    /// Put before every topic.
+    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
+    topic_prefix: String,
+    /// Further librdkafka settings, key=value separated by commas.
+    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings)]
+    kafka_settings: shared::config::Settings,
+}
+
+impl Topics {
+    pub fn run(self) -> anyhow::Result<()> {
+        let topics = schemas::topics::all();
+        match self {
+            Self::List => {
+                for topic in topics {
+                    let days = topic.retention.as_secs() / 86_400;
+                    say!("{:<22} {} partitions, kept {days} days", topic.name, topic.partitions);
+                }
+            }
+            Self::Apply(broker) => {
+                let kafka = Kafka {
+                    brokers: broker.kafka_brokers,
+                    prefix: broker.topic_prefix,
+                    settings: broker.kafka_settings.0,
+                };
+                crate::block_on(async { Ok(kafka.create_topics(&topics).await?) })?;
+                say!("{} topics are there", topics.len());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Applies every service's migrations.
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    /// A URL in which `{service}` stands for the service's name, for example
+    /// `postgres://{service}:secret@db:5432/{service}`.
+    #[arg(long, env = "DATABASE_URLS", hide_env_values = true)]
+    database_urls: String,
+}
+
+impl Migrate {
+    pub fn run(self) -> anyhow::Result<()> {
+        crate::block_on(async {
+            for service in SERVICES {
+                migrate(service.name, &self.database_urls.replace("{service}", service.name)).await?;
+                say!("{}: up to date", service.name);
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Migrations;
+
+impl Visit for Migrations {
+    type Output = sqlx::migrate::Migrator;
+
+    fn visit<A: App>(self) -> Self::Output {
+        migrations::<A>()
+    }
+}
+
+/// Brings a service's database up to date.
+pub async fn migrate(service: &str, url: &str) -> anyhow::Result<()> {
+    let migrator = visit(service, Migrations).with_context(|| format!("no service {service}"))?;
+    let options = PgConnectOptions::from_str(url).context("the database's URL can't be read")?;
+    let mut db = PgConnection::connect_with(&options)
+        .await
+        .with_context(|| format!("the database of {service} does not answer"))?;
+    migrator.run_direct(None, &mut db, false).await.with_context(|| format!("migrating {service}"))?;
+    db.close().await?;
+    Ok(())
+}
+
+/// Creates a database and a role for each service, where they are missing. A role can use its own database only.
+pub async fn databases(admin_url: &str) -> anyhow::Result<()> {
+    let options = PgConnectOptions::from_str(admin_url)?;
+    let mut db = PgConnection::connect_with(&options).await.context("PostgreSQL does not answer")?;
+    for service in SERVICES {
+        let name = service.name;
+        let known: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+            .bind(name)
+            .fetch_one(&mut db)
+            .await?;
+        if known {
+            continue;
+        }
+        // The names are our own constants. A role left by an interrupted start is taken as it is.
+        let role: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+            .bind(name)
+            .fetch_one(&mut db)
+            .await?;
+        let mut statements = Vec::new();
+        if !role {
+            statements.push(format!(r#"create role "{name}" login"#));
+        }
+        statements.push(format!(r#"create database "{name}" owner "{name}""#));
+        statements.push(format!(r#"revoke all on database "{name}" from public"#));
+        for statement in statements {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut db).await?;
+        }
+    }
+    db.close().await?;
+    Ok(())
+}

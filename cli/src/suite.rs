@@ -1,0 +1,70 @@
+//! What the suite is made of, and where each part listens.
+
+use std::path::PathBuf;
+
+use local::Ports;
+
+/// A service as the command line knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceInfo {
+    pub name: &'static str,
+    /// How far its port is from the suite's first one.
+    pub offset: u16,
+}
+
+const fn service(name: &'static str, offset: u16) -> ServiceInfo {
+    ServiceInfo { name, offset }
+}
+
+/// The services, in the order in which they are started.
+pub const SERVICES: [ServiceInfo; 6] = [
+    service("order", 1),
+    service("payment", 2),
+    service("inventory", 3),
+    service("shipping", 4),
+    service("notification", 5),
+    service("orchestrator", 6),
+];
+
+const POSTGRES: u16 = 10;
+const KAFKA: u16 = 11;
+const KAFKA_CONTROLLER: u16 = 12;
+
+/// Which suite is meant. Suites with different ports run side by side.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Suite {
+    /// The first of the suite's thirteen ports: order listens on the next one, and so on.
+    #[arg(long, env = "AMENDS_PORTS_FROM", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=65000))]
+    pub ports_from: u16,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Self { ports_from: 8080 }
+    }
+}
+
+impl Suite {
+    pub fn port(&self, service: ServiceInfo) -> u16 {
+        self.ports_from + service.offset
+    }
+
+    /// The base of a service's URLs.
+    pub fn url(&self, service: &str) -> String {
+        let offset = SERVICES.iter().find(|known| known.name == service).map_or(0, |known| known.offset);
+        format!("http://127.0.0.1:{}", self.ports_from + offset)
+    }
+
+    pub fn server_ports(&self) -> Ports {
+        Ports {
+            postgres: self.ports_from + POSTGRES,
+            kafka: self.ports_from + KAFKA,
+            kafka_controller: self.ports_from + KAFKA_CONTROLLER,
+        }
+    }
+
+    /// Where the suite keeps its data and logs, unless told otherwise.
+    pub fn default_state(&self) -> PathBuf {
+        PathBuf::from(".amends").join(self.ports_from.to_string())
+    }
+}

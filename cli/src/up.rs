@@ -1,0 +1,262 @@
+//! `amends up`: starts PostgreSQL, Kafka and the services on this machine, watches over them, and takes them down.
+
+mod children;
+mod detach;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use local::{Backend, Options, Progress, Servers, Terminal, ensure_free};
+
+use self::children::Children;
+use crate::api::Api;
+use crate::output::{complain, say};
+use crate::run::{Run, Where, ready};
+use crate::setup;
+use crate::suite::{SERVICES, Suite};
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Starts the whole suite.
+#[derive(Debug, Default, clap::Args)]
+pub struct Up {
+    #[command(flatten)]
+    place: Where,
+    /// Begin with empty databases and topics.
+    #[arg(long)]
+    fresh: bool,
+    /// Return when the suite is ready and leave it running; `amends down` stops it.
+    #[arg(long)]
+    detach: bool,
+}
+
+impl Up {
+    pub fn run(self) -> anyhow::Result<()> {
+        let state = self.place.state();
+        if let Some(run) = Run::find(&state) {
+            bail!(
+                "a suite runs already on {} (process {}, ports from {}); `amends status` shows it, `amends down` \
+                 stops it, and another `--ports-from` starts a second one",
+                state.display(),
+                run.pid,
+                run.ports_from
+            );
+        }
+        if self.detach {
+            return detach::start(&self.place, &state, self.fresh);
+        }
+        let told_to_stop = on_signal()?;
+        self.start(&state, &told_to_stop)
+    }
+
+    fn start(&self, state: &Path, told_to_stop: &AtomicBool) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let suite = &self.place.suite;
+        for service in SERVICES {
+            let what = format!("the {} service (choose others with --ports-from)", service.name);
+            ensure_free(suite.port(service), &what)?;
+        }
+        let progress = Terminal::new();
+        let options = Options {
+            ports: suite.server_ports(),
+            fresh: self.fresh,
+            backend: Backend::from_env()?,
+            ..Options::new(state)
+        };
+        let servers = Servers::start(&options, &progress)?;
+        let mut run = Run::this(suite);
+        run.note(state)?;
+        let ended = self.serve(&servers, state, &mut run, &progress, began, told_to_stop);
+        let stopping = Instant::now();
+        servers.stop();
+        Run::forget(state);
+        if ended.is_ok() {
+            complain!("stopped; the servers took {:.1} s", stopping.elapsed().as_secs_f64());
+        }
+        ended
+    }
+
+    fn serve(
+        &self,
+        servers: &Servers,
+        state: &Path,
+        run: &mut Run,
+        progress: &dyn Progress,
+        began: Instant,
+        told_to_stop: &AtomicBool,
+    ) -> anyhow::Result<()> {
+        let suite = &self.place.suite;
+        let step = Step::begin(progress, "databases, topics and migrations");
+        crate::block_on(prepare(servers))?;
+        step.done(&format!("{} databases and {} topics", SERVICES.len(), schemas::topics::all().len()));
+        if told_to_stop.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let step = Step::begin(progress, "services");
+        let mut children = Children::start(suite, servers, state)?;
+        let ended = (|| {
+            wait_until_ready(suite, &mut children, told_to_stop)?;
+            step.done("ready");
+            let step = Step::begin(progress, "catalogue");
+            let products = crate::block_on(setup::seed(suite))?;
+            step.done(&format!("{products} products"));
+            run.services = children.running();
+            run.ready = true;
+            run.note(state)?;
+            welcome(suite, state, began.elapsed());
+            watch_over(servers, &mut children, run, state, told_to_stop)
+        })();
+        children.stop();
+        if told_to_stop.load(Ordering::Acquire) { Ok(()) } else { ended }
+    }
+}
+
+/// Creates what the services need.
+async fn prepare(servers: &Servers) -> anyhow::Result<()> {
+    setup::databases(&servers.admin_url()).await?;
+    for service in SERVICES {
+        setup::migrate(service.name, &servers.postgres_url(service.name, service.name, None)).await?;
+    }
+    let kafka = shared::kafka::Kafka {
+        brokers: servers.kafka_brokers(),
+        prefix: String::new(),
+        settings: std::collections::BTreeMap::new(),
+    };
+    Ok(kafka.create_topics(&schemas::topics::all()).await?)
+}
+
+fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &AtomicBool) -> anyhow::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let api = Api::new(suite);
+    let deadline = Instant::now() + PATIENCE;
+    for service in SERVICES {
+        loop {
+            let said = crate::block_on(async { Ok(ready(&api, service.name).await) })?;
+            let Err(said) = said else { break };
+            if told_to_stop.load(Ordering::Acquire) {
+                bail!("stopped while starting");
+            }
+            children.fail_early()?;
+            if Instant::now() > deadline {
+                bail!("{} is not ready after {PATIENCE:?}: {said}; its log is {}", service.name, children.log(service.name).display());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    Ok(())
+}
+
+/// Restarts what dies, until it is told to stop.
+fn watch_over(
+    servers: &Servers,
+    children: &mut Children,
+    run: &mut Run,
+    state: &Path,
+    told_to_stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    while !told_to_stop.load(Ordering::Acquire) {
+        if children.revive()? {
+            run.services = children.running();
+            run.note(state)?;
+        }
+        if servers.postgres().pid().is_none() {
+            complain!("postgres has died; it is started again");
+            servers.postgres().restart().context("PostgreSQL could not be started again")?;
+        }
+        if servers.kafka().pid().is_none() {
+            complain!("kafka has died; it is started again");
+            servers.kafka().restart().context("Kafka could not be started again")?;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn welcome(suite: &Suite, state: &Path, took: Duration) {
+    say!("\nAmends is ready ({:.1} s). Logs are in {}.\n", took.as_secs_f64(), state.join("logs").display());
+    for service in SERVICES {
+        say!("  {:<13} {}", service.name, suite.url(service.name));
+    }
+    let ports = suite.server_ports();
+    say!("  {:<13} postgres://postgres@127.0.0.1:{}", "postgres", ports.postgres);
+    say!("  {:<13} 127.0.0.1:{}\n", "kafka", ports.kafka);
+    say!("Place an order and wait for it to settle:\n\n{}\n", curl(suite));
+    say!("Ctrl-C stops everything.");
+}
+
+/// The first command that a newcomer runs.
+pub fn curl(suite: &Suite) -> String {
+    let url = suite.url("order");
+    [
+        format!("  curl -s {url}/orders -H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '"),
+        r#"{"customerId":"ada","items":[{"sku":"lamp","quantity":2}],"paymentToken":"tok_visa","#.to_owned(),
+        r#""shippingAddress":{"name":"Ada","line1":"Main St 1","city":"Ulm","postalCode":"89073","country":"DE"}}'"#
+            .to_owned(),
+    ]
+    .concat()
+}
+
+/// Set when the process is told to stop; a second signal ends it at once, and its children with it.
+fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&told);
+    let (ready, wait) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let ended = crate::block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
+            let _ = ready.send(());
+            for first in [true, false] {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
+                if first {
+                    complain!("stopping (again to stop at once)");
+                    set.store(true, Ordering::Release);
+                }
+            }
+            Ok(())
+        });
+        if ended.is_ok() {
+            std::process::exit(130);
+        }
+    })?;
+    wait.recv().context("signals can't be heard")?;
+    Ok(told)
+}
+
+/// A step of the start, for the one who waits.
+struct Step<'p> {
+    progress: &'p dyn Progress,
+    what: &'static str,
+    began: Instant,
+    ended: bool,
+}
+
+impl<'p> Step<'p> {
+    fn begin(progress: &'p dyn Progress, what: &'static str) -> Self {
+        progress.step(what);
+        Self { progress, what, began: Instant::now(), ended: false }
+    }
+
+    fn done(mut self, outcome: &str) {
+        self.ended = true;
+        self.progress.done(self.what, outcome, self.began.elapsed());
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.progress.failed(self.what);
+        }
+    }
+}
+
+/// Where the detached suite says what it would have said in the terminal.
+fn up_log(state: &Path) -> PathBuf {
+    state.join("up.log")
+}

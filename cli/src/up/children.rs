@@ -1,0 +1,156 @@
+//! The services as child processes, so that `kill -9` of one is a real test.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use local::{Servers, Signal, spawn_bound};
+use rustix::process::{Pid, kill_process};
+
+use crate::output::complain;
+use crate::run::RunningService;
+use crate::suite::{SERVICES, ServiceInfo, Suite};
+
+/// How long the services may take to finish what they have begun.
+const STOPPING: Duration = Duration::from_millis(2500);
+/// A service that dies sooner than this after its start is started again with growing patience.
+const SETTLED: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+pub struct Children {
+    services: Vec<Running>,
+    program: PathBuf,
+    suite: Suite,
+    brokers: String,
+    database_urls: String,
+    logs: PathBuf,
+}
+
+struct Running {
+    info: ServiceInfo,
+    child: Option<Child>,
+    began: Instant,
+    wait: Duration,
+}
+
+impl Children {
+    pub fn start(suite: &Suite, servers: &Servers, state: &Path) -> anyhow::Result<Self> {
+        let logs = state.join("logs");
+        std::fs::create_dir_all(&logs).with_context(|| format!("can't create {}", logs.display()))?;
+        let mut children = Self {
+            services: Vec::new(),
+            program: std::env::current_exe().context("the path of this program is not known")?,
+            suite: suite.clone(),
+            brokers: servers.kafka_brokers(),
+            database_urls: servers.postgres_url("{service}", "{service}", None),
+            logs,
+        };
+        for info in SERVICES {
+            let child = Some(children.spawn(info)?);
+            children.services.push(Running { info, child, began: Instant::now(), wait: Duration::ZERO });
+        }
+        Ok(children)
+    }
+
+    fn spawn(&self, info: ServiceInfo) -> anyhow::Result<Child> {
+        let path = self.log(info.name);
+        let log = OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.with_context(|| format!("can't write {}", path.display()))?;
+        let url = self.database_urls.replace("%7Bservice%7D", info.name);
+        let mut command = Command::new(&self.program);
+        command
+            .args(["serve", info.name])
+            .env("DATABASE_URL", url)
+            .env("KAFKA_BROKERS", &self.brokers)
+            .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(info)))
+            // The same name after a restart: the broker gives its partitions back at once.
+            .env("INSTANCE", "0")
+            // Six processes with an arena per thread each would cost memory for nothing.
+            .env("MALLOC_ARENA_MAX", "2")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        spawn_bound(command, Signal::TERM).with_context(|| format!("{} could not be started", info.name))
+    }
+
+    pub fn log(&self, service: &str) -> PathBuf {
+        self.logs.join(format!("{service}.log"))
+    }
+
+    pub fn running(&self) -> Vec<RunningService> {
+        let running = |service: &Running| {
+            let pid = service.child.as_ref()?.id();
+            Some(RunningService { name: service.info.name.to_owned(), pid })
+        };
+        self.services.iter().filter_map(running).collect()
+    }
+
+    /// During the start a service that ends is a failure, not something to be mended.
+    pub fn fail_early(&mut self) -> anyhow::Result<()> {
+        for service in &mut self.services {
+            if let Some(ended) = service.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                let log = self.logs.join(format!("{}.log", service.info.name));
+                let tail = std::fs::read_to_string(&log).unwrap_or_default();
+                let tail: Vec<&str> = tail.lines().rev().take(5).collect();
+                let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n  ");
+                bail!("{} ended while starting ({ended}); {} ends with\n  {tail}", service.info.name, log.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts again what has died. Whether something was.
+    pub fn revive(&mut self) -> anyhow::Result<bool> {
+        let mut revived = false;
+        for index in 0..self.services.len() {
+            let service = &mut self.services[index];
+            if let Some(ended) = service.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                service.child = None;
+                let lasted = service.began.elapsed();
+                let longer = (service.wait * 2).clamp(Duration::from_millis(250), LONGEST_WAIT);
+                service.wait = if lasted > SETTLED { Duration::ZERO } else { longer };
+                service.began = Instant::now();
+                complain!("{} has died ({ended}); it is started again", service.info.name);
+            }
+            if service.child.is_none() && service.began.elapsed() >= service.wait {
+                let info = service.info;
+                let child = self.spawn(info)?;
+                let service = &mut self.services[index];
+                service.child = Some(child);
+                service.began = Instant::now();
+                revived = true;
+            }
+        }
+        Ok(revived)
+    }
+
+    /// Stops all at once, and kills those that take too long: what they leave is taken up at the next start.
+    pub fn stop(&mut self) {
+        for service in &self.services {
+            if let Some(pid) = service.child.as_ref().and_then(|child| Pid::from_raw(child.id().cast_signed())) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        let deadline = Instant::now() + STOPPING;
+        for service in &mut self.services {
+            let Some(child) = &mut service.child else { continue };
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if matches!(child.try_wait(), Ok(None)) {
+                complain!("{} takes too long to stop and is killed", service.info.name);
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            service.child = None;
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
