@@ -47,7 +47,7 @@ impl Drop for Guard {
 
 /// Sets logs, traces and metrics up for this process. The standard variables `RUST_LOG` and `OTEL_*` rule.
 pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rdkafka=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let logs = match format {
         LogFormat::Text => logs.with_ansi(false).boxed(),
