@@ -6,6 +6,13 @@
 //! reverse. The pivot is never undone. A step that does not answer in time is asked again under the same step key;
 //! silence is never taken for a refusal. A reply to a step that is not open changes nothing.
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

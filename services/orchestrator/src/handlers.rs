@@ -71,7 +71,7 @@ fn change(message: &Incoming) -> Result<Change, Fault> {
 }
 
 /// A refusal is an object with a `code`; what else it has is the detail.
-fn refusal(json: &str) -> Result<Refusal, Fault> {
+pub(crate) fn refusal(json: &str) -> Result<Refusal, Fault> {
     #[derive(Deserialize)]
     struct Wire {
         code: String,

@@ -13,6 +13,8 @@ pub mod plan;
 pub mod routes;
 pub mod sagas;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

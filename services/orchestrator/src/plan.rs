@@ -3,6 +3,8 @@
 
 mod build;
 mod mermaid;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,11 @@
 //! Place an order. Stock is held while the card is authorized, then the shipment is booked. Capturing the money is the
 //! point of no return; what follows is repeated until it is done.
 
+#[cfg(test)]
+mod sweeps;
+#[cfg(test)]
+mod tests;
+
 use schemas::common::{Line, Money};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
@@ -27,6 +32,7 @@ impl Saga for PlaceOrder {
     const NAME: &'static str = "place_order";
     const VERSION: i32 = 1;
 
+    #[rustfmt::skip] // A line a step.
     fn plan() -> Definition<Self> {
         Plan::begin()
             .together(|group| {

@@ -1,0 +1,276 @@
+//! What happens to an order, told as a customer or a shopkeeper would tell it.
+
+use std::time::Duration;
+
+use schemas::common::{Line, Money, Nothing};
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveRefused, ReserveStock, Shortage};
+use schemas::notification::{Notice, NotifyCustomer};
+use schemas::order::{ConfirmOrder, RejectOrder};
+use schemas::payment::{AuthorizePayment, AuthorizeRefused, Authorization, CapturePayment, VoidPayment};
+use schemas::shipping::{BookRefused, BookShipment, Booking, CancelShipment};
+use serde_json::json;
+use shared::envelope::Direction;
+
+use super::PlaceOrder;
+use crate::engine::{Input, Refusal, Status};
+use crate::plan::DEADLINE;
+use crate::testing::{ORDER, Run, given, two_lamps};
+
+#[test]
+fn an_order_is_paid_shipped_and_confirmed() {
+    begun()
+        .done::<ReserveStock>(Nothing {})
+        .done::<AuthorizePayment>(authorization())
+        .expects(book_shipment())
+        .done::<BookShipment>(booking())
+        .expects(CapturePayment { order_id: ORDER })
+        .done::<CapturePayment>(Nothing {})
+        .expects(CommitStock { order_id: ORDER })
+        .expects(ConfirmOrder { order_id: ORDER })
+        .expects(notify_customer())
+        .done::<CommitStock>(Nothing {})
+        .done::<ConfirmOrder>(Nothing {})
+        .done::<NotifyCustomer>(Nothing {})
+        .ends(Status::Completed);
+}
+
+#[test]
+fn a_declined_card_gives_the_stock_back() {
+    begun()
+        .done::<ReserveStock>(Nothing {})
+        .refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined)
+        .turns_round_at("authorize_payment", "card_declined")
+        .expects(ReleaseStock { order_id: ORDER })
+        .done::<ReleaseStock>(Nothing {})
+        .expects(rejected("card_declined"))
+        .done::<RejectOrder>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+#[test]
+fn a_sold_out_lamp_sets_the_money_free_and_the_customer_learns_which() {
+    let items = vec![Shortage { sku: "lamp".to_owned(), requested: 2, available: 1 }];
+    begun()
+        .done::<AuthorizePayment>(authorization())
+        .refused::<ReserveStock>(ReserveRefused::OutOfStock { items })
+        .turns_round_at("reserve_stock", "out_of_stock")
+        .expects(VoidPayment { order_id: ORDER })
+        .done::<VoidPayment>(Nothing {})
+        .expects(RejectOrder {
+            order_id: ORDER,
+            reason: "out_of_stock".to_owned(),
+            detail: Some(json!({"items": [{"sku": "lamp", "requested": 2, "available": 1}]})),
+        })
+        .done::<RejectOrder>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+#[test]
+fn when_both_refuse_the_first_is_the_reason_and_nothing_is_undone() {
+    begun()
+        .refused::<AuthorizePayment>(AuthorizeRefused::InsufficientFunds)
+        .expects_nothing()
+        .refused::<ReserveStock>(ReserveRefused::UnknownProduct { items: vec!["lamp".to_owned()] })
+        .expects(rejected("insufficient_funds"))
+        .done::<RejectOrder>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+/// The other may still be done: an undo sent now could overtake it.
+#[test]
+fn nothing_is_undone_while_a_step_beside_the_refused_one_is_open() {
+    begun()
+        .refused::<ReserveStock>(ReserveRefused::UnknownProduct { items: vec![] })
+        .expects_nothing()
+        .after(DEADLINE)
+        .expects(authorize_payment())
+        .done::<AuthorizePayment>(authorization())
+        .turns_round_at("reserve_stock", "unknown_product")
+        .expects(VoidPayment { order_id: ORDER });
+}
+
+#[test]
+fn an_undeliverable_address_undoes_stock_and_card_side_by_side() {
+    ready_to_ship()
+        .refused::<BookShipment>(BookRefused::UndeliverableAddress)
+        .turns_round_at("book_shipment", "undeliverable_address")
+        .expects(ReleaseStock { order_id: ORDER })
+        .expects(VoidPayment { order_id: ORDER })
+        .done::<VoidPayment>(Nothing {})
+        .expects_nothing()
+        .done::<ReleaseStock>(Nothing {})
+        .expects(rejected("undeliverable_address"))
+        .done::<RejectOrder>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+/// No participant refuses it today; if one did, the money would not be taken, and so there is a way back.
+#[test]
+fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
+    booked()
+        .gets(&refusal_of("capture_payment"))
+        .turns_round_at("capture_payment", "no")
+        .expects(CancelShipment { order_id: ORDER })
+        .done::<CancelShipment>(Nothing {})
+        .expects(ReleaseStock { order_id: ORDER })
+        .expects(VoidPayment { order_id: ORDER })
+        .done::<ReleaseStock>(Nothing {})
+        .done::<VoidPayment>(Nothing {})
+        .expects(rejected("no"))
+        .done::<RejectOrder>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+#[test]
+fn money_that_was_taken_is_not_given_back_by_the_saga() {
+    paid()
+        .gets(&refusal_of("capture_payment"))
+        .gets(&refusal_of("commit_stock"))
+        .gets(&refusal_of("notify_customer"))
+        .gets(&Input::Done { step: "capture_payment".to_owned(), direction: Direction::Undo })
+        .expects_nothing()
+        .done::<ConfirmOrder>(Nothing {})
+        .done::<CommitStock>(Nothing {})
+        .done::<NotifyCustomer>(Nothing {})
+        .ends(Status::Completed);
+}
+
+/// A card that does not answer may have been charged: it is asked until it says.
+#[test]
+fn a_silent_capture_is_asked_again_and_never_guessed() {
+    let mut run = booked();
+    for _ in 0..50 {
+        run = run.after(Duration::from_secs(60)).expects(CapturePayment { order_id: ORDER });
+    }
+    assert_eq!(run.state.status, Status::Running);
+}
+
+#[test]
+fn a_silent_undo_is_asked_again() {
+    begun()
+        .done::<ReserveStock>(Nothing {})
+        .refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined)
+        .expects(ReleaseStock { order_id: ORDER })
+        .after(DEADLINE)
+        .expects(ReleaseStock { order_id: ORDER })
+        .done::<ReleaseStock>(Nothing {})
+        .expects(rejected("card_declined"));
+}
+
+#[test]
+fn only_who_is_silent_is_asked_again() {
+    begun().done::<ReserveStock>(Nothing {}).after(DEADLINE).expects(authorize_payment()).expects_nothing();
+}
+
+/// The answer to the first asking comes after the second: it counts, and the second's answer does not.
+#[test]
+fn a_late_answer_counts_once() {
+    begun()
+        .done::<ReserveStock>(Nothing {})
+        .done::<AuthorizePayment>(authorization())
+        .expects(book_shipment())
+        .after(DEADLINE)
+        .expects(book_shipment())
+        .done::<BookShipment>(booking())
+        .expects(CapturePayment { order_id: ORDER })
+        .done::<BookShipment>(Booking { tracking_number: "another".to_owned() })
+        .expects_nothing()
+        .done::<CapturePayment>(Nothing {})
+        .expects(CommitStock { order_id: ORDER })
+        .expects(ConfirmOrder { order_id: ORDER })
+        .expects(notify_customer());
+}
+
+#[test]
+fn a_refusal_that_comes_after_the_answer_changes_nothing() {
+    ready_to_ship().refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined).expects_nothing();
+}
+
+#[test]
+fn an_answer_for_a_step_that_the_plan_does_not_have_changes_nothing() {
+    let unknown = "wrap_gift".to_owned();
+    begun()
+        .gets(&Input::Done { step: unknown.clone(), direction: Direction::Do })
+        .gets(&Input::Done { step: unknown, direction: Direction::Undo })
+        .gets(&refusal_of("wrap_gift"))
+        .expects_nothing();
+}
+
+#[test]
+fn an_order_that_is_told_twice_begins_once() {
+    begun().gets(&Input::Started).expects_nothing();
+}
+
+#[test]
+#[should_panic(expected = "The history so far:\n2026-01-01 0:00:00.0 +00:00:00 <- Started")]
+fn a_failing_test_shows_the_history() {
+    given(PlaceOrder::of(two_lamps())).expects(CapturePayment { order_id: ORDER });
+}
+
+fn begun() -> Run {
+    given(PlaceOrder::of(two_lamps())).expects(reserve_stock()).expects(authorize_payment()).expects_nothing()
+}
+
+fn ready_to_ship() -> Run {
+    begun()
+        .done::<ReserveStock>(Nothing {})
+        .done::<AuthorizePayment>(authorization())
+        .expects(book_shipment())
+}
+
+fn booked() -> Run {
+    ready_to_ship().done::<BookShipment>(booking()).expects(CapturePayment { order_id: ORDER })
+}
+
+fn paid() -> Run {
+    booked()
+        .done::<CapturePayment>(Nothing {})
+        .expects(CommitStock { order_id: ORDER })
+        .expects(ConfirmOrder { order_id: ORDER })
+        .expects(notify_customer())
+}
+
+fn lamps() -> Vec<Line> {
+    vec![Line { sku: "lamp".to_owned(), quantity: 2 }]
+}
+
+fn price() -> Money {
+    Money { amount: 4_990, currency: "EUR".to_owned() }
+}
+
+fn reserve_stock() -> ReserveStock {
+    ReserveStock { order_id: ORDER, items: lamps() }
+}
+
+fn authorize_payment() -> AuthorizePayment {
+    AuthorizePayment { order_id: ORDER, amount: price(), token: "tok_visa".to_owned() }
+}
+
+fn authorization() -> Authorization {
+    Authorization { authorization_id: "auth-1".to_owned() }
+}
+
+fn book_shipment() -> BookShipment {
+    BookShipment { order_id: ORDER, address: two_lamps().shipping_address, items: lamps() }
+}
+
+fn booking() -> Booking {
+    Booking { tracking_number: "TN-1".to_owned() }
+}
+
+fn notify_customer() -> NotifyCustomer {
+    NotifyCustomer {
+        order_id: ORDER,
+        customer_id: "customer-7".to_owned(),
+        email: Some("ada@example.com".to_owned()),
+        notice: Notice::OrderConfirmed { total: price(), tracking_number: Some("TN-1".to_owned()) },
+    }
+}
+
+fn rejected(reason: &str) -> RejectOrder {
+    RejectOrder { order_id: ORDER, reason: reason.to_owned(), detail: None }
+}
+
+fn refusal_of(step: &str) -> Input {
+    Input::Refused { step: step.to_owned(), refusal: Refusal { code: "no".to_owned(), detail: None } }
+}

@@ -1,0 +1,92 @@
+//! The command line, from `up` to `down`.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A suite of the command line's, taken down at the end whatever happens.
+struct Up {
+    ports_from: u16,
+    state: PathBuf,
+}
+
+impl Up {
+    fn new(name: &str) -> Self {
+        let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        Self { ports_from: free_range(), state }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
+        command.args(arguments).env("AMENDS_PORTS_FROM", self.ports_from.to_string()).env("AMENDS_STATE", &self.state);
+        command.output().expect("it runs")
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+    }
+}
+
+/// Thirteen free ports in a row.
+fn free_range() -> u16 {
+    let free = |from: &u16| (*from..from + 13).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (20_000..30_000).step_by(20).find(free).expect("free ports")
+}
+
+#[test]
+fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
+    let up = Up::new("command-line");
+    let said = up.succeeds(&["up", "--detach", "--fresh"]);
+    let curl = said.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a curl line");
+    let answer = Command::new("sh").args(["-c", curl]).output().expect("it runs");
+    let order: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+    assert_eq!(order["status"], "confirmed", "{order}");
+
+    let placed = up.succeeds(&["order", "place", "--item", "mug=3", "--token", "tok_chargeDeclined"]);
+    let placed: Value = serde_json::from_str(&placed).expect("JSON");
+    assert_eq!(placed["reason"], "card_declined");
+    let id = placed["id"].as_str().expect("an id");
+    assert!(up.succeeds(&["order", "list"]).contains(id));
+    assert!(up.succeeds(&["order", "get", id]).contains("order.rejected.v1"));
+    assert!(up.succeeds(&["order", "watch", id]).trim_end().ends_with("rejected  (card_declined)"));
+    assert_eq!(up.succeeds(&["status"]).matches(" ready").count(), 6);
+    assert!(up.fails(&["order", "place", "--item", "ghost"]).contains("/items/0/sku"));
+
+    assert!(up.fails(&["up"]).contains("runs already"), "a second start is refused");
+    let elsewhere = Up { ports_from: up.ports_from, state: up.state.with_extension("other") };
+    let refused = elsewhere.fails(&["up"]);
+    assert!(refused.contains(&(up.ports_from + 1).to_string()) && refused.contains("amends"), "{refused}");
+
+    let orders = up.succeeds(&["order", "list"]);
+    up.succeeds(&["down"]);
+    assert!(up.fails(&["status"]).contains("no suite runs"));
+    assert!(up.fails(&["order", "list"]).contains("amends up"));
+
+    up.succeeds(&["up", "--detach"]);
+    assert_eq!(up.succeeds(&["order", "list"]), orders, "the second start has what the first one had");
+    up.succeeds(&["down"]);
+}
+
+#[test]
+fn the_generated_documents_are_those_of_the_code() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
+    let output = command.args(["generate", "--check", "--root"]).arg(root).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

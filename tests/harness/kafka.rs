@@ -1,0 +1,93 @@
+//! A look at the topics, and ways to write to them that only tests have.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+use shared::kafka::Kafka;
+
+use super::{PATIENCE, Suite};
+
+const ASK: Duration = Duration::from_secs(10);
+
+impl Suite {
+    pub fn kafka(&self) -> Kafka {
+        Kafka { brokers: self.servers.kafka_brokers(), prefix: format!("{}.", self.name), settings: BTreeMap::new() }
+    }
+
+    fn reader(&self, group: &str) -> BaseConsumer {
+        let kafka = self.kafka();
+        kafka.client().set("group.id", kafka.name(group)).set("enable.auto.commit", "false").create().expect("a consumer")
+    }
+
+    fn partitions() -> impl Iterator<Item = (&'static str, i32)> {
+        schemas::topics::all().into_iter().flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name, p)))
+    }
+
+    /// Everything that is on the topics now, each topic in its order.
+    pub fn records(&self) -> Vec<OwnedMessage> {
+        let consumer = self.reader("test-reader");
+        let mut list = TopicPartitionList::new();
+        let mut expected = 0;
+        for (topic, partition) in Self::partitions() {
+            let name = self.kafka().name(topic);
+            let (low, high) = consumer.fetch_watermarks(&name, partition, ASK).expect("watermarks");
+            expected += high - low;
+            list.add_partition_offset(&name, partition, Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&list).expect("an assignment");
+        let deadline = Instant::now() + PATIENCE;
+        let mut records = Vec::new();
+        while (records.len() as i64) < expected {
+            assert!(Instant::now() < deadline, "{} of {expected} records came", records.len());
+            if let Some(Ok(record)) = consumer.poll(Duration::from_millis(100)) {
+                records.push(BorrowedMessage::detach(&record));
+            }
+        }
+        records
+    }
+
+    /// Writes records to their topics once more, as a producer that retries would.
+    pub async fn send_again(&self, records: &[OwnedMessage]) {
+        for record in records {
+            let key = record.key().unwrap_or_default();
+            let headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
+            self.send(record.topic(), key, record.payload().unwrap_or_default(), headers).await;
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test plays a producer that does what ours never would")]
+    pub async fn send(&self, topic: &str, key: &[u8], payload: &[u8], headers: OwnedHeaders) {
+        let producer: FutureProducer = self.kafka().client().create().expect("a producer");
+        let record = FutureRecord::to(topic).key(key).payload(payload).headers(headers);
+        producer.send(record, ASK).await.unwrap_or_else(|(error, _)| panic!("{error}"));
+    }
+
+    /// Waits until a service has handled everything that is on its topics.
+    pub async fn caught_up(&self, service: &str) {
+        let consumer = self.reader(service);
+        self.until(&format!("{service} to catch up"), async |suite| {
+            let mut list = TopicPartitionList::new();
+            for (topic, partition) in Self::partitions() {
+                list.add_partition(&suite.kafka().name(topic), partition);
+            }
+            let Ok(committed) = consumer.committed_offsets(list, ASK) else { return false };
+            committed.elements().iter().all(|element| {
+                let Offset::Offset(offset) = element.offset() else { return true };
+                let marks = consumer.fetch_watermarks(element.topic(), element.partition(), ASK);
+                marks.is_ok_and(|(_, high)| offset >= high)
+            })
+        })
+        .await;
+    }
+}
+
+/// The text of a record's header.
+pub fn header(record: &OwnedMessage, key: &str) -> Option<String> {
+    let headers = record.headers()?;
+    let found = headers.iter().find(|header| header.key == key)?;
+    found.value.map(|value| String::from_utf8_lossy(value).into_owned())
+}

@@ -1,0 +1,70 @@
+//! Placing orders and following them.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Suite;
+
+/// A good order: two lamps with a good card.
+pub fn order() -> Value {
+    json!({
+        "customerId": "ada",
+        "items": [{"sku": "lamp", "quantity": 2}],
+        "paymentToken": "tok_visa",
+        "shippingAddress": {"name": "Ada", "line1": "Main St 1", "city": "Ulm", "postalCode": "89073", "country": "DE"},
+    })
+}
+
+/// An order that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    pub id: Uuid,
+}
+
+impl Suite {
+    /// Places an order; it is on record then, and under way.
+    pub async fn place(&self, body: &Value) -> Order {
+        let url = format!("{}/orders", self.url("order"));
+        let answer = self.client.post(url).json(body).send().await.expect("an answer");
+        assert_eq!(answer.status(), 202);
+        let placed: Value = answer.json().await.expect("JSON");
+        assert_eq!(placed["status"], "pending");
+        Order { id: id(&placed) }
+    }
+
+    /// Waits until the order has settled and the saga has ended, and returns the order with its timeline.
+    pub async fn settled(&self, order: Order) -> Value {
+        self.until(&format!("the saga of {} to end", order.id), async |suite| {
+            let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);
+            let Ok(answer) = suite.client.get(url).send().await else { return false };
+            let saga: Value = answer.json().await.unwrap_or_default();
+            saga["status"] == "completed" || saga["status"] == "compensated"
+        })
+        .await;
+        self.ready("order").await;
+        self.get("order", &format!("/orders/{}", order.id)).await
+    }
+
+    /// Places an order and waits until it is confirmed.
+    pub async fn confirmed(&self, body: &Value) -> Order {
+        let order = self.place(body).await;
+        let settled = self.settled(order).await;
+        assert_eq!(settled["status"], "confirmed", "{settled}");
+        order
+    }
+
+    /// Waits until the saga has asked this step, and nobody has answered.
+    pub async fn asked(&self, order: Order, step: &str) {
+        self.until(&format!("{step} to be asked"), async |suite| {
+            let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);
+            let Ok(answer) = suite.client.get(url).send().await else { return false };
+            let saga: Value = answer.json().await.unwrap_or_default();
+            saga["steps"].as_array().into_iter().flatten().any(|s| s["name"] == step && s["status"] == "asked")
+        })
+        .await;
+    }
+}
+
+pub fn id(order: &Value) -> Uuid {
+    order["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no id in {order}"))
+}

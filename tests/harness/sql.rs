@@ -1,0 +1,32 @@
+//! A look into a service's database, which only tests may take.
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+use super::Suite;
+
+impl Suite {
+    pub async fn connect(&self, service: &str) -> PgConnection {
+        let options: PgConnectOptions = self.database_url(service).parse().expect("a URL");
+        PgConnection::connect_with(&options).await.expect("the database answers")
+    }
+
+    /// A number from a service's database.
+    pub async fn number(&self, service: &str, sql: &str) -> i64 {
+        let mut db = self.connect(service).await;
+        let number: Option<i64> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        number.unwrap_or(0)
+    }
+
+    /// A column of texts from a service's database.
+    pub async fn texts(&self, service: &str, sql: &str) -> Vec<String> {
+        let mut db = self.connect(service).await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    pub async fn execute(&self, service: &str, sql: &str) {
+        let mut db = self.connect(service).await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}

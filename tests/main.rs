@@ -1,0 +1,16 @@
+//! The suite as a whole, over a real PostgreSQL and a real Kafka. One binary, so that the servers are started once; every
+//! test has databases, topics and service processes of its own, and they run in parallel.
+
+mod harness;
+
+mod command_line;
+mod crashes;
+mod duplicates;
+mod http;
+mod idempotency;
+mod load;
+mod messaging;
+mod orders;
+mod servers;
+mod shutdown;
+mod traces;
