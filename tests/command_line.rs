@@ -20,7 +20,10 @@ impl Up {
 
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
-        command.args(arguments).env("AMENDS_PORTS_FROM", self.ports_from.to_string()).env("AMENDS_STATE", &self.state);
+        command
+            .args(arguments)
+            .env("AMENDS_PORTS_FROM", self.ports_from.to_string())
+            .env("AMENDS_STATE", &self.state);
         command.output().expect("it runs")
     }
 

@@ -79,10 +79,11 @@ async fn a_call_to_the_card_provider_is_taken_up_after_a_crash() {
     let settings = vec![("PAYMENT_PROVIDER_LATENCY", "1500ms".to_owned())];
     let mut suite = Suite::with(crate::harness::Setup { settings, ..Default::default() }).await;
     let placed = suite.place(&order()).await;
-    suite.until("the intent to be on record", async |suite| {
-        suite.number("payment", "select count(*) from step_outcome where status = 'pending'").await == 1
-    })
-    .await;
+    suite
+        .until("the intent to be on record", async |suite| {
+            suite.number("payment", "select count(*) from step_outcome where status = 'pending'").await == 1
+        })
+        .await;
     suite.crash("payment");
     assert_eq!(suite.settled(placed).await["status"], "confirmed");
     suite.comes_to_rest().await;

@@ -73,7 +73,9 @@ async fn a_command_asked_again_gets_its_first_answer_again() {
         suite.send(command.topic(), command.key().unwrap_or_default(), body.as_bytes(), headers).await;
     }
     let expected = replies(&records) + commands.len();
-    suite.until("every command to be answered again", async |suite| replies(&suite.records()) == expected).await;
+    suite
+        .until("every command to be answered again", async |suite| replies(&suite.records()) == expected)
+        .await;
     suite.caught_up("orchestrator").await;
     assert_eq!(effects(&suite).await, before);
     suite.comes_to_rest().await;

@@ -87,11 +87,12 @@ impl Suite {
         suite.stock("lamp", 4900, 1000).await;
         suite.stock("mug", 1200, 1000).await;
         suite.stock("poster", 6000, 3).await;
-        suite.until("the products to be known", async |suite| {
-            let products = suite.get("order", "/products").await;
-            products["products"].as_array().is_some_and(|known| known.len() == 3)
-        })
-        .await;
+        suite
+            .until("the products to be known", async |suite| {
+                let products = suite.get("order", "/products").await;
+                products["products"].as_array().is_some_and(|known| known.len() == 3)
+            })
+            .await;
         suite
     }
 

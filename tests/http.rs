@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::harness::{SERVICES, Suite, order};
 
 async fn send(suite: &Suite, method: Method, path: &str, kind: Option<&str>, body: &str) -> (u16, Value) {
-    let mut request = suite.client.request(method, format!("{}{path}", suite.url("order"))).body(body.to_owned());
+    let mut request =
+        suite.client.request(method, format!("{}{path}", suite.url("order"))).body(body.to_owned());
     if let Some(kind) = kind {
         request = request.header("Content-Type", kind);
     }
@@ -40,7 +41,11 @@ async fn bad_input_is_answered_with_what_is_wrong_and_where() {
         (with("/customerId", json!("a\u{0}b")), 422, &["/customerId"]),
         (with("/customerId", json!("x".repeat(65))), 422, &["/customerId"]),
         (with("/paymentToken", json!("4242424242424242")), 422, &["/paymentToken"]),
-        (json!({"items": [{"sku": "lamp", "quantity": 1}]}).to_string(), 422, &["/customerId", "/paymentToken", "/shippingAddress"]),
+        (
+            json!({"items": [{"sku": "lamp", "quantity": 1}]}).to_string(),
+            422,
+            &["/customerId", "/paymentToken", "/shippingAddress"],
+        ),
         ("[]".to_owned(), 422, &[""]),
         ("null".to_owned(), 422, &[""]),
         ("".to_owned(), 400, &[]),
@@ -49,7 +54,8 @@ async fn bad_input_is_answered_with_what_is_wrong_and_where() {
         ("\u{feff}{}".to_owned(), 400, &[]),
     ];
     for (body, status, pointers) in table {
-        let (answered, problem) = send(&suite, Method::POST, "/orders", Some("application/json"), &body).await;
+        let (answered, problem) =
+            send(&suite, Method::POST, "/orders", Some("application/json"), &body).await;
         assert_eq!(answered, status, "{body}: {problem}");
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
         let mut found: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
@@ -101,7 +107,10 @@ async fn every_service_describes_itself_and_tells_how_it_is() {
         assert_eq!(health.status(), StatusCode::OK);
         let metrics = suite.client.get(format!("{url}/metrics")).send().await.expect("an answer");
         let metrics = metrics.text().await.expect("a text");
-        assert!(metrics.contains(&format!("amends_relay_published_total{{service=\"{service}\"}}")), "{metrics}");
+        assert!(
+            metrics.contains(&format!("amends_relay_published_total{{service=\"{service}\"}}")),
+            "{metrics}"
+        );
     }
 }
 

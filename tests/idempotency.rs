@@ -27,7 +27,11 @@ async fn a_repeated_request_gets_the_first_answer_and_places_nothing() {
     suite.comes_to_rest().await;
     suite.crash("order");
     suite.ready("order").await;
-    assert_eq!(post(&suite, "k-1", &order()).await, (StatusCode::ACCEPTED, first, true), "it outlives a crash");
+    assert_eq!(
+        post(&suite, "k-1", &order()).await,
+        (StatusCode::ACCEPTED, first, true),
+        "it outlives a crash"
+    );
     assert_eq!(suite.number("order", "select count(*) from orders").await, 1);
 }
 
@@ -65,14 +69,16 @@ async fn a_repetition_while_the_first_still_waits_is_told_so() {
     // The order can't settle, so the request that waits for it stays open.
     suite.process("payment").signal(Signal::STOP);
     let url = format!("{}/orders", suite.url("order"));
-    let waiting = suite.client.post(&url).header("Idempotency-Key", "k-1").header("Prefer", "wait=60").json(&order());
+    let waiting =
+        suite.client.post(&url).header("Idempotency-Key", "k-1").header("Prefer", "wait=60").json(&order());
     let waiting = waiting.send();
     let body = order();
     let repeat = async {
-        suite.until("the first to be on record", async |suite| {
-            suite.number("order", "select count(*) from orders").await == 1
-        })
-        .await;
+        suite
+            .until("the first to be on record", async |suite| {
+                suite.number("order", "select count(*) from orders").await == 1
+            })
+            .await;
         let told = post(&suite, "k-1", &body).await;
         suite.processes_go_on("payment");
         told

@@ -18,12 +18,13 @@ async fn place_at_last(suite: &Suite, url: &str, number: usize) {
         body["paymentToken"] = json!("tok_chargeDeclined");
     }
     let key = format!("order-{number}");
-    suite.until("an order to be accepted", async |suite| {
-        let request = suite.client.post(url).header("Idempotency-Key", &key).json(&body);
-        let Ok(answer) = request.timeout(Duration::from_secs(10)).send().await else { return false };
-        answer.status() == 202
-    })
-    .await;
+    suite
+        .until("an order to be accepted", async |suite| {
+            let request = suite.client.post(url).header("Idempotency-Key", &key).json(&body);
+            let Ok(answer) = request.timeout(Duration::from_secs(10)).send().await else { return false };
+            answer.status() == 202
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,6 +61,7 @@ async fn five_hundred_orders_settle_while_each_service_is_killed() {
     };
     assert_eq!((count("confirmed").await, count("rejected").await), (450, 50));
     let page: Value = suite.get("order", "/orders?status=rejected&limit=200").await;
-    let reasons = page["orders"].as_array().expect("orders").iter().filter(|order| order["reason"] == "card_declined");
+    let reasons =
+        page["orders"].as_array().expect("orders").iter().filter(|order| order["reason"] == "card_declined");
     assert_eq!(reasons.count(), 50);
 }

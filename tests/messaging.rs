@@ -21,7 +21,8 @@ async fn a_row_that_commits_late_is_not_skipped() {
     };
     let subjects = |suite: &Suite| {
         let records = suite.records();
-        let ours = records.iter().filter(|record| header(record, "ce_type").as_deref() == Some("test.happened.v1"));
+        let ours =
+            records.iter().filter(|record| header(record, "ce_type").as_deref() == Some("test.happened.v1"));
         ours.map(|record| header(record, "ce_subject").expect("a subject")).collect::<Vec<_>>()
     };
     // The first position is drawn by a transaction that commits last.
@@ -44,10 +45,11 @@ async fn a_poisoned_message_parks_its_key_and_no_other() {
     suite.send(&topic, b"poisoned", b"this is not an envelope", OwnedHeaders::new()).await;
     let orders = futures::future::join_all((0..5).map(|_| async { suite.confirmed(&order()).await })).await;
     assert_eq!(orders.len(), 5, "other keys flow on");
-    suite.until("the message to be parked", async |suite| {
-        suite.number("payment", "select count(*) from parked where key = 'poisoned'").await == 1
-    })
-    .await;
+    suite
+        .until("the message to be parked", async |suite| {
+            suite.number("payment", "select count(*) from parked where key = 'poisoned'").await == 1
+        })
+        .await;
     let reasons = suite.texts("payment", "select reason from parked").await;
     assert!(reasons[0].starts_with("the value is not an envelope"), "{reasons:?}");
 }
@@ -58,10 +60,16 @@ async fn a_record_carries_its_attributes_in_the_headers_too() {
     let order = suite.confirmed(&order()).await;
     let records = suite.records();
     for record in &records {
-        let body: serde_json::Value = serde_json::from_slice(record.payload().unwrap_or_default()).expect("JSON");
-        for (name, member) in [("ce_id", "id"), ("ce_type", "type"), ("ce_source", "source"), ("ce_subject", "subject"),
-            ("ce_correlationid", "correlationId"), ("ce_time", "timestamp")]
-        {
+        let body: serde_json::Value =
+            serde_json::from_slice(record.payload().unwrap_or_default()).expect("JSON");
+        for (name, member) in [
+            ("ce_id", "id"),
+            ("ce_type", "type"),
+            ("ce_source", "source"),
+            ("ce_subject", "subject"),
+            ("ce_correlationid", "correlationId"),
+            ("ce_time", "timestamp"),
+        ] {
             assert_eq!(header(record, name).as_deref(), body[member].as_str(), "{name} of {body}");
         }
         assert_eq!(record.key(), body["subject"].as_str().map(str::as_bytes));

@@ -23,7 +23,8 @@ async fn an_order_is_confirmed_and_everybody_did_their_part() {
     assert_eq!(payment["status"], "captured");
     assert_eq!(payment["captured"], json!({"amount": 9800, "currency": "EUR"}));
     assert_eq!(payment["authorized"]["amount"], 0);
-    let kinds: Vec<_> = payment["entries"].as_array().expect("entries").iter().map(|entry| &entry["kind"]).collect();
+    let kinds: Vec<_> =
+        payment["entries"].as_array().expect("entries").iter().map(|entry| &entry["kind"]).collect();
     assert_eq!(kinds, ["authorize", "capture"]);
 
     let lamp = suite.get("inventory", "/products/lamp").await;
@@ -83,12 +84,18 @@ async fn refused(change: impl FnOnce(&mut Value), reason: &str) -> (Suite, Order
 
 /// Each row of the payment's ledger, as kind.
 async fn moves(suite: &Suite, order: Order) -> Vec<String> {
-    suite.texts("payment", &format!("select kind from ledger_entry where order_id = '{}' order by id", order.id)).await
+    suite
+        .texts(
+            "payment",
+            &format!("select kind from ledger_entry where order_id = '{}' order by id", order.id),
+        )
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declined_card_gives_the_stock_back() {
-    let (suite, order, _) = refused(|body| body["paymentToken"] = json!("tok_chargeDeclined"), "card_declined").await;
+    let (suite, order, _) =
+        refused(|body| body["paymentToken"] = json!("tok_chargeDeclined"), "card_declined").await;
     assert!(moves(&suite, order).await.is_empty());
     let kinds = format!("select kind from stock_entry where order_id = '{}' order by id", order.id);
     assert_eq!(suite.texts("inventory", &kinds).await, ["reserved", "released"]);
@@ -130,7 +137,12 @@ async fn an_undeliverable_address_undoes_stock_and_payment() {
 async fn a_product_that_inventory_no_longer_has_is_named() {
     let suite = Suite::start().await;
     // The order service still offers it: it only hears of new and changed products.
-    suite.execute("inventory", "delete from stock_entry where sku = 'mug'; delete from product where sku = 'mug'").await;
+    suite
+        .execute(
+            "inventory",
+            "delete from stock_entry where sku = 'mug'; delete from product where sku = 'mug'",
+        )
+        .await;
     let mut body = order();
     body["items"] = json!([{"sku": "mug", "quantity": 1}, {"sku": "lamp", "quantity": 1}]);
     let order = suite.place(&body).await;

@@ -18,7 +18,9 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     servers.kafka().kill9().expect("killed");
     // The outbox takes orders while there is no broker.
     let during = join_all((0..10).map(|_| suite.place(&body))).await;
-    std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join()).expect("no panic").expect("restarted");
+    std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
+        .expect("no panic")
+        .expect("restarted");
     for order in before.into_iter().chain(during) {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }
@@ -32,7 +34,9 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     let before = join_all((0..10).map(|_| suite.place(&body))).await;
     let servers = std::sync::Arc::clone(&suite.servers);
     servers.postgres().kill9().expect("killed");
-    std::thread::scope(|scope| scope.spawn(|| servers.postgres().restart()).join()).expect("no panic").expect("restarted");
+    std::thread::scope(|scope| scope.spawn(|| servers.postgres().restart()).join())
+        .expect("no panic")
+        .expect("restarted");
     for service in SERVICES {
         suite.ready(service).await;
     }

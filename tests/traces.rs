@@ -47,11 +47,16 @@ async fn an_order_is_one_trace_over_all_services() {
     let suite = Suite::with(Setup { settings, ..Setup::default() }).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let url = format!("{}/orders", suite.url("order"));
-    let request = suite.client.post(url).header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01")).json(&order());
+    let request = suite
+        .client
+        .post(url)
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+        .json(&order());
     assert_eq!(request.send().await.expect("an answer").status(), 202);
     suite.comes_to_rest().await;
 
-    let trace: Vec<u8> = (0..16).map(|i| u8::from_str_radix(&trace[2 * i..2 * i + 2], 16).expect("hex")).collect();
+    let trace: Vec<u8> =
+        (0..16).map(|i| u8::from_str_radix(&trace[2 * i..2 * i + 2], 16).expect("hex")).collect();
     let expected = [
         ("order", "POST /orders"),
         ("order", "publish order.events"),
@@ -64,12 +69,15 @@ async fn an_order_is_one_trace_over_all_services() {
         ("orchestrator", "process orchestrator.replies"),
         ("order", "process order.commands"),
     ];
-    suite.until("every service's spans in the order's trace", async |_| {
-        let spans = spans.lock().expect("no panic");
-        let Some(ours) = spans.get(&trace) else { return false };
-        expected.iter().all(|(service, name)| ours.get(*service).is_some_and(|names| names.contains(*name)))
-    })
-    .await;
+    suite
+        .until("every service's spans in the order's trace", async |_| {
+            let spans = spans.lock().expect("no panic");
+            let Some(ours) = spans.get(&trace) else { return false };
+            expected
+                .iter()
+                .all(|(service, name)| ours.get(*service).is_some_and(|names| names.contains(*name)))
+        })
+        .await;
     let spans = spans.lock().expect("no panic");
     let services: Vec<&str> = spans[&trace].keys().map(String::as_str).collect();
     let mut all = SERVICES;

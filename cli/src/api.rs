@@ -49,7 +49,10 @@ impl Api {
     }
 
     /// Sends a request with headers of its own.
-    pub async fn request(&self, build: impl FnOnce(&reqwest::Client) -> RequestBuilder) -> anyhow::Result<Response> {
+    pub async fn request(
+        &self,
+        build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
+    ) -> anyhow::Result<Response> {
         accepted(self.send(build(&self.client)).await?).await
     }
 
@@ -60,12 +63,18 @@ impl Api {
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(anyhow::Error::new).with_context(|| {
             let from = self.suite.ports_from;
-            format!("no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`")
+            format!(
+                "no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`"
+            )
         })
     }
 
     /// Waits until `fact` holds.
-    pub async fn until(&self, what: &str, fact: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    pub async fn until(
+        &self,
+        what: &str,
+        fact: impl AsyncFn() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let last = match fact().await {

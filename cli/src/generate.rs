@@ -37,7 +37,10 @@ impl Generate {
             differing.push(path);
         }
         if self.check && !differing.is_empty() {
-            bail!("these differ from the code; write them with `cargo run -- generate`:\n  {}", differing.join("\n  "));
+            bail!(
+                "these differ from the code; write them with `cargo run -- generate`:\n  {}",
+                differing.join("\n  ")
+            );
         }
         say!("{} documents written", differing.len());
         Ok(())

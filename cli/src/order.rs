@@ -139,10 +139,13 @@ impl One {
         let mut text = String::new();
         while let Some(chunk) = chunks.next().await {
             text.push_str(&String::from_utf8_lossy(&chunk?));
-            while let Some((event, rest)) = text.split_once("\n\n").map(|(a, b)| (a.to_owned(), b.to_owned())) {
+            while let Some((event, rest)) = text.split_once("\n\n").map(|(a, b)| (a.to_owned(), b.to_owned()))
+            {
                 text = rest;
                 let field = |name: &str| {
-                    event.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
                 };
                 let (Some(kind), Some(data)) = (field("event:"), field("data:")) else { continue };
                 let data: Value = serde_json::from_str(&data)?;

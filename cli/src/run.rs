@@ -116,7 +116,11 @@ pub fn down(place: &Where) -> anyhow::Result<()> {
     let begun = Instant::now();
     while run.lives() {
         if begun.elapsed() > STOPPING {
-            bail!("process {} has not stopped within {STOPPING:?}; see {}", run.pid, state.join("up.log").display());
+            bail!(
+                "process {} has not stopped within {STOPPING:?}; see {}",
+                run.pid,
+                state.join("up.log").display()
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }

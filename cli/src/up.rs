@@ -141,7 +141,11 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
             }
             children.fail_early()?;
             if Instant::now() > deadline {
-                bail!("{} is not ready after {PATIENCE:?}: {said}; its log is {}", service.name, children.log(service.name).display());
+                bail!(
+                    "{} is not ready after {PATIENCE:?}: {said}; its log is {}",
+                    service.name,
+                    children.log(service.name).display()
+                );
             }
             std::thread::sleep(LOOK_EVERY);
         }

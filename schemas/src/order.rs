@@ -9,7 +9,7 @@ use crate::common::{Address, Money, Never, Nothing, PricedLine};
 use crate::macros::{commands, events};
 
 /// An order was placed. The order saga begins with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCreated {
     pub order_id: Uuid,
@@ -21,6 +21,12 @@ pub struct OrderCreated {
     pub shipping_address: Address,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+}
+
+impl std::fmt::Debug for OrderCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OrderCreated({})", self.order_id)
+    }
 }
 
 /// An order stands: the money is captured.

@@ -8,13 +8,19 @@ use crate::common::{Money, Never, Nothing};
 use crate::macros::{commands, events};
 
 /// Asks the card provider to set the amount aside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizePayment {
     pub order_id: Uuid,
     pub amount: Money,
     /// The card, as the provider's token.
     pub token: String,
+}
+
+impl std::fmt::Debug for AuthorizePayment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AuthorizePayment({})", self.order_id)
+    }
 }
 
 /// The amount is set aside.
@@ -38,6 +44,8 @@ pub enum AuthorizeRefused {
 #[serde(rename_all = "camelCase")]
 pub struct VoidPayment {
     pub order_id: Uuid,
+    /// The provider's name for what is to be voided.
+    pub authorization_id: String,
 }
 
 /// Takes the money. The pivot of the order saga: from here on the order goes forward only.
@@ -45,6 +53,8 @@ pub struct VoidPayment {
 #[serde(rename_all = "camelCase")]
 pub struct CapturePayment {
     pub order_id: Uuid,
+    /// The provider's name for what is to be captured.
+    pub authorization_id: String,
 }
 
 /// The amount of an order is set aside.

@@ -35,6 +35,8 @@ pub enum BookRefused {
 #[serde(rename_all = "camelCase")]
 pub struct CancelShipment {
     pub order_id: Uuid,
+    /// The carrier's name for what is to be cancelled.
+    pub tracking_number: String,
 }
 
 /// A shipment is booked.

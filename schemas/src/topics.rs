@@ -21,5 +21,9 @@ pub fn all() -> Vec<Topic> {
         ("orchestrator.events", "orchestrator.replies", "orchestrator.parked"),
     ];
     let named = |name| Topic { name, partitions: PARTITIONS, retention: RETENTION };
-    SERVICES.into_iter().flat_map(|(events, commands, parked)| [events, commands, parked]).map(named).collect()
+    SERVICES
+        .into_iter()
+        .flat_map(|(events, commands, parked)| [events, commands, parked])
+        .map(named)
+        .collect()
 }

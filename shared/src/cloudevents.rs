@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_headers_carry_what_the_envelope_says() {
-        let body = br#"{"id":"0197e3a0-0000-7000-8000-000000000001","type":"order.created.v1","source":"order",
+        let body =
+            br#"{"id":"0197e3a0-0000-7000-8000-000000000001","type":"order.created.v1","source":"order",
             "subject":"o-1","dataVersion":"1.2.0","timestamp":"2026-11-21T10:00:00Z","sequence":3,
             "correlationId":"0197e3a0-0000-7000-8000-000000000002","data":{"a":1}}"#;
         let headers = headers(body, Some("00-aa-bb-01")).expect("an envelope");

@@ -8,7 +8,7 @@
 mod runtime;
 mod table;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tracing::Span;
@@ -25,7 +25,6 @@ use crate::parked;
 use crate::telemetry;
 
 /// A message as it arrived, on its way to a handler.
-#[derive(Debug)]
 pub struct Incoming {
     /// The topic without the installation's prefix.
     pub topic: String,
@@ -43,12 +42,19 @@ pub struct Incoming {
     span: Span,
 }
 
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Incoming({}/{}/{} {})", self.topic, self.partition, self.offset, self.kind())
+    }
+}
+
 impl Incoming {
     fn new(record: &BorrowedMessage<'_>, topic: String) -> Self {
         let body = record.payload().unwrap_or_default().to_vec();
         let (partition, offset) = (record.partition(), record.offset());
         // A record without a readable key is its own aggregate, so that it can be parked without holding up others.
-        let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.contains('\0'));
+        let key =
+            record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.contains('\0'));
         let key = key.map_or_else(|| format!("{topic}/{partition}/{offset}"), str::to_owned);
         let traceparent = cloudevents::header(record.headers(), cloudevents::TRACEPARENT).map(str::to_owned);
         let mut incoming = Self {
@@ -67,7 +73,7 @@ impl Incoming {
                 incoming.span = telemetry::process_span(&incoming, &envelope);
                 incoming.envelope = Some(envelope);
             }
-            Err(error) => incoming.undecodable = format!("the value is not an envelope: {error}"),
+            Err(error) => incoming.undecodable = format!("the value is not an envelope: {}", place(&error)),
         }
         incoming
     }
@@ -96,7 +102,7 @@ impl Incoming {
     pub fn data<M: Message>(&self) -> Result<M, Fault> {
         let envelope = self.envelope()?;
         serde_json::from_str(envelope.data.get())
-            .map_err(|error| Fault::permanent(format!("the data is not a {}: {error}", M::TYPE)))
+            .map_err(|error| Fault::permanent(format!("the data is not a {}: {}", M::TYPE, place(&error))))
     }
 
     /// What the messages inherit that this one causes.
@@ -113,19 +119,28 @@ impl Incoming {
     }
 }
 
+/// Where JSON is wrong. What is wrong would quote the data, which may be personal.
+fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "a member is missing or of another type",
+        _ => "it is not JSON",
+    };
+    format!("{what} at line {}, column {}", error.line(), error.column())
+}
+
 /// Claims and handles messages in one transaction.
 async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Fault> {
     let mut keys: Vec<String> = batch.iter().map(|message| message.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut claimed = db.write(&keys).await?;
-    let parked = parked::parked_keys(claimed.db(), &keys).await?;
+    let mut parked = parked::parked_keys(claimed.db(), &keys).await?;
     let ids: Vec<Uuid> = batch.iter().filter_map(|message| message.id()).collect();
     let mut new = inbox::claim(claimed.db(), &ids).await?;
     let duplicates = ids.len() - new.len();
-    if duplicates > 0 {
-        metrics::counter!("amends_inbox_duplicates_total").increment(duplicates as u64);
-    }
+    claimed.after_commit(move || {
+        metrics::counter!("amends_inbox_duplicates_total").increment(duplicates as u64)
+    });
 
     let mut fresh = Vec::with_capacity(batch.len());
     for &message in batch {
@@ -136,7 +151,10 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
                 parked::park(claimed.db(), message, "an earlier message of this key is parked").await?;
             }
             Some(_) => fresh.push(message),
-            None => parked::park(claimed.db(), message, &message.undecodable).await?,
+            None => {
+                parked::park(claimed.db(), message, &message.undecodable).await?;
+                parked.insert(message.key.clone());
+            }
         }
     }
     for (handler, messages) in waves(table, &fresh)? {
@@ -180,10 +198,10 @@ fn waves<'t, 'm>(table: &'t Table, messages: &[&'m Incoming]) -> Result<Vec<Wave
 /// Parks one message that failed for good, in a transaction of its own.
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut claimed = db.write(std::slice::from_ref(&message.key)).await?;
-    let ids: HashSet<Uuid> = message.id().into_iter().collect();
-    inbox::claim(claimed.db(), &ids.into_iter().collect::<Vec<_>>()).await?;
+    let ids: Vec<Uuid> = message.id().into_iter().collect();
+    inbox::claim(claimed.db(), &ids).await?;
     parked::park(claimed.db(), message, reason).await?;
+    claimed.after_commit(|| metrics::counter!("amends_parked_total").increment(1));
     claimed.commit().await?;
-    metrics::counter!("amends_parked_total").increment(1);
     Ok(())
 }

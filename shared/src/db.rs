@@ -30,7 +30,7 @@ impl Db {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // A broken connection shows in its first statement, which is retried; a ping per use costs a round trip.
             .test_before_acquire(false)
-            .connect_lazy_with(options.application_name(source));
+            .connect_lazy_with(bounded(options).application_name(source));
         Self { pool, relay: Arc::new(Notify::new()), source, shards }
     }
 
@@ -98,4 +98,16 @@ pub(crate) fn hash(key: &str) -> i64 {
         hash = hash.wrapping_mul(0x0100_0000_01b3);
     }
     hash.cast_signed()
+}
+
+/// Nothing waits for ever: a process that was frozen in the middle of a batch holds its locks for ten seconds, a
+/// statement may take thirty, and a host that vanished is noticed within a minute.
+fn bounded(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("statement_timeout", "30s"),
+        ("tcp_keepalives_idle", "20"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+    ])
 }

@@ -9,11 +9,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::cloudevents;
@@ -48,7 +47,11 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
     ///
     /// # Errors
     /// A technical failure, which rolls the batch back.
-    fn intend(&self, claimed: &mut Claimed, tasks: &[Task<C>]) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn intend(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<C>],
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Asks the outside, outside any transaction.
     ///
@@ -144,7 +147,8 @@ pub(crate) struct Caller<C, E> {
 impl<C: Command, E: Effect<C>> Caller<C, E> {
     /// Runs until `stop`. What is under way then is taken up after the next start.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut calls = FuturesUnordered::new();
+        // Tasks of their own: calls go on while outcomes are written down.
+        let mut calls = JoinSet::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut restarted = true;
@@ -152,12 +156,14 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             let mut answered = Vec::new();
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => calls.push(self.call(task)),
-                Some(ended) = calls.next(), if !calls.is_empty() => answered.push(ended),
+                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => drop(calls.spawn(self.call(task))),
+                Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
                 _ = look.tick() => match self.take_up(restarted, CONCURRENT - calls.len().min(CONCURRENT)).await {
                     Ok(tasks) => {
                         restarted = false;
-                        calls.extend(tasks.into_iter().map(|task| self.call(task)));
+                        for task in tasks {
+                            calls.spawn(self.call(task));
+                        }
                     }
                     Err(fault) => warn!(%fault, "open calls could not be looked up"),
                 },
@@ -166,12 +172,13 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             while calls.len() < CONCURRENT
                 && let Ok(task) = self.tasks.try_recv()
             {
-                calls.push(self.call(task));
+                calls.spawn(self.call(task));
             }
             while answered.len() < BATCH
-                && let Some(Some(ended)) = futures::FutureExt::now_or_never(calls.next())
+                && let Some(ended) = calls.try_join_next()
             {
-                answered.push(ended);
+                // A call that panicked stays open, and is taken up again when its claim has run out.
+                answered.extend(ended);
             }
             if !answered.is_empty() && !self.write_down(answered, &stop).await {
                 return;
@@ -195,19 +202,16 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let mut claimed = self.db.write(&[]).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let open =
-            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit).await?;
+            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit)
+                .await?;
         claimed.commit().await?;
         let mut tasks = Vec::with_capacity(open.len());
         for row in open {
-            let envelope: Envelope = cloudevents::envelope(&row.command)?;
-            let cause = Cause {
-                correlation_id: row.saga_id,
-                causation_id: Some(row.message_id),
-                traceparent: row.traceparent.clone(),
-            };
-            let command = serde_json::from_str(envelope.data.get())?;
             debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
-            tasks.push(Task { command, subject: envelope.subject, cause, step: row.key() });
+            match task(&row) {
+                Ok(task) => tasks.push(task),
+                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
+            }
         }
         Ok(tasks)
     }
@@ -220,7 +224,12 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                 Ended::Answered(task, outcome) => settled.push((task, outcome)),
                 Ended::Unanswered(task, why) => {
                     metrics::counter!("amends_effects_unanswered_total", "command" => C::TYPE).increment(1);
-                    warn!(order = task.subject, step = task.step.step, why, "the outside did not answer; it is asked again");
+                    warn!(
+                        order = task.subject,
+                        step = task.step.step,
+                        why,
+                        "the outside did not answer; it is asked again"
+                    );
                     later.push(task.step);
                 }
             }
@@ -232,25 +241,26 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                 Err(fault) => fault,
             };
             warn!(%fault, command = C::TYPE, "outcomes could not be written down");
-            if fault.class() == Class::Permanent && settled.len() > 1 {
-                // One of them spoils it for all: each on its own.
-                for one in settled {
-                    let key = one.0.step.clone();
-                    if let Err(fault) = self.write(std::slice::from_ref(&one), &[]).await {
-                        warn!(saga = %key.saga_id, step = key.step, %fault, "the outcome stays open");
-                    }
-                }
-                settled = Vec::new();
-                continue;
-            }
             if fault.class() == Class::Permanent {
-                // It stays pending and is asked for again when its claim has run out.
-                return true;
+                self.one_by_one(std::mem::take(&mut settled), &mut later).await;
+                continue;
             }
             tokio::time::sleep(jittered(backoff)).await;
             backoff = (backoff * 2).min(Duration::from_secs(2));
         }
         false
+    }
+
+    /// One of them spoils it for all, so each is written on its own. What can't be written is asked for again later;
+    /// an operator has to look why.
+    async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<StepKey>) {
+        for one in settled {
+            if let Err(fault) = self.write(std::slice::from_ref(&one), &[]).await {
+                metrics::counter!("amends_effects_failed_total", "command" => C::TYPE).increment(1);
+                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
+                later.push(one.0.step);
+            }
+        }
     }
 
     async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[StepKey]) -> Result<(), Fault> {
@@ -266,7 +276,8 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let known = steps::find(claimed.db(), steps).await?;
         let open = |task: &Task<C>| known.get(&task.step).is_some_and(|r| r.status == steps::Status::Pending);
         if settled.iter().all(|(task, _)| open(task)) {
-            let answers = if settled.is_empty() { vec![] } else { self.effect.settle(&mut claimed, settled).await? };
+            let answers =
+                if settled.is_empty() { vec![] } else { self.effect.settle(&mut claimed, settled).await? };
             let mut records = Vec::with_capacity(answers.len());
             for ((task, _), answer) in settled.iter().zip(&answers) {
                 records.push(steps::reply(&mut claimed, task, answer)?);
@@ -280,6 +291,18 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         claimed.commit().await?;
         Ok(())
     }
+}
+
+/// The task that a row was written for.
+fn task<C: Command>(row: &steps::Reclaimed) -> Result<Task<C>, serde_json::Error> {
+    let envelope: Envelope = cloudevents::envelope(&row.command)?;
+    let cause = Cause {
+        correlation_id: row.saga_id,
+        causation_id: Some(row.message_id),
+        traceparent: row.traceparent.clone(),
+    };
+    let command = serde_json::from_str(envelope.data.get())?;
+    Ok(Task { command, subject: envelope.subject, cause, step: row.key() })
 }
 
 enum Ended<C, O> {

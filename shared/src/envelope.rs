@@ -145,7 +145,17 @@ mod tests {
         members.sort();
         assert_eq!(
             members,
-            ["correlationId", "data", "dataVersion", "id", "metadata", "source", "subject", "timestamp", "type"]
+            [
+                "correlationId",
+                "data",
+                "dataVersion",
+                "id",
+                "metadata",
+                "source",
+                "subject",
+                "timestamp",
+                "type"
+            ]
         );
     }
 }

@@ -92,12 +92,13 @@ impl Classified for sqlx::Error {
     }
 }
 
-/// Connection trouble, rollbacks, lack of resources, lock timeouts and operator intervention pass; the rest is wrong
-/// in itself.
+/// Data that does not fit, a broken constraint, a limit that was exceeded: these are the message's own. All else is the
+/// connection's or the deployment's (a role, a missing table, a restore under way) and may pass; to give messages up
+/// for it would empty a topic into the parked table.
 fn sqlstate(code: &str) -> Class {
     match code.get(..2) {
-        Some("08" | "25" | "40" | "53" | "55" | "57" | "58") => Class::Retry,
-        _ => Class::Permanent,
+        Some("22" | "23" | "54" | "P0") => Class::Permanent,
+        _ => Class::Retry,
     }
 }
 
@@ -115,6 +116,8 @@ mod tests {
     fn a_deadlock_and_a_restart_are_retried_and_a_broken_constraint_is_not() {
         assert_eq!(sqlstate("40P01"), Class::Retry);
         assert_eq!(sqlstate("57P01"), Class::Retry);
+        assert_eq!(sqlstate("28P01"), Class::Retry);
+        assert_eq!(sqlstate("42P01"), Class::Retry);
         assert_eq!(sqlstate("23514"), Class::Permanent);
         assert_eq!(sqlstate("22P02"), Class::Permanent);
     }

@@ -176,7 +176,7 @@ impl Claimed {
 }
 
 /// A command without its Rust type.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ErasedCommand {
     pub kind: &'static str,
     pub topic: &'static str,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
@@ -42,8 +41,6 @@ pub struct Topic {
 pub enum BrokerError {
     #[error("the broker refused to create the topic {topic}: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
-    #[error("the topics {0} do not exist; create them with `amends topics apply`")]
-    Missing(String),
     #[error("the broker at {brokers} did not answer")]
     Client {
         brokers: String,
@@ -71,7 +68,7 @@ impl Kafka {
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "amends")
             // A broker that comes back is found within a second.
-            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.nagle.disable", "true")
             .set("log.connection.close", "false");
@@ -87,7 +84,7 @@ impl Kafka {
     /// If the broker does not answer or refuses a topic.
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
-        let admin: AdminClient<DefaultClientContext> = self.client().create().map_err(client)?;
+        let admin = self.client().create_with_context::<_, AdminClient<_>>(Quiet).map_err(client)?;
         let names: Vec<String> = topics.iter().map(|topic| self.name(topic.name)).collect();
         let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
         let new: Vec<NewTopic<'_>> = topics
@@ -100,7 +97,8 @@ impl Kafka {
                     .set("cleanup.policy", "delete")
             })
             .collect();
-        let options = AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
+        let options =
+            AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
         for result in admin.create_topics(&new, &options).await.map_err(client)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -111,20 +109,26 @@ impl Kafka {
     }
 }
 
-/// The names among `topics` that the broker does not have. Blocks up to ten seconds.
-///
-/// # Errors
-/// If the broker does not answer.
-pub fn missing_topics<C: ClientContext>(
-    client: &rdkafka::client::Client<C>,
-    topics: &[String],
-    timeout: Duration,
-) -> Result<Vec<String>, KafkaError> {
-    let metadata = client.fetch_metadata(None, timeout)?;
-    let missing = |name: &&String| {
-        !metadata.topics().iter().any(|topic| topic.name() == *name && !topic.partitions().is_empty())
-    };
-    Ok(topics.iter().filter(missing).cloned().collect())
+/// A client that only asks: which topics there are.
+pub(crate) struct Inquirer {
+    client: AdminClient<Quiet>,
+    topics: Vec<String>,
+}
+
+impl Inquirer {
+    /// For a service that needs these topics.
+    pub(crate) fn new(kafka: &Kafka, topics: &[&str]) -> Result<Self, KafkaError> {
+        let topics = topics.iter().map(|topic| kafka.name(topic)).collect();
+        Ok(Self { client: kafka.client().create_with_context(Quiet)?, topics })
+    }
+
+    /// The needed topics that the broker does not have. Blocks up to `timeout`.
+    pub(crate) fn missing(&self, timeout: Duration) -> Result<Vec<String>, KafkaError> {
+        let metadata = self.client.inner().fetch_metadata(None, timeout)?;
+        let there =
+            |name: &str| metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());
+        Ok(self.topics.iter().filter(|name| !there(name)).cloned().collect())
+    }
 }
 
 /// Sends records and knows of each whether it arrived.
@@ -141,7 +145,49 @@ pub(crate) struct Batch {
 
 struct Deliveries;
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+/// The context of a client that has nothing of its own to hear.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+/// librdkafka's log. During an outage it tells of every attempt on every connection, so only what is grave is passed
+/// on; the rest is there for who asks for it (`RUST_LOG=librdkafka=debug`).
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// An error of a client as a whole, mostly that the broker is not there. Told once in ten seconds.
+pub(crate) fn report(error: &KafkaError, reason: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() > Duration::from_secs(10)) {
+        *last = Some(Instant::now());
+        tracing::warn!(%error, reason, "trouble with the broker; it is tried again");
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Batch>;
@@ -158,6 +204,11 @@ impl Batch {
     fn fail(&self, error: KafkaError) {
         let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         failed.get_or_insert(error);
+        self.done.notify_one();
+    }
+
+    fn failure(&self) -> Option<KafkaError> {
+        self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn one_less(&self) {
@@ -166,16 +217,20 @@ impl Batch {
         }
     }
 
-    /// Waits until every record of the batch has its report.
+    /// Waits until every record of the batch has arrived.
     ///
     /// # Errors
-    /// With the first failure.
+    /// With the first failure, at once: what is behind it must be abandoned.
     pub(crate) async fn wait(&self) -> Result<(), KafkaError> {
-        while self.left.load(Ordering::Acquire) > 0 {
+        loop {
+            if let Some(error) = self.failure() {
+                return Err(error);
+            }
+            if self.left.load(Ordering::Acquire) == 0 {
+                return Ok(());
+            }
             self.done.notified().await;
         }
-        let failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failed.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -193,6 +248,8 @@ impl Publisher {
             .client()
             .set("acks", "all")
             .set("enable.idempotence", "true")
+            // Where a record is refused for good, nothing behind it may be sent.
+            .set("enable.gapless.guarantee", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "0.5")
             // The relay keeps the records until they are acknowledged; giving up early would only reorder them.
@@ -210,9 +267,8 @@ impl Publisher {
             done: Notify::new(),
         });
         for record in records {
-            if !self.send_one(record, &batch).await {
-                // The rest stays unsent, so that nothing overtakes the refused record.
-                batch.left.store(0, Ordering::Release);
+            // Behind a refused record nothing is sent, so that nothing overtakes it.
+            if batch.failure().is_some() || !self.send_one(record, &batch).await {
                 break;
             }
         }

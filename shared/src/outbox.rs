@@ -14,12 +14,18 @@ use crate::fault::{Class, Classified};
 /// Why a message was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    #[error("a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have")]
+    #[error(
+        "a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
+    )]
     TooLarge { kind: &'static str, key: String, bytes: usize },
     #[error("a {kind} about {key} was appended without holding the key's lock")]
     NotLocked { kind: &'static str, key: String },
     #[error("a {kind} can't be written as JSON")]
-    Json { kind: &'static str, #[source] source: serde_json::Error },
+    Json {
+        kind: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 impl Classified for AppendError {

@@ -28,14 +28,19 @@ pub(crate) async fn park(db: &mut PgConnection, message: &Incoming, reason: &str
     )
     .bind(&message.key)
     .bind(message.envelope.as_ref().map(|envelope| envelope.id))
-    .bind(message.kind())
+    .bind(storable(message.kind()))
     .bind(&message.topic)
     .bind(message.partition)
     .bind(message.offset)
-    .bind(reason)
+    .bind(storable(reason))
     .bind(&message.body)
-    .bind(&message.traceparent)
+    .bind(message.traceparent.as_deref().map(storable))
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// PostgreSQL's texts can't hold a NUL; the body, which is bytes, keeps it.
+fn storable(text: &str) -> String {
+    text.replace('\0', "")
 }

@@ -76,8 +76,11 @@ impl Problem {
 
     /// A body with invalid members.
     pub fn invalid(errors: Vec<Invalid>) -> Self {
-        let problem =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid-request", "The request is not valid");
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "/problems/invalid-request",
+            "The request is not valid",
+        );
         Self { errors, ..problem }
     }
 
@@ -86,7 +89,8 @@ impl Problem {
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "/problems/bad-request", "The request can't be understood").detail(detail)
+        Self::new(StatusCode::BAD_REQUEST, "/problems/bad-request", "The request can't be understood")
+            .detail(detail)
     }
 }
 

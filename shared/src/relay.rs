@@ -77,7 +77,11 @@ impl Relay {
                 Ok(()) => return,
                 Err(error) => {
                     metrics::counter!("amends_relay_faults_total").increment(1);
-                    warn!(shard = self.shard, error = &error as &dyn std::error::Error, "the relay starts anew");
+                    warn!(
+                        shard = self.shard,
+                        error = &error as &dyn std::error::Error,
+                        "the relay starts anew"
+                    );
                 }
             }
             if began.elapsed() > BACKOFF_MAX {

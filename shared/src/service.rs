@@ -66,19 +66,38 @@ pub struct Service<C> {
     db: Db,
     kafka: Kafka,
     router: Router,
-    tasks: TaskTracker,
+    stages: Stages,
     failed: CancellationToken,
-    stops: Stops,
+    /// The migration that the database must have.
+    expected: i64,
+    /// The topics that it consumes.
+    topics: Vec<&'static str>,
     assigned: Arc<AtomicBool>,
     instance: String,
 }
 
 /// The order of stopping: what takes work in, what finishes it, what sends it.
 #[derive(Clone, Default)]
-struct Stops {
-    intake: CancellationToken,
-    work: CancellationToken,
-    relay: CancellationToken,
+struct Stages {
+    intake: Stage,
+    work: Stage,
+    relay: Stage,
+}
+
+/// Tasks that are told to stop together.
+#[derive(Clone, Default)]
+struct Stage {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Stage {
+    /// Tells the tasks to stop and waits until they have.
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
@@ -89,7 +108,7 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Cancelled when the service stops taking in work; long answers (event streams) must end then.
     pub fn stopping(&self) -> CancellationToken {
-        self.stops.intake.clone()
+        self.stages.intake.stop.clone()
     }
 
     /// Serves these routes, beside `/openapi.json` and the health of the service.
@@ -100,9 +119,9 @@ impl<C: Send + Sync + 'static> Service<C> {
     /// Adds the commands of type `T`, carried out with the help of the outside, to a table.
     pub fn effect<T: Command>(&mut self, table: Table, effect: &Arc<impl Effect<T>>) -> Table {
         let (intake, caller) = effects::effect(self.db.clone(), self.instance.clone(), Arc::clone(effect));
-        let stop = self.stops.work.clone();
+        let stop = self.stages.work.stop.clone();
         let ready = self.when_migrated();
-        self.spawn(T::TYPE, async move {
+        self.spawn(&self.stages.work, T::TYPE, async move {
             ready.await;
             caller.run(stop).await;
             Ok(())
@@ -112,6 +131,7 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Consumes the messages of the table.
     pub fn consume(&mut self, table: Table) {
+        self.topics = table.topics().collect();
         let consumer = Consumer {
             db: self.db.clone(),
             kafka: self.kafka.clone(),
@@ -121,9 +141,9 @@ impl<C: Send + Sync + 'static> Service<C> {
             batch: usize::from(self.common.consumer_batch),
             assigned: Arc::clone(&self.assigned),
         };
-        let stop = self.stops.intake.clone();
+        let stop = self.stages.intake.stop.clone();
         let ready = self.when_migrated();
-        self.spawn("consumer", async move {
+        self.spawn(&self.stages.intake, "consumer", async move {
             ready.await;
             Ok(consumer.run(stop).await?)
         });
@@ -135,22 +155,27 @@ impl<C: Send + Sync + 'static> Service<C> {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let stop = self.stops.work.clone();
+        let stop = self.stages.work.stop.clone();
         let ready = self.when_migrated();
-        self.spawn(name, async move {
+        self.spawn(&self.stages.work, name, async move {
             ready.await;
             task(stop).await
         });
     }
 
-    fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let (failed, told) = (self.failed.clone(), self.stops.clone());
+    fn spawn(
+        &self,
+        stage: &Stage,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let (failed, told) = (self.failed.clone(), stage.stop.clone());
         #[expect(clippy::disallowed_methods, reason = "this is the supervision that the ban points to")]
-        self.tasks.spawn(async move {
+        stage.tasks.spawn(async move {
             // A panic drops the guard as an early end does.
             let guard = failed.drop_guard();
             let ended = task.await;
-            let expected = told.intake.is_cancelled();
+            let expected = told.is_cancelled();
             match ended {
                 Ok(()) if expected => {
                     guard.disarm();
@@ -162,8 +187,8 @@ impl<C: Send + Sync + 'static> Service<C> {
     }
 
     fn when_migrated(&self) -> impl Future<Output = ()> + Send + use<C> {
-        let (db, stop) = (self.db.clone(), self.stops.intake.clone());
-        async move { health::wait_until_migrated(&db, &stop).await }
+        let (db, expected, stop) = (self.db.clone(), self.expected, self.stages.intake.stop.clone());
+        async move { health::wait_until_migrated(&db, expected, &stop).await }
     }
 
     fn relay(&self) {
@@ -175,8 +200,8 @@ impl<C: Send + Sync + 'static> Service<C> {
                 owner: self.instance.clone(),
                 batch: i64::from(self.common.relay_batch),
             };
-            let (stop, ready) = (self.stops.relay.clone(), self.when_migrated());
-            self.spawn("relay", async move {
+            let (stop, ready) = (self.stages.relay.stop.clone(), self.when_migrated());
+            self.spawn(&self.stages.relay, "relay", async move {
                 ready.await;
                 relay.run(stop).await;
                 Ok(())

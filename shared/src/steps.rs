@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-pub(crate) use self::store::{Open, Record, Status};
+pub(crate) use self::store::{Open, Reclaimed, Record, Status};
 pub(crate) use self::store::{claim_open, find, resolve, save, try_later};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
@@ -107,7 +107,10 @@ impl Table {
     /// Carries out the commands of type `C` with `handler`.
     #[must_use]
     pub fn command<C: Command>(self, handler: &Arc<impl Handle<C>>) -> Self {
-        self.on(&[(C::TYPE, C::TOPIC)], Arc::new(Steps { handler: Arc::clone(handler), _command: std::marker::PhantomData }))
+        self.on(
+            &[(C::TYPE, C::TOPIC)],
+            Arc::new(Steps { handler: Arc::clone(handler), _command: std::marker::PhantomData }),
+        )
     }
 }
 
@@ -124,7 +127,8 @@ impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let tasks = unanswered::<C>(claimed, messages).await?;
-            let answers = if tasks.is_empty() { vec![] } else { self.handler.handle(claimed, &tasks).await? };
+            let answers =
+                if tasks.is_empty() { vec![] } else { self.handler.handle(claimed, &tasks).await? };
             let mut records = Vec::with_capacity(tasks.len());
             for (task, answer) in tasks.iter().zip(&answers) {
                 records.push(reply(claimed, task, answer)?);
@@ -144,7 +148,12 @@ pub(crate) async fn unanswered<C: Command>(
     for message in messages {
         let step = StepKey::of(message)?;
         let command = message.data::<C>()?;
-        tasks.push(Task { command, subject: message.envelope()?.subject.clone(), cause: message.cause()?, step });
+        tasks.push(Task {
+            command,
+            subject: message.envelope()?.subject.clone(),
+            cause: message.cause()?,
+            step,
+        });
     }
     let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
@@ -220,7 +229,12 @@ pub(crate) fn reply<C: Command>(
     Ok(Record::answered(task, status, result))
 }
 
-fn tell<C>(claimed: &mut Claimed, task: &Task<C>, outcome: ReplyOutcome, result: Box<RawValue>) -> Result<(), Fault> {
+fn tell<C>(
+    claimed: &mut Claimed,
+    task: &Task<C>,
+    outcome: ReplyOutcome,
+    result: Box<RawValue>,
+) -> Result<(), Fault> {
     let reply = StepReply { step: task.step.step.clone(), direction: task.step.direction, outcome, result };
     let metadata = Metadata {
         step: Some(task.step.step.clone()),

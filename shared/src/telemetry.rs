@@ -47,15 +47,16 @@ impl Drop for Guard {
 
 /// Sets logs, traces and metrics up for this process. The standard variables `RUST_LOG` and `OTEL_*` rule.
 pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let logs = match format {
         LogFormat::Text => logs.with_ansi(false).boxed(),
         LogFormat::Json => logs.json().flatten_event(true).boxed(),
     };
     let provider = exporter(service);
-    let traces =
-        provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("amends")));
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("amends")));
     TRACING.store(provider.is_some(), Ordering::Relaxed);
     // A second init in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
@@ -70,7 +71,9 @@ fn exporter(service: &'static str) -> Option<SdkTracerProvider> {
     }
     let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build();
     let exporter = exporter
-        .inspect_err(|error| eprintln!("{service}: traces are off, the OTLP exporter can't be built: {error}"))
+        .inspect_err(|error| {
+            eprintln!("{service}: traces are off, the OTLP exporter can't be built: {error}")
+        })
         .ok()?;
     let resource = Resource::builder().with_service_name(service).build();
     Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())

@@ -15,16 +15,27 @@ const ASK: Duration = Duration::from_secs(10);
 
 impl Suite {
     pub fn kafka(&self) -> Kafka {
-        Kafka { brokers: self.servers.kafka_brokers(), prefix: format!("{}.", self.name), settings: BTreeMap::new() }
+        Kafka {
+            brokers: self.servers.kafka_brokers(),
+            prefix: format!("{}.", self.name),
+            settings: BTreeMap::new(),
+        }
     }
 
     fn reader(&self, group: &str) -> BaseConsumer {
         let kafka = self.kafka();
-        kafka.client().set("group.id", kafka.name(group)).set("enable.auto.commit", "false").create().expect("a consumer")
+        kafka
+            .client()
+            .set("group.id", kafka.name(group))
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer")
     }
 
     fn partitions() -> impl Iterator<Item = (&'static str, i32)> {
-        schemas::topics::all().into_iter().flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name, p)))
+        schemas::topics::all()
+            .into_iter()
+            .flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name, p)))
     }
 
     /// Everything that is on the topics now, each topic in its order.
@@ -59,7 +70,10 @@ impl Suite {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the test plays a producer that does what ours never would")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test plays a producer that does what ours never would"
+    )]
     pub async fn send(&self, topic: &str, key: &[u8], payload: &[u8], headers: OwnedHeaders) {
         let producer: FutureProducer = self.kafka().client().create().expect("a producer");
         let record = FutureRecord::to(topic).key(key).payload(payload).headers(headers);

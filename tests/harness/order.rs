@@ -59,7 +59,11 @@ impl Suite {
             let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);
             let Ok(answer) = suite.client.get(url).send().await else { return false };
             let saga: Value = answer.json().await.unwrap_or_default();
-            saga["steps"].as_array().into_iter().flatten().any(|s| s["name"] == step && s["status"] == "asked")
+            saga["steps"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|s| s["name"] == step && s["status"] == "asked")
         })
         .await;
     }

@@ -15,7 +15,13 @@ impl Suite {
     /// Waits until nothing is under way, and checks what must be true then.
     pub async fn comes_to_rest(&self) {
         self.until("every saga to end", async |suite| {
-            suite.number("orchestrator", "select count(*) from saga where status in ('running', 'compensating')").await == 0
+            suite
+                .number(
+                    "orchestrator",
+                    "select count(*) from saga where status in ('running', 'compensating')",
+                )
+                .await
+                == 0
                 && suite.number("order", "select count(*) from orders where status = 'pending'").await == 0
         })
         .await;
@@ -24,7 +30,11 @@ impl Suite {
                 suite.number(service, UNSENT).await == 0
             })
             .await;
-            assert_eq!(self.number(service, "select count(*) from parked").await, 0, "{service} has parked messages");
+            assert_eq!(
+                self.number(service, "select count(*) from parked").await,
+                0,
+                "{service} has parked messages"
+            );
             let open = "select count(*) from step_outcome where status = 'pending'";
             assert_eq!(self.number(service, open).await, 0, "{service} has open calls");
         }
@@ -40,14 +50,26 @@ impl Suite {
 
     /// Captured is what confirmed orders cost, order by order; nothing else is held or taken.
     async fn money_adds_up(&self) {
-        let totals = self.amounts("order", "select id, total_amount from orders where status = 'confirmed'").await;
-        let captured = "select order_id, sum(amount)::bigint from ledger_entry where kind = 'capture' group by order_id";
-        assert_eq!(self.amounts("payment", captured).await, totals, "captured is not what confirmed orders cost");
+        let totals =
+            self.amounts("order", "select id, total_amount from orders where status = 'confirmed'").await;
+        let captured =
+            "select order_id, sum(amount)::bigint from ledger_entry where kind = 'capture' group by order_id";
+        assert_eq!(
+            self.amounts("payment", captured).await,
+            totals,
+            "captured is not what confirmed orders cost"
+        );
         let held = "select sum(case when debit = 'holds' then amount when credit = 'holds' then -amount else 0 end)::bigint
                     from ledger_entry";
         assert_eq!(self.number("payment", held).await, 0, "an authorization is left");
-        let shipped = self.texts("shipping", "select order_id::text from shipment where status = 'booked' order by order_id").await;
-        let confirmed = self.texts("order", "select id::text from orders where status = 'confirmed' order by id").await;
+        let shipped = self
+            .texts(
+                "shipping",
+                "select order_id::text from shipment where status = 'booked' order by order_id",
+            )
+            .await;
+        let confirmed =
+            self.texts("order", "select id::text from orders where status = 'confirmed' order by id").await;
         assert_eq!(shipped, confirmed, "shipments are not what confirmed orders need");
         let told = "select order_id::text from notification order by order_id";
         assert_eq!(self.texts("notification", told).await, confirmed, "customers were not told once each");
@@ -55,7 +77,8 @@ impl Suite {
 
     async fn amounts(&self, service: &str, sql: &str) -> BTreeMap<Uuid, i64> {
         let mut db = self.connect(service).await;
-        let rows: Vec<(Uuid, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut db).await.expect("amounts");
+        let rows: Vec<(Uuid, i64)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut db).await.expect("amounts");
         rows.into_iter().collect()
     }
 
@@ -63,14 +86,20 @@ impl Suite {
     async fn stock_adds_up(&self) {
         let mut db = self.connect("order").await;
         let rows: Vec<Json<Vec<schemas::common::PricedLine>>> =
-            sqlx::query_scalar("select items from orders where status = 'confirmed'").fetch_all(&mut db).await.expect("orders");
+            sqlx::query_scalar("select items from orders where status = 'confirmed'")
+                .fetch_all(&mut db)
+                .await
+                .expect("orders");
         let mut sold: BTreeMap<String, i64> = BTreeMap::new();
         for line in rows.into_iter().flat_map(|Json(lines)| lines) {
             *sold.entry(line.sku).or_default() += line.quantity;
         }
         let mut db = self.connect("inventory").await;
         let products: Vec<(String, i64, i64, i64, i64)> =
-            sqlx::query_as("select sku, on_hand, reserved, shipped, received from product").fetch_all(&mut db).await.expect("products");
+            sqlx::query_as("select sku, on_hand, reserved, shipped, received from product")
+                .fetch_all(&mut db)
+                .await
+                .expect("products");
         for (sku, on_hand, reserved, shipped, received) in products {
             assert_eq!(on_hand + reserved + shipped, received, "{sku} does not add up");
             assert_eq!(reserved, 0, "{sku} is still held");
@@ -82,6 +111,10 @@ impl Suite {
                     (coalesce(sum(quantity * case kind when 'reserved' then 1 when 'released' then -1 when 'committed' then -1 else 0 end), 0))::bigint,
                     (coalesce(sum(quantity * case kind when 'committed' then 1 else 0 end), 0))::bigint
              from stock_entry e where e.sku = p.sku)";
-        assert_eq!(self.number("inventory", ledger).await, 0, "the ledger tells another story than the shelves");
+        assert_eq!(
+            self.number("inventory", ledger).await,
+            0,
+            "the ledger tells another story than the shelves"
+        );
     }
 }

@@ -14,19 +14,27 @@ impl Suite {
     /// A number from a service's database.
     pub async fn number(&self, service: &str, sql: &str) -> i64 {
         let mut db = self.connect(service).await;
-        let number: Option<i64> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let number: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&mut db)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
         number.unwrap_or(0)
     }
 
     /// A column of texts from a service's database.
     pub async fn texts(&self, service: &str, sql: &str) -> Vec<String> {
         let mut db = self.connect(service).await;
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut db)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     pub async fn execute(&self, service: &str, sql: &str) {
         let mut db = self.connect(service).await;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut db)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 }

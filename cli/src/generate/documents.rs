@@ -61,7 +61,10 @@ fn catalogue(entries: &[Entry]) -> String {
     for entry in entries {
         if entry.owner() != owner {
             owner = entry.owner();
-            let _ = write!(text, "\n## {owner}\n\n| Type | Topic | Version | What it says |\n|---|---|---|---|\n");
+            let _ = write!(
+                text,
+                "\n## {owner}\n\n| Type | Topic | Version | What it says |\n|---|---|---|---|\n"
+            );
         }
         let (kind, topic, version) = (entry.kind, entry.topic, entry.data_version);
         let _ = writeln!(
@@ -79,9 +82,8 @@ fn asyncapi(entries: &[Entry]) -> Value {
     let mut operations = serde_json::Map::new();
     for entry in entries {
         let reference = |place: &str| json!({"$ref": format!("#/{place}/{}", entry.kind)});
-        let channel = channels
-            .entry(entry.topic)
-            .or_insert_with(|| json!({"address": entry.topic, "messages": {}}));
+        let channel =
+            channels.entry(entry.topic).or_insert_with(|| json!({"address": entry.topic, "messages": {}}));
         channel["messages"][entry.kind] = reference("components/messages");
         let payload = json!({"$ref": format!("json/{}.json", entry.kind)});
         messages.insert(
@@ -90,9 +92,9 @@ fn asyncapi(entries: &[Entry]) -> Value {
                    "summary": first_sentence(entry)}),
         );
         let action = if entry.answers.is_some() { "receive" } else { "send" };
-        operations.entry(format!("{}-{action}-{}", entry.owner(), entry.topic)).or_insert_with(|| {
-            json!({"action": action, "channel": {"$ref": format!("#/channels/{}", entry.topic)}})
-        });
+        operations.entry(format!("{}-{action}-{}", entry.owner(), entry.topic)).or_insert_with(
+            || json!({"action": action, "channel": {"$ref": format!("#/channels/{}", entry.topic)}}),
+        );
     }
     json!({
         "asyncapi": "3.0.0",
@@ -132,7 +134,8 @@ fn configuration() -> String {
     );
     let commands: Vec<clap::Command> =
         SERVICES.iter().filter_map(|service| visit(service.name, Settings)).collect();
-    let shared_by_all = |id: &str| commands.iter().all(|command| command.get_arguments().any(|arg| arg.get_id() == id));
+    let shared_by_all =
+        |id: &str| commands.iter().all(|command| command.get_arguments().any(|arg| arg.get_id() == id));
     let mut section = |title: &str, command: &clap::Command, common: bool| {
         let rows: Vec<String> = command
             .get_arguments()
@@ -155,10 +158,15 @@ fn configuration() -> String {
 
 fn row(arg: &clap::Arg) -> String {
     let env = arg.get_env().map(|env| env.to_string_lossy().into_owned()).unwrap_or_default();
-    let default = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let default =
+        arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-    format!("| `{env}` | `--{}` | {default} | {} |\n", arg.get_long().unwrap_or_default(), help.replace('\n', " "))
+    format!(
+        "| `{env}` | `--{}` | {default} | {} |\n",
+        arg.get_long().unwrap_or_default(),
+        help.replace('\n', " ")
+    )
 }
 
 fn sagas() -> String {

@@ -95,7 +95,11 @@ impl Children {
                 let tail = std::fs::read_to_string(&log).unwrap_or_default();
                 let tail: Vec<&str> = tail.lines().rev().take(5).collect();
                 let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n  ");
-                bail!("{} ended while starting ({ended}); {} ends with\n  {tail}", service.info.name, log.display());
+                bail!(
+                    "{} ended while starting ({ended}); {} ends with\n  {tail}",
+                    service.info.name,
+                    log.display()
+                );
             }
         }
         Ok(())
@@ -129,7 +133,9 @@ impl Children {
     /// Stops all at once, and kills those that take too long: what they leave is taken up at the next start.
     pub fn stop(&mut self) {
         for service in &self.services {
-            if let Some(pid) = service.child.as_ref().and_then(|child| Pid::from_raw(child.id().cast_signed())) {
+            if let Some(pid) =
+                service.child.as_ref().and_then(|child| Pid::from_raw(child.id().cast_signed()))
+            {
                 let _ = kill_process(pid, Signal::TERM);
             }
         }

@@ -31,7 +31,10 @@ pub fn start(place: &Where, state: &Path, fresh: bool) -> anyhow::Result<()> {
             bail!("the suite ended while starting ({ended}):\n{}", said().trim_end());
         }
         if Run::find(state).is_some_and(|run| run.ready && run.pid == child.id().cast_signed()) {
-            say!("{}", said().replace("Ctrl-C stops everything.", "`amends down` stops everything.").trim_end());
+            say!(
+                "{}",
+                said().replace("Ctrl-C stops everything.", "`amends down` stops everything.").trim_end()
+            );
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(50));

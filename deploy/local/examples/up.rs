@@ -4,9 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 fn main() -> anyhow::Result<()> {
-    let state = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "target/local-servers".to_owned());
+    let state = std::env::args().nth(1).unwrap_or_else(|| "target/local-servers".to_owned());
     let mut options = local::Options::new(state);
     options.ports = local::Ports::free()?;
     options.cache = std::env::args().nth(2).map(Into::into);

@@ -34,14 +34,8 @@ impl Account {
 
     /// The owner of a data folder that is already there, unless it is root.
     pub fn owner_of(dir: &Path) -> Option<Account> {
-        let meta = fs::metadata(dir)
-            .ok()
-            .filter(|meta| meta.is_dir() && meta.uid() != 0)?;
-        Some(Account {
-            name: format!("uid {}", meta.uid()),
-            uid: meta.uid(),
-            gid: meta.gid(),
-        })
+        let meta = fs::metadata(dir).ok().filter(|meta| meta.is_dir() && meta.uid() != 0)?;
+        Some(Account { name: format!("uid {}", meta.uid()), uid: meta.uid(), gid: meta.gid() })
     }
 
     fn find(passwd: &str, name: &str) -> Option<Account> {
@@ -50,11 +44,7 @@ impl Account {
             (fields.next()? == name).then_some(())?;
             let uid = fields.nth(1)?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;
-            Some(Account {
-                name: name.to_owned(),
-                uid,
-                gid,
-            })
+            Some(Account { name: name.to_owned(), uid, gid })
         })
     }
 
@@ -101,11 +91,7 @@ mod tests {
 
     #[test]
     fn a_private_folder_stops_a_stranger() {
-        let nobody = Account {
-            name: "nobody".into(),
-            uid: 65_534,
-            gid: 65_534,
-        };
+        let nobody = Account { name: "nobody".into(), uid: 65_534, gid: 65_534 };
         assert!(nobody.may_enter(Path::new("/usr/lib")));
         assert!(!nobody.may_enter(Path::new("/proc/1/fd")));
     }

@@ -23,16 +23,10 @@ use crate::unit::Unit;
 /// faults are logged, and remembered lest every start try again.
 pub(crate) fn of(prepared: &Prepared, progress: &dyn Progress) -> Option<PathBuf> {
     // The class path names the folder, which is named by the pinned coordinates.
-    let key = short_hash(&[
-        &prepared.java.build,
-        &prepared.java.program.to_string_lossy(),
-        &prepared.classpath,
-    ]);
+    let key =
+        short_hash(&[&prepared.java.build, &prepared.java.program.to_string_lossy(), &prepared.classpath]);
     let root = &prepared.cache.root;
-    let (archive, given_up) = (
-        root.join(format!("kafka-{key}.jsa")),
-        root.join(format!("kafka-{key}.none")),
-    );
+    let (archive, given_up) = (root.join(format!("kafka-{key}.jsa")), root.join(format!("kafka-{key}.none")));
     if archive.exists() {
         return Some(archive);
     }
@@ -62,11 +56,7 @@ pub(crate) fn of(prepared: &Prepared, progress: &dyn Progress) -> Option<PathBuf
 fn train(prepared: &Prepared, root: &Path, archive: &Path) -> Result<(), Error> {
     let work = root.join(format!("{UNFINISHED}training"));
     let Ports { kafka: port, .. } = Ports::free().doing("find free ports for", &work)?;
-    let ports = Ports {
-        postgres: 0,
-        kafka: port,
-        ..Ports::free().doing("find free ports for", &work)?
-    };
+    let ports = Ports { postgres: 0, kafka: port, ..Ports::free().doing("find free ports for", &work)? };
     let home = kafka::lay_out(&work, prepared, ports)?;
     let dump = work.join("archive.jsa");
     let launch = {

@@ -45,10 +45,7 @@ impl Cache {
         if let Some(account) = Account::for_postgres()?
             && !account.may_enter(&root)
         {
-            return Err(Error::Unreachable {
-                dir: root,
-                account: account.name,
-            });
+            return Err(Error::Unreachable { dir: root, account: account.name });
         }
         Ok(Cache { root })
     }
@@ -59,18 +56,10 @@ impl Cache {
         let path = self.root.join("lock");
         let mut step = None;
         let lock = Lock::take(&path, PATIENCE, |holder| {
-            let who = holder
-                .as_ref()
-                .map_or_else(|| "another process".to_owned(), ToString::to_string);
-            step = Some(Step::begin(
-                progress,
-                format!("waiting for {who}, which prepares the servers"),
-            ));
+            let who = holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string);
+            step = Some(Step::begin(progress, format!("waiting for {who}, which prepares the servers")));
         })?
-        .map_err(|holder| Error::StateInUse {
-            state: self.root.clone(),
-            holder,
-        })?;
+        .map_err(|holder| Error::StateInUse { state: self.root.clone(), holder })?;
         if let Some(step) = step {
             step.done("the other process has prepared the servers");
         }
@@ -89,8 +78,7 @@ impl Cache {
 
     /// The servers' folder, named by what is in it, so that a changed pom makes another.
     fn servers(&self, platform: &str) -> PathBuf {
-        self.root
-            .join(format!("servers-{}", short_hash(&[maven::POM, platform])))
+        self.root.join(format!("servers-{}", short_hash(&[maven::POM, platform])))
     }
 
     /// What child processes lack here, if anything; Maven counts only while the download is still to do.
@@ -105,10 +93,7 @@ impl Cache {
 
     /// Fetches and unpacks the servers unless that is done, and says where they are.
     pub fn prepare(&self, progress: &dyn Progress) -> Result<Prepared, Error> {
-        let none = |native| Error::NothingToRunOn {
-            native,
-            docker: Missing::NotWanted("Docker"),
-        };
+        let none = |native| Error::NothingToRunOn { native, docker: Missing::NotWanted("Docker") };
         let java = Java::find().map_err(none)?;
         let platform = maven::platform()?;
         let servers = self.servers(platform);
@@ -155,11 +140,7 @@ impl Cache {
 
 /// Root keeps its cache where PostgreSQL's account can read it; everyone else in their home.
 fn default_root() -> PathBuf {
-    let var = |name| {
-        std::env::var_os(name)
-            .filter(|it| !it.is_empty())
-            .map(PathBuf::from)
-    };
+    let var = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     if is_root() {
         return PathBuf::from("/var/cache/amends");
     }
@@ -172,18 +153,11 @@ fn default_root() -> PathBuf {
 }
 
 fn classpath(jars: &Path) -> Result<String, Error> {
-    let mut names: Vec<PathBuf> = fs::read_dir(jars)
-        .doing("read", jars)?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(jars).doing("read", jars)?.flatten().map(|entry| entry.path()).collect();
     names.retain(|name| name.extension().is_some_and(|it| it == "jar"));
     names.sort();
-    Ok(names
-        .iter()
-        .map(|name| name.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(":"))
+    Ok(names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(":"))
 }
 
 /// Enough of a SHA-256 to name a folder.
@@ -193,11 +167,7 @@ pub(crate) fn short_hash(parts: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs a program to its end with its output in a log, as `account` if one is given.
@@ -210,10 +180,7 @@ pub(crate) fn run_tool(
     let file = fs::File::create(log).doing("create", log)?;
     let copy = file.try_clone().doing("open", log)?;
     run_as(&mut command, account);
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(file)
-        .stderr(copy);
+    command.stdin(std::process::Stdio::null()).stdout(file).stderr(copy);
     let program = PathBuf::from(command.get_program());
     let status = spawn::spawn_bound(command, rustix::process::Signal::KILL)
         .and_then(|mut child| child.wait())
@@ -221,10 +188,5 @@ pub(crate) fn run_tool(
     if status.success() {
         return Ok(());
     }
-    Err(Error::Tool {
-        what,
-        status,
-        hint: "",
-        log: LogTail::of(log, |_| true),
-    })
+    Err(Error::Tool { what, status, hint: "", log: LogTail::of(log, |_| true) })
 }

@@ -48,11 +48,7 @@ pub(crate) struct Container {
 impl Container {
     pub fn of(state: &Path, folder: &str) -> Container {
         let name = format!("amends-{}-{folder}", short_hash(&[&state.to_string_lossy()]));
-        Container {
-            name,
-            state: state.to_owned(),
-            marker: state.join(format!("{folder}.volume")),
-        }
+        Container { name, state: state.to_owned(), marker: state.join(format!("{folder}.volume")) }
     }
 
     /// `docker run` for `image`, with the volume at `mount` and `ports` published on loopback.
@@ -64,13 +60,7 @@ impl Container {
         image: &[&str],
     ) -> Command {
         let mut command = Command::new("docker");
-        command.args([
-            "run",
-            "--name",
-            &self.name,
-            "-v",
-            &format!("{}:{mount}", self.name),
-        ]);
+        command.args(["run", "--name", &self.name, "-v", &format!("{}:{mount}", self.name)]);
         command.args(["--label", &self.label()]);
         for (outside, inside) in ports {
             command.args(["-p", &format!("127.0.0.1:{outside}:{inside}")]);
@@ -141,10 +131,7 @@ impl Container {
 /// Runs a docker command and gives its output if it succeeded.
 fn quiet(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The folder a container's clutter goes to, so that a run never mistakes one backend's data for the other's.

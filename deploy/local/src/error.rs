@@ -170,11 +170,7 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, Error> {
-        self.map_err(|fault| Error::Io {
-            doing,
-            path: path.to_owned(),
-            source: fault.into(),
-        })
+        self.map_err(|fault| Error::Io { doing, path: path.to_owned(), source: fault.into() })
     }
 }
 
@@ -226,14 +222,8 @@ impl LogTail {
             lines = text.lines().filter(|line| !line.trim().is_empty()).collect();
         }
         let skip = lines.len().saturating_sub(LINES);
-        let lines = lines[skip..]
-            .iter()
-            .map(|line| line.chars().take(300).collect())
-            .collect();
-        LogTail {
-            path: path.to_owned(),
-            lines,
-        }
+        let lines = lines[skip..].iter().map(|line| line.chars().take(300).collect()).collect();
+        LogTail { path: path.to_owned(), lines }
     }
 }
 

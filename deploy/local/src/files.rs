@@ -78,9 +78,7 @@ fn copy_into(from: &Path, to: &Path, owner: Option<&Account>) -> Result<(), Erro
 
 /// Hands `path` to `owner`, if there is one.
 pub(crate) fn give(path: &Path, owner: Option<&Account>) -> Result<(), Error> {
-    owner.map_or(Ok(()), |it| {
-        lchown(path, Some(it.uid), Some(it.gid)).doing("change the owner of", path)
-    })
+    owner.map_or(Ok(()), |it| lchown(path, Some(it.uid), Some(it.gid)).doing("change the owner of", path))
 }
 
 /// A lock on a file that lasts until this is dropped or the process ends; the file names the holder.
@@ -113,10 +111,8 @@ impl Lock {
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(fault) => return Err(fault).doing("lock", path),
             }
-            let holder = fs::read_to_string(path)
-                .ok()
-                .and_then(|pid| pid.trim().parse().ok())
-                .map(Process::of);
+            let holder =
+                fs::read_to_string(path).ok().and_then(|pid| pid.trim().parse().ok()).map(Process::of);
             if Instant::now() >= deadline {
                 return Ok(Err(holder));
             }
@@ -125,9 +121,7 @@ impl Lock {
             }
             std::thread::sleep(POLL);
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .doing("write", path)?;
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).doing("write", path)?;
         Ok(Ok(Lock { _file: file }))
     }
 }

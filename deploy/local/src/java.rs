@@ -37,11 +37,9 @@ impl Java {
 
 /// Looks for an executable file on the PATH.
 pub(crate) fn which(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|file| {
-            fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|file| {
+        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    })
 }
 
 /// Reads the version from the file that lies beside every runtime, because starting a JVM to ask costs 0.1 s.
@@ -49,9 +47,7 @@ fn release(program: &Path) -> Option<String> {
     let home = program.canonicalize().ok()?.parent()?.parent()?.to_owned();
     let text = fs::read_to_string(home.join("release")).ok()?;
     let value = |key: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
         Some(line.trim_matches('"').to_owned())
     };
     let version = value("JAVA_RUNTIME_VERSION").or_else(|| value("JAVA_VERSION"))?;

@@ -44,10 +44,7 @@ impl Kafka {
     }
 
     pub(crate) fn claim(options: &Options, progress: &dyn Progress) -> Result<Claim, Error> {
-        let ports = [
-            (options.ports.kafka, NAME),
-            (options.ports.kafka_controller, "Kafka's controller"),
-        ];
+        let ports = [(options.ports.kafka, NAME), (options.ports.kafka_controller, "Kafka's controller")];
         Claim::take(options, NAME, "kafka", &ports, progress)
     }
 
@@ -81,11 +78,7 @@ impl Kafka {
                 claim.container.own_volume()?;
                 let container = claim.container.clone();
                 let launch = move || in_container(&container, ports, heap);
-                (
-                    docker::working_dir(&claim.state, "kafka")?,
-                    Box::new(launch),
-                    Some(claim.container),
-                )
+                (docker::working_dir(&claim.state, "kafka")?, Box::new(launch), Some(claim.container))
             }
         };
         let step = Step::begin(progress, "starting Kafka");
@@ -101,11 +94,7 @@ impl Kafka {
             child: Mutex::default(),
             asked: Mutex::default(),
         };
-        let kafka = Kafka {
-            unit,
-            ports,
-            _lock: claim.lock,
-        };
+        let kafka = Kafka { unit, ports, _lock: claim.lock };
         kafka.go()?;
         step.done(&format!("Kafka listens on 127.0.0.1:{}", ports.kafka));
         Ok(kafka)
@@ -187,17 +176,8 @@ pub(crate) fn lay_out(dir: &Path, prepared: &Prepared, ports: Ports) -> Result<s
 pub(crate) fn broker(prepared: &Prepared, home: &Path, heap_mb: u32) -> Command {
     let mut command = jvm(&prepared.java, &prepared.classpath);
     command.current_dir(home);
-    command.args([
-        "-Xms32m",
-        &format!("-Xmx{heap_mb}m"),
-        "-Xss256k",
-        "-XX:ReservedCodeCacheSize=32m",
-    ]);
-    command.args([
-        "-XX:-UsePerfData",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-Djava.net.preferIPv4Stack=true",
-    ]);
+    command.args(["-Xms32m", &format!("-Xmx{heap_mb}m"), "-Xss256k", "-XX:ReservedCodeCacheSize=32m"]);
+    command.args(["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]);
     command
 }
 
@@ -212,10 +192,7 @@ fn jvm(java: &Java, classpath: &str) -> Command {
     // Each thread's own malloc arena would cost more memory than it saves time.
     command.env("MALLOC_ARENA_MAX", "2");
     // Options meant for the user's other programs could break the archive or the memory limits.
-    command
-        .env_remove("JAVA_TOOL_OPTIONS")
-        .env_remove("_JAVA_OPTIONS")
-        .env_remove("JDK_JAVA_OPTIONS");
+    command.env_remove("JAVA_TOOL_OPTIONS").env_remove("_JAVA_OPTIONS").env_remove("JDK_JAVA_OPTIONS");
     command.env_remove("CLASSPATH").args(["-cp", classpath]);
     command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
     command.args([
@@ -228,11 +205,7 @@ fn jvm(java: &Java, classpath: &str) -> Command {
 
 /// Makes `work/formatted` by Kafka's storage tool, to be copied into each new state folder.
 pub(crate) fn format(work: &Path, classpath: &str, java: &Java) -> Result<(), Error> {
-    let ports = Ports {
-        postgres: 0,
-        kafka: 9092,
-        kafka_controller: 9093,
-    };
+    let ports = Ports { postgres: 0, kafka: 9092, kafka_controller: 9093 };
     let settings = work.join("format.properties");
     fs::write(&settings, render(&properties("127.0.0.1", ports, "formatted"))).doing("write", &settings)?;
     let mut command = jvm(java, classpath);
@@ -245,19 +218,11 @@ pub(crate) fn format(work: &Path, classpath: &str, java: &Java) -> Result<(), Er
         "-c",
         "format.properties",
     ]);
-    run_tool(
-        "formatting Kafka's storage",
-        command,
-        None,
-        &work.with_file_name("format.log"),
-    )
+    run_tool("formatting Kafka's storage", command, None, &work.with_file_name("format.log"))
 }
 
 fn render(properties: &[(&'static str, String)]) -> String {
-    properties
-        .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect()
+    properties.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 fn in_container(container: &docker::Container, ports: Ports, heap_mb: u32) -> Command {
@@ -275,19 +240,12 @@ fn in_container(container: &docker::Container, ports: Ports, heap_mb: u32) -> Co
 /// All settings of the broker, which listens on `listen` and is reached by clients on 127.0.0.1. A relative
 /// `data` saves escaping: a comma in the path would make two folders of it.
 fn properties(listen: &str, ports: Ports, data: &str) -> Vec<(&'static str, String)> {
-    let Ports {
-        kafka,
-        kafka_controller: controller,
-        ..
-    } = ports;
+    let Ports { kafka, kafka_controller: controller, .. } = ports;
     let mut all = vec![
         ("process.roles", "broker,controller".to_owned()),
         ("node.id", "1".to_owned()),
         ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-        (
-            "listeners",
-            format!("PLAINTEXT://{listen}:{kafka},CONTROLLER://127.0.0.1:{controller}"),
-        ),
+        ("listeners", format!("PLAINTEXT://{listen}:{kafka},CONTROLLER://127.0.0.1:{controller}")),
         ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{kafka}")),
         ("log.dirs", data.to_owned()),
     ];
@@ -297,10 +255,7 @@ fn properties(listen: &str, ports: Ports, data: &str) -> Vec<(&'static str, Stri
 
 const FIXED: &[(&str, &str)] = &[
     ("controller.listener.names", "CONTROLLER"),
-    (
-        "listener.security.protocol.map",
-        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    ),
+    ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
     // There is one node, so every internal topic has one copy, and few partitions to open at each start.
     ("offsets.topic.replication.factor", "1"),
     ("offsets.topic.num.partitions", "4"),

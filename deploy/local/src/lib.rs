@@ -71,10 +71,7 @@ impl Servers {
             (postgres.join(), kafka)
         });
         let postgres = postgres.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok(Servers {
-            postgres,
-            kafka: kafka?,
-        })
+        Ok(Servers { postgres, kafka: kafka? })
     }
 
     /// The URL of a database for `user`.
@@ -131,10 +128,9 @@ impl Runtime {
         let cache = Cache::open(options.cache.as_deref())?;
         match cache.missing() {
             None => Ok(Runtime::Native(cache.prepare(progress)?)),
-            Some(native) if options.backend == Backend::Native => Err(Error::NothingToRunOn {
-                native,
-                docker: Missing::NotWanted("Docker"),
-            }),
+            Some(native) if options.backend == Backend::Native => {
+                Err(Error::NothingToRunOn { native, docker: Missing::NotWanted("Docker") })
+            }
             Some(native) => Self::docker(native),
         }
     }
@@ -143,10 +139,7 @@ impl Runtime {
         if docker::answers() {
             Ok(Runtime::Docker)
         } else {
-            Err(Error::NothingToRunOn {
-                native,
-                docker: Missing::Docker,
-            })
+            Err(Error::NothingToRunOn { native, docker: Missing::Docker })
         }
     }
 }

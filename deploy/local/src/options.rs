@@ -30,11 +30,7 @@ impl Options {
         Options {
             state: state.into(),
             cache: None,
-            ports: Ports {
-                postgres: 5432,
-                kafka: 9092,
-                kafka_controller: 9093,
-            },
+            ports: Ports { postgres: 5432, kafka: 9092, kafka_controller: 9093 },
             backend: Backend::Auto,
             kafka_heap_mb: 256,
             fresh: false,

@@ -24,11 +24,7 @@ pub struct Ports {
 impl Ports {
     /// Picks three free ports, for tests.
     pub fn free() -> io::Result<Ports> {
-        Ok(Ports {
-            postgres: free_port()?,
-            kafka: free_port()?,
-            kafka_controller: free_port()?,
-        })
+        Ok(Ports { postgres: free_port()?, kafka: free_port()?, kafka_controller: free_port()? })
     }
 }
 
@@ -48,10 +44,7 @@ pub fn free_port() -> io::Result<u16> {
             return Ok(port);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        "no port between 15000 and 30000 is free",
-    ))
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no port between 15000 and 30000 is free"))
 }
 
 /// Who uses a port.
@@ -78,10 +71,7 @@ impl Process {
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let mut command: String = line.trim().chars().take(120).collect();
         if command.is_empty() {
-            command = fs::read_to_string(format!("/proc/{pid}/comm"))
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
+            command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
         }
         Process { pid, command }
     }
@@ -110,16 +100,10 @@ impl fmt::Display for Holder {
 pub fn ensure_free(port: u16, what: &str) -> Result<(), Error> {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(()),
-        Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => Err(Error::PortBusy {
-            port,
-            what: what.to_owned(),
-            holder: port_holder(port),
-        }),
-        Err(source) => Err(Error::PortRefused {
-            port,
-            what: what.to_owned(),
-            source,
-        }),
+        Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => {
+            Err(Error::PortBusy { port, what: what.to_owned(), holder: port_holder(port) })
+        }
+        Err(source) => Err(Error::PortRefused { port, what: what.to_owned(), source }),
     }
 }
 
@@ -135,10 +119,7 @@ pub fn port_holder(port: u16) -> Option<Holder> {
     let first = sockets.first()?;
     // Inode 0 means that no process has the socket any more (it is in TIME_WAIT).
     let process = (first.inode != 0).then(|| owner(first.inode)).flatten();
-    Some(Holder {
-        process,
-        listening: first.listening,
-    })
+    Some(Holder { process, listening: first.listening })
 }
 
 struct Socket {

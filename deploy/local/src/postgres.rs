@@ -62,13 +62,7 @@ impl Postgres {
     }
 
     pub(crate) fn claim(options: &Options, progress: &dyn Progress) -> Result<Claim, Error> {
-        Claim::take(
-            options,
-            NAME,
-            "postgres",
-            &[(options.ports.postgres, NAME)],
-            progress,
-        )
+        Claim::take(options, NAME, "postgres", &[(options.ports.postgres, NAME)], progress)
     }
 
     pub(crate) fn launch(
@@ -89,18 +83,12 @@ impl Postgres {
                     files::copy_tree(&prepared.cluster, &home, account.as_ref())?;
                 }
                 let program = prepared.postgres.join("bin/postgres");
-                let statistics = prepared
-                    .postgres
-                    .join("lib/postgresql/pg_stat_statements.so")
-                    .exists();
+                let statistics = prepared.postgres.join("lib/postgresql/pg_stat_statements.so").exists();
                 let data = home.clone();
                 let launch = move || {
                     let mut command = Command::new(&program);
                     command.env_clear().env("LC_ALL", "C.UTF-8");
-                    command
-                        .arg("-D")
-                        .arg(&data)
-                        .args(["-p", &port.to_string(), "-h", "127.0.0.1"]);
+                    command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1"]);
                     // Everyone connects by TCP, and a socket's path must not exceed 107 bytes.
                     command.args(["-k", ""]).args(settings(statistics));
                     run_as(&mut command, account.as_ref());
@@ -111,11 +99,9 @@ impl Postgres {
             Runtime::Docker => {
                 claim.container.own_volume()?;
                 let container = claim.container.clone();
-                let env = [
-                    ("POSTGRES_HOST_AUTH_METHOD", "trust"),
-                    ("POSTGRES_INITDB_ARGS", "--locale=C.UTF-8"),
-                ]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let env =
+                    [("POSTGRES_HOST_AUTH_METHOD", "trust"), ("POSTGRES_INITDB_ARGS", "--locale=C.UTF-8")]
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()));
                 let launch = move || {
                     let mut command = container.run("/var/lib/postgresql", &[(port, 5432)], &env, &[IMAGE]);
                     command.arg("postgres").args(settings(true));
@@ -135,11 +121,7 @@ impl Postgres {
             child: Mutex::default(),
             asked: Mutex::default(),
         };
-        let postgres = Postgres {
-            unit,
-            port,
-            _lock: claim.lock,
-        };
+        let postgres = Postgres { unit, port, _lock: claim.lock };
         postgres.go()?;
         step.done(&format!("PostgreSQL listens on 127.0.0.1:{port}"));
         Ok(postgres)
@@ -173,12 +155,7 @@ impl Postgres {
     /// The URL of a database here for `user`.
     pub fn url(&self, database: &str, user: &str, password: Option<&str>) -> String {
         let password = password.map(|it| format!(":{}", encode(it))).unwrap_or_default();
-        format!(
-            "postgres://{}{password}@127.0.0.1:{}/{}",
-            encode(user),
-            self.port,
-            encode(database)
-        )
+        format!("postgres://{}{password}@127.0.0.1:{}/{}", encode(user), self.port, encode(database))
     }
 
     /// The URL of database `postgres` for the superuser.
@@ -241,9 +218,7 @@ impl Drop for Postgres {
 fn settings(statistics: bool) -> Vec<String> {
     let statistics = statistics.then_some(("shared_preload_libraries", "pg_stat_statements"));
     let settings = SETTINGS.iter().copied().chain(statistics);
-    settings
-        .flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")])
-        .collect()
+    settings.flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
 }
 
 /// Makes `work/cluster` by initdb, to be copied into each new state folder: a copy takes a tenth of the time.
@@ -254,11 +229,7 @@ pub(crate) fn make_cluster(work: &Path, account: Option<&Account>) -> Result<(),
     files::give(&cluster, account)?;
     let program = work.join("postgres/bin/initdb");
     let mut command = Command::new(&program);
-    command
-        .env_clear()
-        .env("LC_ALL", "C.UTF-8")
-        .arg("-D")
-        .arg(&cluster);
+    command.env_clear().env("LC_ALL", "C.UTF-8").arg("-D").arg(&cluster);
     command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]);
     command.args(["--no-instructions", "--no-sync"]);
     run_tool("initdb", command, account, &work.with_file_name("initdb.log"))?;

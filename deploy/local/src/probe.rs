@@ -43,9 +43,7 @@ impl Probe {
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", format!("127.0.0.1:{}", self.port));
-        config
-            .set("reconnect.backoff.ms", "10")
-            .set("reconnect.backoff.max.ms", "50");
+        config.set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "50");
         config
     }
 
@@ -54,9 +52,8 @@ impl Probe {
     pub async fn attempt(&self) -> Result<(), NotYet> {
         TcpStream::connect(("127.0.0.1", self.port)).await?;
         let admin: AdminClient<Quiet> = self.config().create_with_context(Quiet)?;
-        let options = AdminOptions::new()
-            .validate_only(true)
-            .request_timeout(Some(Duration::from_millis(2500)));
+        let options =
+            AdminOptions::new().validate_only(true).request_timeout(Some(Duration::from_millis(2500)));
         let topic = NewTopic::new("readiness", 1, TopicReplication::Fixed(1));
         let outcome = admin.create_topics([&topic], &options).await;
         // Its polling thread looks only ten times a second whether it may end.
@@ -82,9 +79,7 @@ impl Probe {
             let _ = runtime.block_on(admin.create_topics([&new], &AdminOptions::new()));
         }
         let mut config = self.config();
-        config
-            .set("enable.idempotence", "true")
-            .set("compression.codec", "lz4");
+        config.set("enable.idempotence", "true").set("compression.codec", "lz4");
         let Ok(producer) = config.create_with_context::<_, BaseProducer<Quiet>>(Quiet) else {
             return;
         };
@@ -104,9 +99,7 @@ impl Probe {
             let _ = consumer.subscribe(&[topic]);
             let deadline = Instant::now() + Duration::from_secs(5);
             while Instant::now() < deadline
-                && consumer
-                    .poll(Duration::from_millis(50))
-                    .is_none_or(|it| it.is_err())
+                && consumer.poll(Duration::from_millis(50)).is_none_or(|it| it.is_err())
             {}
         }
     }

@@ -40,10 +40,7 @@ impl Terminal {
     /// Looks once whether stderr is a terminal.
     pub fn new() -> Terminal {
         let screen = std::io::stderr().is_terminal().then(MultiProgress::new);
-        Terminal {
-            screen,
-            running: Mutex::default(),
-        }
+        Terminal { screen, running: Mutex::default() }
     }
 
     fn say(&self, line: &str) {
@@ -55,12 +52,7 @@ impl Terminal {
     }
 
     fn end(&self, what: &str) {
-        if let Some(bar) = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(what)
-        {
+        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(what) {
             bar.finish_and_clear();
         }
     }
@@ -82,19 +74,11 @@ impl Progress for Terminal {
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.set_prefix(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(what.to_owned(), bar);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), bar);
     }
 
     fn detail(&self, what: &str, detail: &str) {
-        if let Some(bar) = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(what)
-        {
+        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(what) {
             bar.set_message(detail.to_owned());
         }
     }
@@ -122,12 +106,7 @@ impl<'p> Step<'p> {
     pub fn begin(progress: &'p dyn Progress, what: impl Into<String>) -> Step<'p> {
         let what = what.into();
         progress.step(&what);
-        Step {
-            progress,
-            what,
-            begun: Instant::now(),
-            over: false,
-        }
+        Step { progress, what, begun: Instant::now(), over: false }
     }
 
     pub fn detail(&self, detail: &str) {

@@ -33,11 +33,7 @@ where
                     Err(_) => "an attempt got no answer for 3 s".to_owned(),
                 };
                 if let Some(status) = unit.ended() {
-                    return Err(Error::Ended {
-                        server: unit.name,
-                        status,
-                        log: unit.log_tail(),
-                    });
+                    return Err(Error::Ended { server: unit.name, status, log: unit.log_tail() });
                 }
                 if Instant::now() >= deadline {
                     return Err(Error::NotReady {

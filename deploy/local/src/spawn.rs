@@ -23,15 +23,9 @@ static SPAWNER: Mutex<Option<mpsc::Sender<Job>>> = Mutex::new(None);
 pub fn spawn_bound(command: Command, signal: Signal) -> io::Result<Child> {
     let (reply, answer) = mpsc::sync_channel(1);
     spawner()?
-        .send(Job {
-            command,
-            signal,
-            reply,
-        })
+        .send(Job { command, signal, reply })
         .map_err(|_| io::Error::other("the spawner thread is gone"))?;
-    answer
-        .recv()
-        .map_err(|_| io::Error::other("the spawner thread is gone"))?
+    answer.recv().map_err(|_| io::Error::other("the spawner thread is gone"))?
 }
 
 /// The kernel sends the signal when the *thread* that forked ends, so all children come from one thread
@@ -56,10 +50,7 @@ fn spawner() -> io::Result<mpsc::Sender<Job>> {
     Ok(sender)
 }
 
-#[expect(
-    unsafe_code,
-    reason = "`pre_exec` is the only way to set the death signal of a child"
-)]
+#[expect(unsafe_code, reason = "`pre_exec` is the only way to set the death signal of a child")]
 fn bind(command: &mut Command, signal: Signal) {
     let parent = getpid();
     command.process_group(0);
@@ -69,11 +60,7 @@ fn bind(command: &mut Command, signal: Signal) {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(signal))?;
             // The parent may have died before the signal was set; then nobody would ever send it.
-            if getppid() == Some(parent) {
-                Ok(())
-            } else {
-                Err(rustix::io::Errno::SRCH.into())
-            }
+            if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
         });
     }
 }

@@ -42,18 +42,10 @@ impl Claim {
         let state = options.state.canonicalize().doing("find", &options.state)?;
         let mut step = None;
         let lock = Lock::take(&state.join(format!("{folder}.lock")), STOPPING, |holder| {
-            let who = holder
-                .as_ref()
-                .map_or_else(|| "another run".to_owned(), ToString::to_string);
-            step = Some(Step::begin(
-                progress,
-                format!("waiting for {who} to leave {}", state.display()),
-            ));
+            let who = holder.as_ref().map_or_else(|| "another run".to_owned(), ToString::to_string);
+            step = Some(Step::begin(progress, format!("waiting for {who} to leave {}", state.display())));
         })?
-        .map_err(|holder| Error::StateInUse {
-            state: state.clone(),
-            holder,
-        })?;
+        .map_err(|holder| Error::StateInUse { state: state.clone(), holder })?;
         if let Some(step) = step {
             step.done("the state folder is free");
         }
@@ -72,13 +64,7 @@ impl Claim {
         }
         let log = state.join(format!("{folder}.log"));
         turn_log(&log)?;
-        Ok(Claim {
-            state,
-            dir,
-            log,
-            container,
-            lock,
-        })
+        Ok(Claim { state, dir, log, container, lock })
     }
 }
 
@@ -127,12 +113,7 @@ pub(crate) fn postgres_home(claim: &Claim, cache: &Cache) -> Result<(PathBuf, Op
 
 /// Removes data whose state folder no longer links to it. It is only tidying, so faults are ignored.
 fn sweep(states: &Path) {
-    for origin in fs::read_dir(states)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-    {
+    for origin in fs::read_dir(states).into_iter().flatten().flatten().map(|entry| entry.path()) {
         if origin.extension().is_none_or(|it| it != "origin") {
             continue;
         }

@@ -42,11 +42,7 @@ impl Unit {
         if let Some(container) = &self.container {
             container.remove();
         }
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .doing("open", &self.log)?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).doing("open", &self.log)?;
         let copy = log.try_clone().doing("open", &self.log)?;
         let mut command = (self.launch)();
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
@@ -88,17 +84,11 @@ impl Unit {
             return Ok(());
         };
         // Once it was waited for, its id may belong to a stranger.
-        if child
-            .try_wait()
-            .doing("look after", Path::new(self.name))?
-            .is_some()
-        {
+        if child.try_wait().doing("look after", Path::new(self.name))?.is_some() {
             return Ok(());
         }
         let pid = Pid::from_raw(child.id().cast_signed());
-        pid.map_or(Ok(()), |pid| {
-            kill_process(pid, signal).doing("signal", Path::new(self.name))
-        })
+        pid.map_or(Ok(()), |pid| kill_process(pid, signal).doing("signal", Path::new(self.name)))
     }
 
     /// Ends the server at once, as a crash would, and waits until it is gone.
@@ -152,11 +142,7 @@ pub(crate) fn await_vacant(server: &'static str, dir: &Path) -> Result<(), Error
     while let Some(orphan) = working_in(dir) {
         let send = |signal| Pid::from_raw(orphan.cast_signed()).map(|pid| kill_process(pid, signal));
         if begun.elapsed() >= GIVEN_UP {
-            return Err(Error::StillRunning {
-                server,
-                dir: dir.to_owned(),
-                holder: Process::of(orphan),
-            });
+            return Err(Error::StillRunning { server, dir: dir.to_owned(), holder: Process::of(orphan) });
         }
         if begun.elapsed() >= POLITE {
             send(Signal::KILL);

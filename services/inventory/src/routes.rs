@@ -1,8 +1,8 @@
 //! Inventory's HTTP interface: products and their stock.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::Json;
 use schemas::common::Money;
 use schemas::inventory::ProductUpdated;
 use serde::{Deserialize, Serialize};

@@ -63,10 +63,7 @@ pub async fn save_taken(db: &mut PgConnection, taken: &[(&str, i64)]) -> Result<
 }
 
 /// Writes down who holds what.
-pub async fn insert_reservations(
-    db: &mut PgConnection,
-    held: &[(Uuid, &[Line])],
-) -> Result<(), sqlx::Error> {
+pub async fn insert_reservations(db: &mut PgConnection, held: &[(Uuid, &[Line])]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into reservation (order_id, status, items)
          select order_id, 'held', items from unnest($1::uuid[], $2::json[]) as row (order_id, items)",
@@ -146,7 +143,8 @@ pub async fn append_ledger(
     Ok(())
 }
 
-const PRODUCT: &str = "sku, name, price_amount, price_currency, on_hand, reserved, shipped, received, version";
+const PRODUCT: &str =
+    "sku, name, price_amount, price_currency, on_hand, reserved, shipped, received, version";
 
 /// Creates or changes a product; its stock stays as it is. Returns it with its new version, and whether it is new.
 pub async fn put_product(

@@ -15,7 +15,8 @@ pub fn text(order: Uuid, notice: &Notice) -> String {
     match notice {
         Notice::OrderConfirmed { total, tracking_number } => {
             let (units, cents) = (total.amount / 100, total.amount % 100);
-            let tracking = tracking_number.as_deref().map(|number| format!(" Its tracking number is {number}."));
+            let tracking =
+                tracking_number.as_deref().map(|number| format!(" Its tracking number is {number}."));
             format!(
                 "Your order {order} over {units}.{cents:02} {} is confirmed.{}",
                 total.currency,

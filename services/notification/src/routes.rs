@@ -1,7 +1,7 @@
 //! Notification's HTTP interface: what customers were told.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::http::Query;

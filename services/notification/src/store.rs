@@ -5,7 +5,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A message to a customer.
-#[derive(Debug)]
 pub struct NewNotification<'n> {
     pub id: Uuid,
     pub order_id: Uuid,

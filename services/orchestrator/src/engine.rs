@@ -128,8 +128,14 @@ pub struct StepState {
 #[serde(tag = "input", rename_all = "snake_case")]
 pub enum Input {
     Started,
-    Done { step: String, direction: Direction },
-    Refused { step: String, refusal: Refusal },
+    Done {
+        step: String,
+        direction: Direction,
+    },
+    Refused {
+        step: String,
+        refusal: Refusal,
+    },
     /// Time has passed.
     Due,
 }
@@ -152,8 +158,13 @@ pub enum Decision {
 
 impl State {
     pub fn new(shape: &Shape) -> Self {
-        let step =
-            StepState { status: StepStatus::Waiting, attempts: 0, asked_at: None, ended_at: None, due_at: None };
+        let step = StepState {
+            status: StepStatus::Waiting,
+            attempts: 0,
+            asked_at: None,
+            ended_at: None,
+            due_at: None,
+        };
         Self { status: Status::Running, refusal: None, steps: vec![step; shape.steps.len()] }
     }
 
@@ -178,13 +189,17 @@ impl State {
             Input::Started => {}
             Input::Due => self.ask_again(shape, now, &mut decisions),
             Input::Done { step, direction } => {
-                let Some(index) = shape.open(self, step, *direction) else { return decisions };
+                let Some(index) = shape.open(self, step, *direction) else {
+                    return decisions;
+                };
                 let done = if *direction == Direction::Do { StepStatus::Done } else { StepStatus::Undone };
                 self.steps[index].end(done, now);
                 decisions.push(Decision::StepCompleted { step: step.clone(), direction: *direction });
             }
             Input::Refused { step, refusal } => {
-                let Some(index) = shape.open(self, step, Direction::Do) else { return decisions };
+                let Some(index) = shape.open(self, step, Direction::Do) else {
+                    return decisions;
+                };
                 if matches!(shape.steps[index].kind, Kind::Forward | Kind::Closing) {
                     // The types rule it out; should it come all the same, the step is asked again when it is due.
                     return decisions;
@@ -222,7 +237,9 @@ impl State {
                 self.retreat(shape, now, decisions);
             }
             None => {
-                for index in group.filter(|&i| self.steps[i].status == StepStatus::Waiting).collect::<Vec<_>>() {
+                for index in
+                    group.filter(|&i| self.steps[i].status == StepStatus::Waiting).collect::<Vec<_>>()
+                {
                     self.ask(shape, index, Direction::Do, now, decisions);
                 }
             }

@@ -54,12 +54,22 @@ fn change(message: &Incoming) -> Result<Change, Fault> {
         let data = serde_json::to_string(&PlaceOrder::of(order))?;
         let begin = Begin { definition: PlaceOrder::NAME, version: PlaceOrder::VERSION, data };
         let saga_id = envelope.correlation_id;
-        return Ok(Change { saga_id, subject, cause, begin: Some(begin), input: Input::Started, reply: None });
+        return Ok(Change {
+            saga_id,
+            subject,
+            cause,
+            begin: Some(begin),
+            input: Input::Started,
+            reply: None,
+        });
     }
     let reply: StepReply = message.data()?;
     let (input, reply) = match (reply.outcome, reply.direction) {
         (ReplyOutcome::Refused, Direction::Undo) => {
-            return Err(Fault::permanent(format!("the undo of {} was refused; an undo can't be", reply.step)));
+            return Err(Fault::permanent(format!(
+                "the undo of {} was refused; an undo can't be",
+                reply.step
+            )));
         }
         (ReplyOutcome::Refused, Direction::Do) => {
             let refusal = refusal(reply.result.get())?;

@@ -143,7 +143,10 @@ impl<S> Definition<S> {
             let (number, name, deadline) = (step.group + 1, step.name, step.deadline);
             table.push_str(&format!("| {number} | `{name}` | {kind} | {undo} | {deadline:?} |\n"));
         }
-        table.push_str(&format!("| - | `{}` | after everything was undone | never | {DEADLINE:?} |\n", self.close.0));
+        table.push_str(&format!(
+            "| - | `{}` | after everything was undone | never | {DEADLINE:?} |\n",
+            self.close.0
+        ));
         table
     }
 }

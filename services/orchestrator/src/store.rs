@@ -146,6 +146,15 @@ pub async fn find_due(db: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, St
     .await
 }
 
+/// Lets a saga that could not be woken rest for a while.
+pub async fn postpone(db: &mut PgConnection, saga_id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("update saga set due_at = clock_timestamp() + interval '30 seconds' where saga_id = $1")
+        .bind(saga_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Definitions that open sagas began with: name, version, plan hash, and one saga that has it.
 pub async fn definitions_in_flight(
     db: &mut PgConnection,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use axum::http::StatusCode;
 use schemas::common::PricedLine;
 use shared::db::Db;
+use shared::fault::Fault;
 use shared::problem::Problem;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -89,10 +90,7 @@ impl Counter {
         if let Some(key) = key
             && !running.insert(key.to_owned())
         {
-            let title = "A request with this Idempotency-Key is still running";
-            return Err(Problem::new(StatusCode::CONFLICT, "/problems/request-running", title)
-                .detail("repeat it when the first one has ended; it will get the same answer")
-                .retry_after(1));
+            return Err(still_running());
         }
         Ok(Running { key: key.map(str::to_owned), running: Arc::clone(&self.running) })
     }
@@ -110,8 +108,15 @@ impl Counter {
         let (answer, answered) = oneshot::channel();
         let placement = Placement { order, key, traceparent, answer };
         self.queue.try_send(placement).map_err(|_| busy())?;
-        answered.await.unwrap_or_else(|_| Err(busy()))
+        answered.await.unwrap_or_else(|_| Err(Fault::retry("the writer of orders has ended").into()))
     }
+}
+
+fn still_running() -> Problem {
+    let title = "A request with this Idempotency-Key is still running";
+    Problem::new(StatusCode::CONFLICT, "/problems/request-running", title)
+        .detail("repeat it when the first one has ended; it will get the same answer")
+        .retry_after(1)
 }
 
 fn busy() -> Problem {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use schemas::common::Money;
 use sha2::{Digest, Sha256};
 
 /// The provider gave no answer. Whether it did what it was asked is not known; asking again under the same key tells.
@@ -32,7 +33,12 @@ pub trait CardProvider: Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is no answer.
-    fn authorize(&self, key: &str, token: &str) -> impl Future<Output = Result<Verdict, NoAnswer>> + Send;
+    fn authorize(
+        &self,
+        key: &str,
+        token: &str,
+        amount: &Money,
+    ) -> impl Future<Output = Result<Verdict, NoAnswer>> + Send;
 
     /// Gives the amount free.
     ///
@@ -44,7 +50,8 @@ pub trait CardProvider: Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is no answer.
-    fn capture(&self, key: &str, authorization_id: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
+    fn capture(&self, key: &str, authorization_id: &str)
+    -> impl Future<Output = Result<(), NoAnswer>> + Send;
 }
 
 /// A provider that is simulated by tokens:
@@ -84,7 +91,7 @@ impl Simulated {
 }
 
 impl CardProvider for Simulated {
-    async fn authorize(&self, key: &str, token: &str) -> Result<Verdict, NoAnswer> {
+    async fn authorize(&self, key: &str, token: &str, _amount: &Money) -> Result<Verdict, NoAnswer> {
         self.take_time().await;
         match token {
             "tok_visa" => Ok(authorized(key)),
@@ -117,20 +124,30 @@ fn authorized(key: &str) -> Verdict {
 mod tests {
     use super::*;
 
+    fn one() -> Money {
+        Money { amount: 100, currency: "EUR".to_owned() }
+    }
+
     #[tokio::test]
     async fn a_lost_answer_is_given_when_asked_again_under_the_same_key() {
         let provider = Simulated::default();
-        assert!(provider.authorize("k", "tok_timeoutOnce").await.is_err());
-        let second = provider.authorize("k", "tok_timeoutOnce").await.expect("an answer");
-        assert_eq!(second, provider.authorize("k", "tok_visa").await.expect("an answer"));
+        assert!(provider.authorize("k", "tok_timeoutOnce", &one()).await.is_err());
+        let second = provider.authorize("k", "tok_timeoutOnce", &one()).await.expect("an answer");
+        assert_eq!(second, provider.authorize("k", "tok_visa", &one()).await.expect("an answer"));
     }
 
     #[tokio::test]
     async fn tokens_say_what_happens() {
         let provider = Simulated::default();
-        assert_eq!(provider.authorize("k", "tok_chargeDeclined").await.ok(), Some(Verdict::CardDeclined));
-        assert_eq!(provider.authorize("k", "tok_insufficientFunds").await.ok(), Some(Verdict::InsufficientFunds));
-        assert_eq!(provider.authorize("k", "nonsense").await.ok(), Some(Verdict::CardDeclined));
-        assert!(provider.authorize("k", "tok_unavailable").await.is_err());
+        assert_eq!(
+            provider.authorize("k", "tok_chargeDeclined", &one()).await.ok(),
+            Some(Verdict::CardDeclined)
+        );
+        assert_eq!(
+            provider.authorize("k", "tok_insufficientFunds", &one()).await.ok(),
+            Some(Verdict::InsufficientFunds)
+        );
+        assert_eq!(provider.authorize("k", "nonsense", &one()).await.ok(), Some(Verdict::CardDeclined));
+        assert!(provider.authorize("k", "tok_unavailable", &one()).await.is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Payment's HTTP interface: what was moved for an order.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
 use shared::db::Db;
@@ -75,7 +75,8 @@ async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Payme
     let Some(row) = store::find(&mut db, order).await? else {
         return Err(Problem::not_found(format!("there is no payment for the order {order}, or not yet")));
     };
-    let entries: Vec<Entry> = store::find_entries(&mut db, order).await?.into_iter().map(Entry::from).collect();
+    let entries: Vec<Entry> =
+        store::find_entries(&mut db, order).await?.into_iter().map(Entry::from).collect();
     let moved = |kind: &str| entries.iter().filter(|e| e.kind == kind).map(|e| e.amount.amount).sum::<i64>();
     let money = |amount| Money { amount, currency: row.currency.clone() };
     Ok(Json(Payment {

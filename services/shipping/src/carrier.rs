@@ -31,7 +31,7 @@ pub trait Carrier: Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is no answer.
-    fn cancel(&self, key: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
+    fn cancel(&self, key: &str, tracking_number: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 }
 
 /// A carrier that delivers everywhere but to the postal code `00000`. It answers from the key alone, so it gives the
@@ -64,7 +64,7 @@ impl Carrier for Simulated {
         Ok(Verdict::Booked { tracking_number: format!("AM{name}") })
     }
 
-    async fn cancel(&self, _key: &str) -> Result<(), NoAnswer> {
+    async fn cancel(&self, _key: &str, _tracking_number: &str) -> Result<(), NoAnswer> {
         self.take_time().await;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Shipping's HTTP interface: where an order's shipment stands.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use schemas::common::{Address, Line};
 use serde::Serialize;
 use serde_json::value::RawValue;

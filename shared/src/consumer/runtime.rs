@@ -1,27 +1,33 @@
 //! The loop: gather what has arrived, have it handled, store the offsets.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Incoming, Table, attempt, park};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::fault::{Class, Fault};
-use crate::kafka::Kafka;
+use crate::kafka::{self, Kafka};
 use crate::service::jittered;
 
+/// How long a batch may take before its connection is given up.
+const LONGEST_BATCH: Duration = Duration::from_secs(45);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The wait before a member that was thrown out joins again.
+const REJOIN: Duration = Duration::from_millis(500);
 
 /// Consumes the topics of a table as one member of the service's group.
 pub(crate) struct Consumer {
@@ -52,14 +58,25 @@ struct Context {
     assigned: Arc<AtomicBool>,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::report(&error, reason);
+    }
+}
 
 impl ConsumerContext for Context {
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let count = consumer.assignment().map_or(0, |list| list.count());
-        self.assigned.store(true, Ordering::Release);
         metrics::gauge!("amends_consumer_partitions").set(count as f64);
-        info!(partitions = count, "partitions assigned");
+        if let Rebalance::Assign(_) = rebalance {
+            // Also with none: a member of a group that has more members than partitions is well.
+            self.assigned.store(true, Ordering::Release);
+            info!(partitions = count, "partitions assigned");
+        }
     }
 }
 
@@ -69,24 +86,38 @@ impl Consumer {
     /// # Errors
     /// If the client's settings are wrong.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+        while !stop.is_cancelled() {
+            self.member(&stop).await?;
+            self.assigned.store(false, Ordering::Release);
+            stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN))).await;
+        }
+        Ok(())
+    }
+
+    /// One membership in the group, until `stop` or until the broker throws the member out for good, as it does with
+    /// a static one after a crash of its own. Nothing is lost by that: what was not stored comes again.
+    async fn member(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
         let consumer = self.connect()?;
         let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let mut held = Vec::new();
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
-            let batch = self.gather(&consumer, &mut held, &mut offsets, &stop).await;
+            let batch = self.gather(&consumer, &mut held, &mut offsets, stop).await;
             if !batch.is_empty() {
                 let began = Instant::now();
                 metrics::histogram!("amends_consumer_batch_messages").record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
-                if !self.settle(&consumer, &all, &mut held, &stop).await {
+                if !self.settle(&consumer, &all, &mut held, stop).await {
                     // Stopped in the middle of an outage: nothing of the batch is stored, it comes again.
                     return Ok(());
                 }
                 metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
             }
             store(&consumer, &offsets);
+        }
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
         }
         // Dropping the consumer commits the stored offsets and leaves the group.
         Ok(())
@@ -144,8 +175,8 @@ impl Consumer {
                     batch.extend(self.incoming(&record));
                 }
                 Some(Err(error)) => {
-                    // librdkafka goes on by itself; this is news, not the end.
-                    warn!(%error, "the consumer reports");
+                    // librdkafka goes on by itself, unless the error is fatal; `member` looks after that.
+                    debug!(%error, "the consumer reports");
                     break;
                 }
                 None => break,
@@ -207,11 +238,12 @@ impl Consumer {
         let mut backoff = BACKOFF_MIN;
         loop {
             let ended = match work {
-                Work::Handle(batch) => attempt(&self.db, &self.table, batch).await,
-                Work::Park(message, reason) => park(&self.db, message, reason).await,
+                Work::Handle(batch) => bounded(attempt(&self.db, &self.table, batch)).await,
+                Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
             };
             match ended {
-                Err(fault) if fault.class() == Class::Retry => {
+                // Parking is repeated whatever it fails with: a message that is neither handled nor parked is lost.
+                Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
                     metrics::counter!("amends_consumer_retries_total").increment(1);
                     warn!(%fault, retry_in = ?backoff, "the batch is tried again");
                 }
@@ -233,7 +265,7 @@ impl Consumer {
         held: &mut Vec<Incoming>,
         stop: &CancellationToken,
     ) {
-        let partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
+        let mut partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
         if let Err(error) = consumer.pause(&partitions) {
             warn!(%error, "the partitions could not be paused");
         }
@@ -246,10 +278,13 @@ impl Consumer {
                 () = stop.cancelled() => break,
                 next = stream.next() => {
                     // A record that was on its way before the pause; it is handled after the batch in hand.
-                    if let Some(Ok(record)) = next
-                        && let Some(message) = self.incoming(&record)
-                    {
-                        held.push(message);
+                    if let Some(Ok(record)) = next {
+                        held.extend(self.incoming(&record));
+                        // It may be of a partition that was assigned meanwhile: pause that too.
+                        if let Ok(all) = consumer.assignment() {
+                            let _ = consumer.pause(&all);
+                            partitions = all;
+                        }
                     }
                 }
             }
@@ -257,6 +292,15 @@ impl Consumer {
         if let Err(error) = consumer.resume(&partitions) {
             warn!(%error, "the partitions could not be resumed");
         }
+    }
+}
+
+/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
+async fn bounded(work: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
+        Err(_) => Err(Fault::retry(format!("no end within {LONGEST_BATCH:?}"))),
     }
 }
 

@@ -9,13 +9,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use rdkafka::producer::{BaseProducer, Producer};
 use serde::Serialize;
-use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Db;
-use crate::kafka::Kafka;
+use crate::kafka::{Inquirer, Kafka};
 use crate::telemetry;
 
 /// How long each check may take.
@@ -24,7 +22,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What readiness is made of.
 pub(super) struct Health {
     pub db: Db,
-    pub broker: BaseProducer,
+    pub broker: Inquirer,
     pub stopping: CancellationToken,
     /// Set while partitions are assigned; not present in a service that consumes nothing.
     pub assigned: Arc<AtomicBool>,
@@ -35,12 +33,12 @@ impl Health {
     pub(super) fn new(
         db: Db,
         kafka: &Kafka,
-        migrator: &Migrator,
+        topics: &[&str],
+        expected: i64,
         stopping: CancellationToken,
         assigned: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
-        let expected = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
-        Ok(Self { db, broker: kafka.client().create()?, stopping, assigned, expected })
+        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, expected })
     }
 }
 
@@ -123,22 +121,20 @@ async fn applied(db: &mut sqlx::PgConnection) -> i64 {
 
 async fn broker(health: Arc<Health>) -> Result<(), String> {
     #[expect(clippy::disallowed_methods, reason = "the client blocks; it must not block the runtime")]
-    let asked = tokio::task::spawn_blocking(move || {
-        // One topic's metadata costs the broker little; the answer shows that it lives.
-        health.broker.client().fetch_metadata(Some("orchestrator.replies"), CHECK_TIMEOUT).map(drop)
-    });
-    match asked.await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let asked = tokio::task::spawn_blocking(move || health.broker.missing(CHECK_TIMEOUT));
+    let missing = asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if missing.is_empty() {
+        return Ok(());
     }
+    Err(format!("the topics {} are missing; `amends topics apply` creates them", missing.join(", ")))
 }
 
 /// Waits for the service's tables, so that a service may be started before its database.
-pub(super) async fn wait_until_migrated(db: &Db, stop: &CancellationToken) {
+pub(super) async fn wait_until_migrated(db: &Db, expected: i64, stop: &CancellationToken) {
     let mut told = false;
     loop {
         if let Ok(mut connection) = db.read().await
-            && applied(&mut connection).await > crate::MIGRATIONS.iter().count() as i64
+            && applied(&mut connection).await >= expected
         {
             return;
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
+use sqlx::Executor;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -34,13 +35,20 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     }
 }
 
-async fn run<A: App>(line: CommandLine<A::Config>, database: sqlx::postgres::PgConnectOptions) -> anyhow::Result<()> {
+async fn run<A: App>(
+    line: CommandLine<A::Config>,
+    database: sqlx::postgres::PgConnectOptions,
+) -> anyhow::Result<()> {
     let common = line.common;
     let db = Db::new(A::NAME, database, common.database_connections, common.outbox_shards);
     let migrator = migrations::<A>();
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
-        migrator.run_direct(None, &mut connection, false).await.context("the migrations could not be applied")?;
+        connection.execute("set statement_timeout = 0").await?;
+        migrator
+            .run_direct(None, &mut connection, false)
+            .await
+            .context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
@@ -56,32 +64,36 @@ async fn run<A: App>(line: CommandLine<A::Config>, database: sqlx::postgres::PgC
         db,
         kafka,
         router: Router::new(),
-        tasks: TaskTracker::new(),
+        stages: Stages::default(),
         failed: CancellationToken::new(),
-        stops: Stops::default(),
+        expected: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        topics: Vec::new(),
         assigned: Arc::default(),
         instance: format!("{}-{instance}", A::NAME),
         common,
     };
     A::run(&mut service)?;
-    service.until_told::<A>(&migrator).await
+    service.until_told::<A>().await
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
-    async fn until_told<A: App>(mut self, migrator: &Migrator) -> anyhow::Result<()> {
-        let address = self.common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)));
-        let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
-        let (intake, assigned) = (self.stops.intake.clone(), Arc::clone(&self.assigned));
-        let health = Health::new(self.db.clone(), &self.kafka, migrator, intake.clone(), assigned)?;
+    async fn until_told<A: App>(mut self) -> anyhow::Result<()> {
+        let address =
+            self.common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)));
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
+        let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
+        let health =
+            Health::new(self.db.clone(), &self.kafka, &self.topics, self.expected, intake.clone(), assigned)?;
         let document = axum::Json(A::openapi());
         let router = std::mem::take(&mut self.router)
             .route("/openapi.json", axum::routing::get(async move || document.clone()));
         let router = http::finish(router.merge(health::router(Arc::new(health))));
         let server = axum::serve(listener, router).with_graceful_shutdown(intake.cancelled_owned());
-        self.spawn("http", async move { Ok(server.await?) });
+        self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
-        let upkeep = self.stops.intake.clone();
-        self.spawn("metrics upkeep", async move {
+        let upkeep = self.stages.intake.stop.clone();
+        self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
                 telemetry::upkeep();
             }
@@ -110,18 +122,11 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// First what takes work in, then what finishes it, then the relay with a last pass over what was committed.
     async fn drain(&self) {
-        self.tasks.close();
         let began = Instant::now();
-        let stages = [&self.stops.intake, &self.stops.work, &self.stops.relay];
-        for (stage, last) in stages.into_iter().zip([false, false, true]) {
-            stage.cancel();
-            if last {
-                self.tasks.wait().await;
-            } else {
-                // Long enough for a batch in hand to commit; the relay's last pass comes after it in any case.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
+        // HTTP requests that wait for the work stage are part of the intake, so the work goes on until they are answered.
+        self.stages.intake.end().await;
+        self.stages.work.end().await;
+        self.stages.relay.end().await;
         self.db.close().await;
         info!(service = self.name, took = ?began.elapsed(), "stopped");
     }

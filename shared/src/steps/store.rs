@@ -200,7 +200,7 @@ pub(crate) async fn try_later(
     sqlx::query(
         "update step_outcome o
          set attempts = attempts + 1, claimed_by = null,
-             claimed_until = clock_timestamp() + least($4 * power(2, attempts), 30) * interval '1 second'
+             claimed_until = clock_timestamp() + least($4 * power(2, least(attempts, 10)), 30) * interval '1 second'
          from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
          where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
            and o.status = 'pending'",

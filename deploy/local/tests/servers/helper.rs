@@ -14,11 +14,7 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "local-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("local-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).expect("a new folder in the temporary one");
         Folder(path)
@@ -33,9 +29,7 @@ impl Drop for Folder {
                 ["postgres.volume", "kafka.volume"].map(|it| std::fs::read_to_string(state.join(it)))
             {
                 let Ok(volume) = volume else { continue };
-                let _ = Command::new("docker")
-                    .args(["volume", "rm", "-f", &volume])
-                    .status();
+                let _ = Command::new("docker").args(["volume", "rm", "-f", &volume]).status();
             }
         }
         let _ = std::fs::remove_dir_all(&self.0);
@@ -69,15 +63,10 @@ pub fn is_root() -> bool {
 
 /// Runs SQL and gives the first column of the first row, if there is one.
 pub fn sql(url: &str, statement: &'static str) -> Result<Option<i64>, sqlx::Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut connection = PgConnection::connect(url).await?;
-        sqlx::query_scalar(statement)
-            .fetch_optional(&mut connection)
-            .await
+        sqlx::query_scalar(statement).fetch_optional(&mut connection).await
     })
 }
 
@@ -86,10 +75,7 @@ const TASK: &str = "LOCAL_TEST_TASK";
 /// Runs this test binary as another process that does `task` on `folder`.
 pub fn another_process(task: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command
-        .args(["--exact", "helper::task", "--nocapture"])
-        .env(TASK, task)
-        .env("LOCAL_TEST_FOLDER", folder);
+    command.args(["--exact", "helper::task", "--nocapture"]).env(TASK, task).env("LOCAL_TEST_FOLDER", folder);
     command
 }
 
@@ -111,11 +97,7 @@ fn task() {
         // Starts both, says so in a file, and waits to be killed.
         "serve" => {
             let servers = Servers::start(&options, &Silent).expect("servers");
-            sql(
-                &servers.admin_url(),
-                "create table kept as select 42::bigint as n",
-            )
-            .expect("a table");
+            sql(&servers.admin_url(), "create table kept as select 42::bigint as n").expect("a table");
             let pids =
                 [servers.postgres().pid(), servers.kafka().pid()].map(|pid| pid.expect("runs").to_string());
             std::fs::write(folder.join("pids.tmp"), pids.join(" ")).expect("write");
@@ -132,9 +114,7 @@ fn task() {
         // Has neither Java nor Maven nor Docker.
         "bare" => {
             options.cache = Some(folder.join("cache"));
-            let error = Servers::start(&options, &Silent)
-                .err()
-                .expect("there is nothing to run on");
+            let error = Servers::start(&options, &Silent).err().expect("there is nothing to run on");
             std::fs::write(folder.join("error"), error.to_string()).expect("write");
         }
         other => panic!("unknown task {other}"),

@@ -12,22 +12,11 @@ fn servers_stop_quickly_and_leave_their_ports() {
     let folder = Folder::new();
     let options = options(&folder.0);
     let servers = Servers::start(&options, &Silent).expect("servers");
-    assert_eq!(
-        sql(&servers.admin_url(), "select 1::bigint").expect("an answer"),
-        Some(1)
-    );
+    assert_eq!(sql(&servers.admin_url(), "select 1::bigint").expect("an answer"), Some(1));
     let begun = Instant::now();
     servers.stop();
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "stopping took {:?}",
-        begun.elapsed()
-    );
-    for port in [
-        options.ports.postgres,
-        options.ports.kafka,
-        options.ports.kafka_controller,
-    ] {
+    assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
+    for port in [options.ports.postgres, options.ports.kafka, options.ports.kafka_controller] {
         local::ensure_free(port, "the test").expect("the port is free again");
     }
 }
@@ -35,27 +24,17 @@ fn servers_stop_quickly_and_leave_their_ports() {
 #[test]
 fn a_killed_run_takes_its_servers_along_and_the_next_finds_its_data() {
     let folder = Folder::new();
-    let child = another_process("serve", &folder.0)
-        .spawn()
-        .expect("another process");
+    let child = another_process("serve", &folder.0).spawn().expect("another process");
     let told = folder.0.join("pids");
-    until("the other process has servers", Duration::from_secs(180), || {
-        told.exists()
-    });
+    until("the other process has servers", Duration::from_secs(180), || told.exists());
     let text = std::fs::read_to_string(&told).expect("pids");
     let pids: Vec<u32> = text.split(' ').map(|pid| pid.parse().expect("a pid")).collect();
     assert!(pids.iter().all(|pid| runs(*pid)));
     kill(child);
     // Straight away: the start itself must wait for what is still shutting down.
     let servers = Servers::start(&options(&folder.0.join("state")), &Silent).expect("servers");
-    assert!(
-        !pids.iter().any(|pid| runs(*pid)),
-        "servers of the killed run are still there"
-    );
-    assert_eq!(
-        sql(&servers.admin_url(), "select n from kept").expect("an answer"),
-        Some(42)
-    );
+    assert!(!pids.iter().any(|pid| runs(*pid)), "servers of the killed run are still there");
+    assert_eq!(sql(&servers.admin_url(), "select n from kept").expect("an answer"), Some(42));
 }
 
 #[test]
@@ -74,14 +53,9 @@ fn a_fresh_start_forgets() {
 fn a_second_run_on_a_state_folder_is_told_who_has_it() {
     let folder = Folder::new();
     let _first = Postgres::start(&options(&folder.0), &Silent).expect("PostgreSQL");
-    let error = Postgres::start(&options(&folder.0), &Silent)
-        .err()
-        .expect("it is taken");
+    let error = Postgres::start(&options(&folder.0), &Silent).err().expect("it is taken");
     assert!(matches!(error, Error::StateInUse { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&std::process::id().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
 }
 
 #[test]
@@ -97,10 +71,7 @@ fn root_may_keep_its_state_in_a_private_folder() {
     sql(&first.admin_url(), "create table kept as select 42::bigint as n").expect("a table");
     first.stop();
     let second = begin();
-    assert_eq!(
-        sql(&second.admin_url(), "select n from kept").expect("an answer"),
-        Some(42)
-    );
+    assert_eq!(sql(&second.admin_url(), "select n from kept").expect("an answer"), Some(42));
     second.stop();
     // Whoever deletes the state folder means all of it.
     std::fs::remove_dir_all(&state).expect("removed");

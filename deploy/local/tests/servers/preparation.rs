@@ -7,40 +7,27 @@ use crate::helper::{Folder, another_process, kill, until};
 
 fn unfinished(cache: &Path) -> usize {
     let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(".unfinished-"))
-        .count()
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".unfinished-")).count()
 }
 
 #[test]
 fn an_interrupted_preparation_leaves_the_next_start_fine() {
     let folder = Folder::new();
     let cache = folder.0.join("cache");
-    let child = another_process("prepare", &folder.0)
-        .spawn()
-        .expect("another process");
+    let child = another_process("prepare", &folder.0).spawn().expect("another process");
     let unpacking = || {
         let entries = std::fs::read_dir(&cache).into_iter().flatten().flatten();
-        entries
-            .into_iter()
-            .any(|entry| entry.path().join("postgres/lib").exists())
+        entries.into_iter().any(|entry| entry.path().join("postgres/lib").exists())
     };
     until("it is unpacking", Duration::from_secs(180), unpacking);
     kill(child);
-    assert_eq!(
-        unfinished(&cache),
-        1,
-        "the kill came too late to interrupt anything"
-    );
+    assert_eq!(unfinished(&cache), 1, "the kill came too late to interrupt anything");
 
     // Two at once, on state folders of their own but one cache.
     let other = Folder::new();
     std::os::unix::fs::symlink(&cache, other.0.join("cache")).expect("a link");
-    let children = [&folder, &other].map(|it| {
-        another_process("prepare", &it.0)
-            .spawn()
-            .expect("another process")
-    });
+    let children =
+        [&folder, &other].map(|it| another_process("prepare", &it.0).spawn().expect("another process"));
     for mut child in children {
         assert!(child.wait().expect("its end").success());
     }
@@ -51,10 +38,7 @@ fn an_interrupted_preparation_leaves_the_next_start_fine() {
 fn a_bare_machine_is_told_what_to_install() {
     let folder = Folder::new();
     let mut command = another_process("bare", &folder.0);
-    command
-        .env("PATH", "/nonexistent")
-        .env_remove("JAVA_HOME")
-        .env_remove("AMENDS_BACKEND");
+    command.env("PATH", "/nonexistent").env_remove("JAVA_HOME").env_remove("AMENDS_BACKEND");
     assert!(command.status().expect("its end").success());
     let text = std::fs::read_to_string(folder.0.join("error")).expect("an error");
     assert!(

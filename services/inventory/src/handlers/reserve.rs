@@ -22,6 +22,8 @@ impl Handle<ReserveStock> for Inventory {
             tasks.iter().flat_map(|task| task.command.items.iter().map(|line| line.sku.as_str())).collect();
         skus.sort_unstable();
         skus.dedup();
+        // Before the rows, as every writer of a product does: it may be told that there is little left of it.
+        claimed.lock(skus.iter().map(|sku| (*sku).to_owned())).await?;
         let mut shelf = store::lock_shelf(claimed.db(), &skus).await?;
 
         let mut answers = Vec::with_capacity(tasks.len());
@@ -42,7 +44,7 @@ impl Handle<ReserveStock> for Inventory {
             store::save_taken(claimed.db(), &shelf.taken()).await?;
             store::insert_reservations(claimed.db(), &held).await?;
             store::append_ledger(claimed.db(), "reserved", &moves(&held)).await?;
-            tell_low(claimed, &shelf, &tasks[0].cause).await?;
+            tell_low(claimed, &shelf, &tasks[0].cause)?;
         }
         Ok(answers)
     }
@@ -57,18 +59,10 @@ pub(super) fn moves(held: &[(Uuid, &[Line])]) -> Vec<(Uuid, String, i64)> {
     held.iter().flat_map(of_order).collect()
 }
 
-async fn tell_low(claimed: &mut Claimed, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
-    let low: Vec<StockLow> = shelf
-        .fallen_low()
-        .map(|(sku, stock)| StockLow {
-            sku: sku.to_owned(),
-            on_hand: stock.on_hand,
-            threshold: stock.low_threshold,
-        })
-        .collect();
-    claimed.lock(low.iter().map(|event| event.sku.clone())).await?;
-    for event in low {
-        claimed.publish(&event.sku, cause, &event)?;
+fn tell_low(claimed: &mut Claimed, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
+    for (sku, stock) in shelf.fallen_low() {
+        let event = StockLow { sku: sku.to_owned(), on_hand: stock.on_hand, threshold: stock.low_threshold };
+        claimed.publish(sku, cause, &event)?;
     }
     Ok(())
 }

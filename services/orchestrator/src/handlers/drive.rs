@@ -51,7 +51,11 @@ struct Live<'r> {
 }
 
 /// Applies the changes in their order and writes what comes of them.
-pub(super) async fn drive(claimed: &mut Claimed, registry: &Registry, changes: Vec<Change>) -> Result<(), Fault> {
+pub(super) async fn drive(
+    claimed: &mut Claimed,
+    registry: &Registry,
+    changes: Vec<Change>,
+) -> Result<(), Fault> {
     let ids: Vec<Uuid> = changes.iter().map(|change| change.saga_id).collect();
     let mut live = HashMap::with_capacity(ids.len());
     for row in store::lock_sagas(claimed.db(), &ids).await? {
@@ -76,7 +80,8 @@ pub(super) async fn drive(claimed: &mut Claimed, registry: &Registry, changes: V
         }
     }
     let saved = live.iter().filter(|(_, saga)| saga.changed);
-    let mut saved = saved.map(|(id, saga)| Ok((saga.new, saga.saved(*id)?))).collect::<Result<Vec<_>, Fault>>()?;
+    let mut saved =
+        saved.map(|(id, saga)| Ok((saga.new, saga.saved(*id)?))).collect::<Result<Vec<_>, Fault>>()?;
     saved.sort_by_key(|(_, saga)| saga.saga_id);
     let new: Vec<&Saved> = saved.iter().filter(|(new, _)| *new).map(|(_, saga)| saga).collect();
     let old: Vec<&Saved> = saved.iter().filter(|(new, _)| !*new).map(|(_, saga)| saga).collect();
@@ -176,7 +181,8 @@ impl<'r> Live<'r> {
         let key = self.subject.as_str();
         match decision {
             Decision::Ask { step, direction } => {
-                let index = self.shape.index(step).ok_or_else(|| Fault::permanent(format!("no step {step}")))?;
+                let index =
+                    self.shape.index(step).ok_or_else(|| Fault::permanent(format!("no step {step}")))?;
                 let none = Refusal::default();
                 let refusal = self.state.refusal.as_ref().unwrap_or(&none);
                 let command = self.memory.command(index, *direction, refusal)?;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use shared::db::Db;
 use shared::envelope::Cause;
-use shared::fault::Fault;
+use shared::fault::{Class, Fault};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::drive::{Change, drive};
 use crate::engine::Input;
@@ -17,8 +18,29 @@ use crate::store;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
 
+/// Refuses to begin where a saga in flight has a definition that is not here: it would wait for ever.
+async fn know_all(db: &Db, registry: &Registry) -> anyhow::Result<()> {
+    let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
+    let unknown: Vec<String> = in_flight
+        .into_iter()
+        .filter(|(name, version, hash, _)| {
+            registry.find(name, *version).map_or(true, |known| known.hash() != hash)
+        })
+        .map(|(name, version, hash, saga)| {
+            format!("{name}@{version} with the plan {hash}, for example saga {saga}")
+        })
+        .collect();
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "sagas are in flight whose definitions this orchestrator does not have: {}; run the release that has them",
+        unknown.join("; ")
+    );
+    Ok(())
+}
+
 /// Wakes sagas whose deadline has passed, until `stop`.
 pub async fn wake_due(db: Db, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
+    know_all(&db, &registry).await?;
     while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         match wake(&db, &registry).await {
             Ok(0) => {}
@@ -34,9 +56,29 @@ async fn wake(db: &Db, registry: &Registry) -> Result<usize, Fault> {
     if due.is_empty() {
         return Ok(0);
     }
+    let count = due.len();
+    match wake_all(db, registry, due.clone()).await {
+        Err(fault) if fault.class() == Class::Permanent => {
+            // One of them spoils it for all: each on its own.
+            for one in due {
+                let saga = one.0;
+                if let Err(fault) = wake_all(db, registry, vec![one]).await {
+                    error!(%saga, %fault, "a saga could not be woken");
+                    let mut claimed = db.write(&[]).await?;
+                    store::postpone(claimed.db(), saga).await?;
+                    claimed.commit().await?;
+                }
+            }
+        }
+        ended => ended?,
+    }
+    Ok(count)
+}
+
+async fn wake_all(db: &Db, registry: &Registry, due: Vec<(Uuid, String)>) -> Result<(), Fault> {
     let subjects: Vec<String> = due.iter().map(|(_, subject)| subject.clone()).collect();
     let mut claimed = db.write(&subjects).await?;
-    let change = |(saga_id, subject): (_, String)| Change {
+    let change = |(saga_id, subject)| Change {
         saga_id,
         subject,
         cause: Cause::request(saga_id, None),
@@ -44,9 +86,7 @@ async fn wake(db: &Db, registry: &Registry) -> Result<usize, Fault> {
         input: Input::Due,
         reply: None,
     };
-    let changes: Vec<Change> = due.into_iter().map(change).collect();
-    let count = changes.len();
-    drive(&mut claimed, registry, changes).await?;
+    drive(&mut claimed, registry, due.into_iter().map(change).collect()).await?;
     claimed.commit().await?;
-    Ok(count)
+    Ok(())
 }

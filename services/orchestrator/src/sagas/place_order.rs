@@ -25,6 +25,8 @@ use crate::plan::{Definition, Plan, Saga};
 pub struct PlaceOrder {
     pub order: OrderCreated,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracking_number: Option<String>,
 }
 
@@ -38,7 +40,9 @@ impl Saga for PlaceOrder {
             .together(|group| {
                 group
                     .step(Self::reserve_stock).undo(Self::release_stock)
-                    .step(Self::authorize_payment).undo(Self::void_payment)
+                    .step(Self::authorize_payment)
+                        .keep(|saga, held| saga.authorization_id = Some(held.authorization_id))
+                        .undo(Self::void_payment)
             })
             .step(Self::book_shipment)
                 .keep(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
@@ -53,7 +57,7 @@ impl Saga for PlaceOrder {
 
 impl PlaceOrder {
     pub fn of(order: OrderCreated) -> Self {
-        Self { order, tracking_number: None }
+        Self { order, authorization_id: None, tracking_number: None }
     }
 
     fn id(&self) -> Uuid {
@@ -61,12 +65,18 @@ impl PlaceOrder {
     }
 
     fn lines(&self) -> Vec<Line> {
-        let line = |item: &schemas::common::PricedLine| Line { sku: item.sku.clone(), quantity: item.quantity };
+        let line =
+            |item: &schemas::common::PricedLine| Line { sku: item.sku.clone(), quantity: item.quantity };
         self.order.items.iter().map(line).collect()
     }
 
     fn total(&self) -> Money {
         self.order.total.clone()
+    }
+
+    /// Empty before the authorization was granted, when nothing that needs it is asked.
+    fn authorization_id(&self) -> String {
+        self.authorization_id.clone().unwrap_or_default()
     }
 
     fn reserve_stock(&self) -> ReserveStock {
@@ -83,7 +93,7 @@ impl PlaceOrder {
     }
 
     fn void_payment(&self) -> VoidPayment {
-        VoidPayment { order_id: self.id() }
+        VoidPayment { order_id: self.id(), authorization_id: self.authorization_id() }
     }
 
     fn book_shipment(&self) -> BookShipment {
@@ -92,11 +102,14 @@ impl PlaceOrder {
     }
 
     fn cancel_shipment(&self) -> CancelShipment {
-        CancelShipment { order_id: self.id() }
+        CancelShipment {
+            order_id: self.id(),
+            tracking_number: self.tracking_number.clone().unwrap_or_default(),
+        }
     }
 
     fn capture_payment(&self) -> CapturePayment {
-        CapturePayment { order_id: self.id() }
+        CapturePayment { order_id: self.id(), authorization_id: self.authorization_id() }
     }
 
     fn commit_stock(&self) -> CommitStock {
@@ -112,7 +125,10 @@ impl PlaceOrder {
             order_id: self.id(),
             customer_id: self.order.customer_id.clone(),
             email: self.order.email.clone(),
-            notice: Notice::OrderConfirmed { total: self.total(), tracking_number: self.tracking_number.clone() },
+            notice: Notice::OrderConfirmed {
+                total: self.total(),
+                tracking_number: self.tracking_number.clone(),
+            },
         }
     }
 

@@ -41,9 +41,15 @@ impl Registry {
         self
     }
 
-    pub(crate) fn find(&self, name: &str, version: i32) -> Result<&Arc<dyn AnyDefinition>, UnknownDefinition> {
+    pub(crate) fn find(
+        &self,
+        name: &str,
+        version: i32,
+    ) -> Result<&Arc<dyn AnyDefinition>, UnknownDefinition> {
         let found = self.definitions.iter().find(|((n, v), _)| *n == name && *v == version);
-        found.map(|(_, definition)| definition).ok_or_else(|| UnknownDefinition { name: name.to_owned(), version })
+        found
+            .map(|(_, definition)| definition)
+            .ok_or_else(|| UnknownDefinition { name: name.to_owned(), version })
     }
 
     /// The names and versions that it has.
@@ -62,7 +68,12 @@ pub(crate) trait AnyDefinition: Send + Sync {
 
 /// A saga's memory, while inputs are applied.
 pub trait OpenSaga: Send + Sync {
-    fn command(&self, step: usize, direction: Direction, refusal: &Refusal) -> Result<ErasedCommand, serde_json::Error>;
+    fn command(
+        &self,
+        step: usize,
+        direction: Direction,
+        refusal: &Refusal,
+    ) -> Result<ErasedCommand, serde_json::Error>;
     fn keep(&mut self, step: usize, reply: &RawValue) -> Result<(), serde_json::Error>;
     fn data(&self) -> Result<String, serde_json::Error>;
 }
@@ -104,7 +115,12 @@ struct OpenTyped<S> {
 }
 
 impl<S: Saga> OpenSaga for OpenTyped<S> {
-    fn command(&self, step: usize, direction: Direction, refusal: &Refusal) -> Result<ErasedCommand, serde_json::Error> {
+    fn command(
+        &self,
+        step: usize,
+        direction: Direction,
+        refusal: &Refusal,
+    ) -> Result<ErasedCommand, serde_json::Error> {
         self.definition.command(&self.saga, step, direction, refusal)
     }
 

@@ -60,7 +60,9 @@ pub fn read(body: &Value) -> Result<NewOrder, Vec<Invalid>> {
         postal_code: part("postalCode", 20),
         country: part("country", 2),
     };
-    if !shipping_address.country.is_empty() && !COUNTRIES.split(' ').any(|code| code == shipping_address.country) {
+    if !shipping_address.country.is_empty()
+        && !COUNTRIES.split(' ').any(|code| code == shipping_address.country)
+    {
         reader.wrong("/shippingAddress/country", "is a country's two-letter code (ISO 3166-1), such as DE");
     }
     let order = NewOrder {
@@ -103,7 +105,10 @@ impl Reader {
         let token = self.text(body, "", "paymentToken", 128);
         let digits = token.chars().filter(char::is_ascii_digit).count();
         if digits >= 12 && token.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-') {
-            self.wrong("/paymentToken", "is the card provider's token, such as tok_visa, never a card number");
+            self.wrong(
+                "/paymentToken",
+                "is the card provider's token, such as tok_visa, never a card number",
+            );
         }
         token
     }
@@ -111,9 +116,12 @@ impl Reader {
     fn email(&mut self, email: Option<&Value>) -> Option<String> {
         let email = email.filter(|email| !email.is_null())?;
         let parts = email.as_str().and_then(|text| text.split_once('@'));
-        let good = |text: &str| text.len() <= 254 && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+        let good =
+            |text: &str| text.len() <= 254 && !text.chars().any(|c| c.is_control() || c.is_whitespace());
         let good = email.as_str().is_some_and(good)
-            && parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
+            && parts.is_some_and(|(local, domain)| {
+                !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+            });
         if !good {
             self.wrong("/email", "is an e-mail address, such as ada@example.com");
         }
@@ -176,10 +184,17 @@ mod tests {
     #[test]
     fn every_wrong_member_is_named() {
         let found = read(&json!({"items": [{"sku": 7, "quantity": 0}, "x"], "email": "nobody"}));
-        let mut found: Vec<_> = found.expect_err("much is wrong").into_iter().map(|error| error.pointer).collect();
+        let mut found: Vec<_> =
+            found.expect_err("much is wrong").into_iter().map(|error| error.pointer).collect();
         found.sort();
         let expected = [
-            "/customerId", "/email", "/items/0/quantity", "/items/0/sku", "/items/1", "/paymentToken", "/shippingAddress",
+            "/customerId",
+            "/email",
+            "/items/0/quantity",
+            "/items/0/sku",
+            "/items/1",
+            "/paymentToken",
+            "/shippingAddress",
         ];
         assert_eq!(found, expected);
     }

@@ -21,10 +21,16 @@ impl Handle<ConfirmOrder> for Orders {
     ) -> Result<Vec<Answer<ConfirmOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
         let settled = store::confirm(claimed.db(), &orders).await?;
-        self.tell(claimed, tasks, |command| command.order_id, settled, |command, row| OrderConfirmed {
-            order_id: command.order_id,
-            total: Money { amount: row.total_amount, currency: row.currency.clone() },
-        })
+        self.tell(
+            claimed,
+            tasks,
+            |command| command.order_id,
+            settled,
+            |command, row| OrderConfirmed {
+                order_id: command.order_id,
+                total: Money { amount: row.total_amount, currency: row.currency.clone() },
+            },
+        )
         .await?;
         Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
@@ -38,11 +44,17 @@ impl Handle<RejectOrder> for Orders {
     ) -> Result<Vec<Answer<RejectOrder>>, Fault> {
         let orders: Vec<&RejectOrder> = tasks.iter().map(|task| &task.command).collect();
         let settled = store::reject(claimed.db(), &orders).await?;
-        self.tell(claimed, tasks, |command| command.order_id, settled, |command, _| OrderRejected {
-            order_id: command.order_id,
-            reason: command.reason.clone(),
-            detail: command.detail.clone(),
-        })
+        self.tell(
+            claimed,
+            tasks,
+            |command| command.order_id,
+            settled,
+            |command, _| OrderRejected {
+                order_id: command.order_id,
+                reason: command.reason.clone(),
+                detail: command.detail.clone(),
+            },
+        )
         .await?;
         Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
@@ -63,9 +75,14 @@ impl Orders {
         let mut timeline = Vec::with_capacity(tasks.len());
         for task in tasks {
             let id = order(&task.command);
-            let row = settled.get(&id).ok_or_else(|| Fault::permanent(format!("the order {id} is not pending")))?;
-            let message =
-                claimed.publish_version(&task.subject, &task.cause, &event(&task.command, row), row.version)?;
+            let row =
+                settled.get(&id).ok_or_else(|| Fault::permanent(format!("the order {id} is not pending")))?;
+            let message = claimed.publish_version(
+                &task.subject,
+                &task.cause,
+                &event(&task.command, row),
+                row.version,
+            )?;
             timeline.push((id, message, now, "order", <E as Message>::TYPE));
         }
         store::append_timeline(claimed.db(), &timeline).await?;

@@ -1,6 +1,6 @@
 //! One transaction for all the orders that wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use axum::http::StatusCode;
 use schemas::common::PricedLine;
@@ -12,7 +12,7 @@ use shared::inbox::Claimed;
 use shared::problem::{Invalid, Problem};
 use uuid::Uuid;
 
-use super::{Key, Placed, Placement, Priced};
+use super::{Key, Placed, Placement, Priced, still_running};
 use crate::domain::{NewOrder, Order, Status, total};
 use crate::store::{self, AnswerRow, NewRow, ProductRow};
 
@@ -59,16 +59,27 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
     let mut claimed = db.write(&locks).await?;
 
     let keys: Vec<&str> = batch.iter().filter_map(|p| p.key.as_ref()).map(|key| key.text.as_str()).collect();
-    let known = if keys.is_empty() { HashMap::new() } else { store::find_answers(claimed.db(), &keys).await? };
-    let mut skus: Vec<&str> =
-        batch.iter().flat_map(|placement| placement.order.items.iter().map(|line| line.sku.as_str())).collect();
+    let known =
+        if keys.is_empty() { HashMap::new() } else { store::find_answers(claimed.db(), &keys).await? };
+    let mut skus: Vec<&str> = batch
+        .iter()
+        .flat_map(|placement| placement.order.items.iter().map(|line| line.sku.as_str()))
+        .collect();
     skus.sort_unstable();
     skus.dedup();
     let products = store::find_products(claimed.db(), &skus).await?;
 
     let mut verdicts = Vec::with_capacity(batch.len());
     let mut accepted = Vec::with_capacity(batch.len());
+    let mut keys_here = HashSet::new();
     for (placement, id) in batch.iter().zip(ids) {
+        if let Some(key) = &placement.key
+            && !keys_here.insert(&key.text)
+        {
+            // The first one's client hung up while it was queued, and its guard went with it.
+            verdicts.push(Err(still_running()));
+            continue;
+        }
         if let Some(key) = &placement.key
             && let Some(before) = known.get(&key.text)
         {
@@ -103,8 +114,12 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
 fn replay(key: &Key, before: &AnswerRow) -> Verdict {
     if before.request_hash != key.request_hash {
         let title = "The Idempotency-Key was used for another request";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/idempotency-key-reused", title)
-            .detail(format!("it belongs to the order {}; use a new key for a new order", before.order_id)));
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "/problems/idempotency-key-reused",
+            title,
+        )
+        .detail(format!("it belongs to the order {}; use a new key for a new order", before.order_id)));
     }
     Ok(Placed { id: before.order_id, answer: before.answer.clone(), replayed: true })
 }

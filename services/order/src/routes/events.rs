@@ -36,8 +36,14 @@ pub(super) async fn get(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     store::find_status(&mut *app.db.read().await?, id).await?.ok_or_else(|| unknown(id))?;
-    let follow =
-        Follow { watch: app.watchers.watch(id), app, order: id, last: last.unwrap_or(0), ready: vec![], ended: false };
+    let follow = Follow {
+        watch: app.watchers.watch(id),
+        app,
+        order: id,
+        last: last.unwrap_or(0),
+        ready: vec![],
+        ended: false,
+    };
     let events = stream::unfold(follow, |mut follow| async move {
         let event = follow.next().await?;
         Some((Ok(event), follow))

@@ -9,6 +9,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::http::{Body, Trace};
 use shared::problem::Problem;
+use tracing::warn;
+use uuid::Uuid;
 
 use super::App;
 use crate::domain::{self, Order, OrderInput};
@@ -49,14 +51,16 @@ pub(super) async fn post(
     let key = key.map(|text| Key { text: text.to_owned(), request_hash: request_hash() });
     let placed = app.counter.place(order, key, trace.0).await?;
 
-    let mut answer = (StatusCode::ACCEPTED, placed.answer);
-    if let Some(wait) = wait
-        && app.settled(placed.id, wait).await?
-        && let Some(order) = store::find(&mut *app.db.read().await?, placed.id).await?
-    {
-        answer = (StatusCode::CREATED, serde_json::to_string(&order)?);
-    }
-    let (status, body) = answer;
+    // From here on nothing is an error: the order is on record, and whoever is told otherwise places it twice.
+    let settled = match wait {
+        Some(wait) => settled(&app, placed.id, wait).await.unwrap_or_else(|problem| {
+            warn!(order = %placed.id, title = %problem.title, "the wait for an order broke off");
+            None
+        }),
+        None => None,
+    };
+    let (status, body) =
+        settled.map_or((StatusCode::ACCEPTED, placed.answer), |order| (StatusCode::CREATED, order));
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(format!("/orders/{}", placed.id)) {
@@ -65,10 +69,21 @@ pub(super) async fn post(
     if placed.replayed {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
-    if let Some(applied) = wait.and_then(|wait| HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()) {
+    if let Some(applied) =
+        wait.and_then(|wait| HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok())
+    {
         headers.insert("preference-applied", applied);
     }
     Ok(response)
+}
+
+/// The settled order, if it settles in time.
+async fn settled(app: &App, order: Uuid, wait: Duration) -> Result<Option<String>, Problem> {
+    if !app.settled(order, wait).await? {
+        return Ok(None);
+    }
+    let order = store::find(&mut *app.db.read().await?, order).await?;
+    Ok(order.map(|order| serde_json::to_string(&order)).transpose()?)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

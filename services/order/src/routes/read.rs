@@ -74,7 +74,8 @@ pub(super) async fn list(
         Problem::invalid(vec![Invalid::new("/status", format!("`{text}` is none of {known}"))])
     })?;
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
-    let filter = ListFilter { status, customer_id: query.customer_id.as_deref(), before: query.cursor, limit };
+    let filter =
+        ListFilter { status, customer_id: query.customer_id.as_deref(), before: query.cursor, limit };
     let orders = store::list(&mut *app.db.read().await?, &filter).await?;
     let next = orders.last().filter(|_| orders.len() as i64 == limit).map(|order| order.id);
     Ok(Json(OrderPage { orders, next }))
@@ -97,7 +98,8 @@ pub(super) async fn get(
     let tag = format!("\"{}.{}\"", order.version, timeline.len());
     let etag = HeaderValue::try_from(&tag).ok();
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut known = known.flat_map(|value| value.split(',')).map(|value| value.trim().trim_start_matches("W/"));
+    let mut known =
+        known.flat_map(|value| value.split(',')).map(|value| value.trim().trim_start_matches("W/"));
     let mut response = if known.any(|value| value == tag || value == "*") {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

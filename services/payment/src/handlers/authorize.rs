@@ -26,7 +26,7 @@ impl<P: CardProvider> Effect<AuthorizePayment> for Payments<P> {
         key: &str,
         task: &Task<AuthorizePayment>,
     ) -> Result<Verdict, Box<dyn Error + Send + Sync>> {
-        Ok(self.provider.authorize(key, &task.command.token).await?)
+        Ok(self.provider.authorize(key, &task.command.token, &task.command.amount).await?)
     }
 
     async fn settle(
@@ -61,7 +61,8 @@ impl<P: CardProvider> Effect<AuthorizePayment> for Payments<P> {
 
 fn row((task, verdict): &(Task<AuthorizePayment>, Verdict)) -> VerdictRow<'_> {
     let order_id = task.command.order_id;
-    let declined = |reason| VerdictRow { order_id, status: "declined", authorization_id: None, reason: Some(reason) };
+    let declined =
+        |reason| VerdictRow { order_id, status: "declined", authorization_id: None, reason: Some(reason) };
     match verdict {
         Verdict::Authorized { authorization_id } => {
             let (_, status) = Move::Authorize.transition();

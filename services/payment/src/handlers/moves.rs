@@ -25,7 +25,7 @@ impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
     }
 
     async fn call(&self, key: &str, task: &Task<CapturePayment>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.provider.capture(key, &self.authorization(task.command.order_id).await?).await?)
+        Ok(self.provider.capture(key, &task.command.authorization_id).await?)
     }
 
     async fn settle(
@@ -34,7 +34,8 @@ impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
         settled: &[(Task<CapturePayment>, ())],
     ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
         let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        record(claimed, Move::Capture, settled, &orders, |order_id, amount| Captured { order_id, amount }).await?;
+        record(claimed, Move::Capture, settled, &orders, |order_id, amount| Captured { order_id, amount })
+            .await?;
         Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
@@ -48,7 +49,7 @@ impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
     }
 
     async fn call(&self, key: &str, task: &Task<VoidPayment>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.provider.void(key, &self.authorization(task.command.order_id).await?).await?)
+        Ok(self.provider.void(key, &task.command.authorization_id).await?)
     }
 
     async fn settle(
@@ -59,15 +60,6 @@ impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
         let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
         record(claimed, Move::Void, settled, &orders, |order_id, amount| Voided { order_id, amount }).await?;
         Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
-    }
-}
-
-impl<P> Payments<P> {
-    /// The provider's name for an order's authorization.
-    async fn authorization(&self, order: Uuid) -> Result<String, Box<dyn Error + Send + Sync>> {
-        let payment = store::find(&mut *self.db.read().await?, order).await?;
-        let authorization = payment.and_then(|payment| payment.authorization_id);
-        Ok(authorization.ok_or_else(|| format!("the order {order} has no authorization"))?)
     }
 }
 

@@ -22,8 +22,8 @@ impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
         Ok(())
     }
 
-    async fn call(&self, key: &str, _task: &Task<CancelShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.carrier.cancel(key).await?)
+    async fn call(&self, key: &str, task: &Task<CancelShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.carrier.cancel(key, &task.command.tracking_number).await?)
     }
 
     async fn settle(

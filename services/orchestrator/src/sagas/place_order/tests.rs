@@ -6,7 +6,7 @@ use schemas::common::{Line, Money, Nothing};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveRefused, ReserveStock, Shortage};
 use schemas::notification::{Notice, NotifyCustomer};
 use schemas::order::{ConfirmOrder, RejectOrder};
-use schemas::payment::{AuthorizePayment, AuthorizeRefused, Authorization, CapturePayment, VoidPayment};
+use schemas::payment::{Authorization, AuthorizePayment, AuthorizeRefused, CapturePayment, VoidPayment};
 use schemas::shipping::{BookRefused, BookShipment, Booking, CancelShipment};
 use serde_json::json;
 use shared::envelope::Direction;
@@ -23,7 +23,7 @@ fn an_order_is_paid_shipped_and_confirmed() {
         .done::<AuthorizePayment>(authorization())
         .expects(book_shipment())
         .done::<BookShipment>(booking())
-        .expects(CapturePayment { order_id: ORDER })
+        .expects(capture_payment())
         .done::<CapturePayment>(Nothing {})
         .expects(CommitStock { order_id: ORDER })
         .expects(ConfirmOrder { order_id: ORDER })
@@ -54,7 +54,7 @@ fn a_sold_out_lamp_sets_the_money_free_and_the_customer_learns_which() {
         .done::<AuthorizePayment>(authorization())
         .refused::<ReserveStock>(ReserveRefused::OutOfStock { items })
         .turns_round_at("reserve_stock", "out_of_stock")
-        .expects(VoidPayment { order_id: ORDER })
+        .expects(void_payment())
         .done::<VoidPayment>(Nothing {})
         .expects(RejectOrder {
             order_id: ORDER,
@@ -86,7 +86,7 @@ fn nothing_is_undone_while_a_step_beside_the_refused_one_is_open() {
         .expects(authorize_payment())
         .done::<AuthorizePayment>(authorization())
         .turns_round_at("reserve_stock", "unknown_product")
-        .expects(VoidPayment { order_id: ORDER });
+        .expects(void_payment());
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_undeliverable_address_undoes_stock_and_card_side_by_side() {
         .refused::<BookShipment>(BookRefused::UndeliverableAddress)
         .turns_round_at("book_shipment", "undeliverable_address")
         .expects(ReleaseStock { order_id: ORDER })
-        .expects(VoidPayment { order_id: ORDER })
+        .expects(void_payment())
         .done::<VoidPayment>(Nothing {})
         .expects_nothing()
         .done::<ReleaseStock>(Nothing {})
@@ -113,7 +113,7 @@ fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
         .expects(CancelShipment { order_id: ORDER })
         .done::<CancelShipment>(Nothing {})
         .expects(ReleaseStock { order_id: ORDER })
-        .expects(VoidPayment { order_id: ORDER })
+        .expects(void_payment())
         .done::<ReleaseStock>(Nothing {})
         .done::<VoidPayment>(Nothing {})
         .expects(rejected("no"))
@@ -140,7 +140,7 @@ fn money_that_was_taken_is_not_given_back_by_the_saga() {
 fn a_silent_capture_is_asked_again_and_never_guessed() {
     let mut run = booked();
     for _ in 0..50 {
-        run = run.after(Duration::from_secs(60)).expects(CapturePayment { order_id: ORDER });
+        run = run.after(Duration::from_secs(60)).expects(capture_payment());
     }
     assert_eq!(run.state.status, Status::Running);
 }
@@ -172,7 +172,7 @@ fn a_late_answer_counts_once() {
         .after(DEADLINE)
         .expects(book_shipment())
         .done::<BookShipment>(booking())
-        .expects(CapturePayment { order_id: ORDER })
+        .expects(capture_payment())
         .done::<BookShipment>(Booking { tracking_number: "another".to_owned() })
         .expects_nothing()
         .done::<CapturePayment>(Nothing {})
@@ -204,7 +204,7 @@ fn an_order_that_is_told_twice_begins_once() {
 #[test]
 #[should_panic(expected = "The history so far:\n2026-01-01 0:00:00.0 +00:00:00 <- Started")]
 fn a_failing_test_shows_the_history() {
-    given(PlaceOrder::of(two_lamps())).expects(CapturePayment { order_id: ORDER });
+    given(PlaceOrder::of(two_lamps())).expects(capture_payment());
 }
 
 fn begun() -> Run {
@@ -219,7 +219,7 @@ fn ready_to_ship() -> Run {
 }
 
 fn booked() -> Run {
-    ready_to_ship().done::<BookShipment>(booking()).expects(CapturePayment { order_id: ORDER })
+    ready_to_ship().done::<BookShipment>(booking()).expects(capture_payment())
 }
 
 fn paid() -> Run {
@@ -248,6 +248,14 @@ fn authorize_payment() -> AuthorizePayment {
 
 fn authorization() -> Authorization {
     Authorization { authorization_id: "auth-1".to_owned() }
+}
+
+fn void_payment() -> VoidPayment {
+    VoidPayment { order_id: ORDER, authorization_id: "auth-1".to_owned() }
+}
+
+fn capture_payment() -> CapturePayment {
+    CapturePayment { order_id: ORDER, authorization_id: "auth-1".to_owned() }
 }
 
 fn book_shipment() -> BookShipment {

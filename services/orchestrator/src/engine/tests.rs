@@ -1,0 +1,145 @@
+//! The engine's rules one by one, above all those about time.
+
+use std::time::Duration;
+
+use shared::envelope::Direction;
+use time::OffsetDateTime;
+
+use super::{Decision, Input, Kind, Refusal, Shape, State, Status, StepShape};
+use crate::testing::BEGINNING;
+
+#[test]
+fn a_silent_step_is_asked_less_and_less_often_but_once_a_minute_at_least() {
+    assert_eq!(seconds_between_askings(10, 7), [10, 20, 40, 60, 60, 60, 60]);
+}
+
+#[test]
+fn a_slow_step_is_given_its_deadline_each_time() {
+    assert_eq!(seconds_between_askings(90, 4), [90, 90, 90, 90]);
+}
+
+#[test]
+fn a_step_may_be_silent_for_a_year() {
+    assert!(seconds_between_askings(10, 500_000).ends_with(&[60; 1_000]));
+}
+
+#[test]
+fn a_due_before_its_time_decides_nothing() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10)]);
+    let before = state.clone();
+    assert_eq!(state.apply(&shape, &Input::Due, at(10) - Duration::from_nanos(1)), []);
+    assert_eq!(state, before);
+    assert_eq!(state.apply(&shape, &Input::Due, at(10)), [ask("pivot", Direction::Do)]);
+}
+
+#[test]
+fn a_due_that_comes_twice_asks_once() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10)]);
+    assert_eq!(state.apply(&shape, &Input::Due, at(11)).len(), 1);
+    assert_eq!(state.apply(&shape, &Input::Due, at(11)), []);
+}
+
+#[test]
+fn a_saga_is_woken_for_the_first_deadline_of_its_open_steps() {
+    let (shape, mut state) =
+        begun(&[(Kind::Compensatable, 0, 30), (Kind::Compensatable, 0, 5), (Kind::Pivot, 1, 10)]);
+    assert_eq!(state.due_at(), Some(at(5)));
+    assert_eq!(state.apply(&shape, &Input::Due, at(5)), [ask("second", Direction::Do)]);
+    assert_eq!(state.due_at(), Some(at(15)), "asked again at 5, its next deadline is twice as long");
+    state.apply(&shape, &done("second"), at(6));
+    assert_eq!(state.due_at(), Some(at(30)));
+}
+
+#[test]
+fn an_undo_has_the_deadline_anew() {
+    let (shape, mut state) = begun(&[(Kind::Compensatable, 0, 10), (Kind::Pivot, 1, 10)]);
+    for _ in 0..5 {
+        let due = state.due_at().expect("it is open");
+        state.apply(&shape, &Input::Due, due);
+    }
+    let (done_at, refused_at) = (at(1_000), at(1_001));
+    state.apply(&shape, &done("first"), done_at);
+    let decisions = state.apply(&shape, &refused("pivot"), refused_at);
+    assert!(decisions.contains(&ask("first", Direction::Undo)));
+    assert_eq!((state.steps[0].attempts, state.steps[0].asked_at), (1, Some(refused_at)));
+    assert_eq!(state.due_at(), Some(refused_at + Duration::from_secs(10)));
+    assert_eq!(state.apply(&shape, &Input::Due, at(1_011)), [ask("first", Direction::Undo)]);
+}
+
+#[test]
+fn a_saga_that_has_ended_sleeps() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10)]);
+    assert_eq!(state.apply(&shape, &done("pivot"), at(1)).last(), Some(&Decision::Complete));
+    let ended = state.clone();
+    assert_eq!(state.due_at(), None);
+    for input in [Input::Due, Input::Started, done("pivot"), refused("pivot"), done("closing")] {
+        assert_eq!(state.apply(&shape, &input, at(100_000)), []);
+    }
+    assert_eq!(state, ended);
+}
+
+/// The types rule it out; a participant of another release may know no better.
+#[test]
+fn a_refusal_behind_the_pivot_is_not_heard() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10), (Kind::Forward, 1, 10)]);
+    state.apply(&shape, &done("pivot"), at(1));
+    let before = state.clone();
+    assert_eq!(state.apply(&shape, &refused("second"), at(2)), []);
+    assert_eq!(state, before);
+    assert_eq!(state.apply(&shape, &Input::Due, at(11)), [ask("second", Direction::Do)]);
+}
+
+#[test]
+fn a_refusal_of_the_closing_step_is_not_heard() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10)]);
+    state.apply(&shape, &refused("pivot"), at(1));
+    assert_eq!(state.apply(&shape, &refused("closing"), at(2)), []);
+    let end = state.apply(&shape, &done("closing"), at(3));
+    assert_eq!(end.last(), Some(&Decision::Compensated { reason: "no".to_owned() }));
+    assert_eq!(state.status, Status::Compensated);
+}
+
+/// How many seconds pass between the askings of a step that never answers, if it is woken on time.
+fn seconds_between_askings(deadline: u64, count: usize) -> Vec<u64> {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, deadline)]);
+    let mut last = BEGINNING;
+    let mut waits = Vec::new();
+    for _ in 0..count {
+        let due = state.due_at().expect("it is open");
+        assert_eq!(state.apply(&shape, &Input::Due, due), [ask("pivot", Direction::Do)]);
+        waits.push((due - last).unsigned_abs().as_secs());
+        last = due;
+    }
+    waits
+}
+
+/// A saga that has begun, of steps (kind, group, deadline in seconds) before a closing step.
+fn begun(steps: &[(Kind, usize, u64)]) -> (Shape, State) {
+    let mut shape = Shape { steps: Vec::new() };
+    for (index, &(kind, group, seconds)) in steps.iter().enumerate() {
+        let name = if kind == Kind::Pivot { "pivot" } else { ["first", "second", "third"][index] };
+        let undo = kind == Kind::Compensatable;
+        shape.steps.push(StepShape { name, group, kind, undo, deadline: Duration::from_secs(seconds) });
+    }
+    let (group, deadline) = (steps.len(), Duration::from_secs(10));
+    shape.steps.push(StepShape { name: "closing", group, kind: Kind::Closing, undo: false, deadline });
+    let mut state = State::new(&shape);
+    state.apply(&shape, &Input::Started, BEGINNING);
+    (shape, state)
+}
+
+fn at(seconds: u64) -> OffsetDateTime {
+    BEGINNING + Duration::from_secs(seconds)
+}
+
+fn ask(step: &str, direction: Direction) -> Decision {
+    Decision::Ask { step: step.to_owned(), direction }
+}
+
+fn done(step: &str) -> Input {
+    Input::Done { step: step.to_owned(), direction: Direction::Do }
+}
+
+fn refused(step: &str) -> Input {
+    Input::Refused { step: step.to_owned(), refusal: Refusal { code: "no".to_owned(), detail: None } }
+}

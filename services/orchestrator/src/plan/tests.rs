@@ -1,0 +1,168 @@
+//! The plan of `place_order` as documents show it, and what its hash depends on.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
+use schemas::order::{ConfirmOrder, RejectOrder};
+use schemas::payment::{AuthorizePayment, CapturePayment, VoidPayment};
+use serde::{Deserialize, Serialize};
+
+use super::{Definition, Plan, Saga};
+use crate::engine::{Kind, Refusal};
+use crate::sagas::{PlaceOrder, Registry, all};
+use crate::testing::{ORDER, two_lamps};
+
+#[test]
+fn the_plan_as_a_table() {
+    insta::assert_snapshot!(PlaceOrder::plan().as_table());
+}
+
+#[test]
+fn the_plan_as_a_diagram() {
+    insta::assert_snapshot!(PlaceOrder::plan().as_mermaid());
+}
+
+/// Sagas in flight have this hash in their rows. Whoever changes it changes what they follow: count
+/// [`PlaceOrder::VERSION`] up and keep the old definition as long as one of them is open.
+#[test]
+fn the_hash_of_place_order_1_is_pinned() {
+    assert_eq!(PlaceOrder::VERSION, 1);
+    insta::assert_snapshot!(hash::<PlaceOrder>(&all()), @"41a819baf4c88cb3");
+}
+
+/// A reply says by the name which step it answers.
+#[test]
+fn every_step_has_a_name_of_its_own() {
+    let shape = PlaceOrder::plan().shape();
+    let names: HashSet<_> = shape.steps.iter().map(|step| step.name).collect();
+    assert_eq!(names.len(), shape.steps.len(), "{shape:?}");
+}
+
+#[test]
+fn one_pivot_parts_what_can_be_undone_from_what_cannot() {
+    let shape = PlaceOrder::plan().shape();
+    let kinds: Vec<Kind> = shape.steps.iter().map(|step| step.kind).collect();
+    let pivot = kinds.iter().position(|kind| *kind == Kind::Pivot).expect("a pivot");
+    assert!(kinds[..pivot].iter().all(|kind| *kind == Kind::Compensatable), "{kinds:?}");
+    assert!(kinds[pivot + 1..kinds.len() - 1].iter().all(|kind| *kind == Kind::Forward), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&Kind::Closing));
+    assert!(shape.steps[pivot..].iter().all(|step| !step.undo));
+}
+
+#[test]
+fn the_hash_changes_when_the_plan_does() {
+    let registry = Registry::default()
+        .with::<Toy<PLAIN>>()
+        .with::<Toy<OTHER_ORDER>>()
+        .with::<Toy<SIDE_BY_SIDE>>()
+        .with::<Toy<NO_UNDO>>()
+        .with::<Toy<OTHER_UNDO>>()
+        .with::<Toy<SLOWER>>()
+        .with::<Toy<ONE_MORE>>()
+        .with::<Toy<OTHER_CLOSING>>();
+    let hashes = [
+        hash::<Toy<PLAIN>>(&registry),
+        hash::<Toy<OTHER_ORDER>>(&registry),
+        hash::<Toy<SIDE_BY_SIDE>>(&registry),
+        hash::<Toy<NO_UNDO>>(&registry),
+        hash::<Toy<OTHER_UNDO>>(&registry),
+        hash::<Toy<SLOWER>>(&registry),
+        hash::<Toy<ONE_MORE>>(&registry),
+        hash::<Toy<OTHER_CLOSING>>(&registry),
+    ];
+    let distinct: HashSet<_> = hashes.iter().collect();
+    assert_eq!(distinct.len(), hashes.len(), "{hashes:?}");
+}
+
+/// Another process must find the same hash for the same plan.
+#[test]
+fn the_hash_stays_when_the_plan_does() {
+    assert_eq!(hash::<PlaceOrder>(&all()), hash::<PlaceOrder>(&Registry::default().with::<PlaceOrder>()));
+}
+
+fn hash<S: Saga>(registry: &Registry) -> String {
+    registry.find(S::NAME, S::VERSION).expect("a definition").hash().to_owned()
+}
+
+const PLAIN: i32 = 0;
+const OTHER_ORDER: i32 = 1;
+const SIDE_BY_SIDE: i32 = 2;
+const NO_UNDO: i32 = 3;
+const OTHER_UNDO: i32 = 4;
+const SLOWER: i32 = 5;
+const ONE_MORE: i32 = 6;
+const OTHER_CLOSING: i32 = 7;
+
+/// A saga of which each version differs from [`PLAIN`] in one thing.
+#[derive(Serialize, Deserialize)]
+struct Toy<const VERSION: i32>;
+
+impl<const VERSION: i32> Saga for Toy<VERSION> {
+    const NAME: &'static str = "toy";
+    const VERSION: i32 = VERSION;
+
+    #[rustfmt::skip] // A line a step.
+    fn plan() -> Definition<Self> {
+        let begin = Plan::begin;
+        let before = match VERSION {
+            OTHER_ORDER => begin()
+                .step(Self::authorize).undo(Self::void)
+                .step(Self::reserve).undo(Self::release),
+            SIDE_BY_SIDE => begin()
+                .together(|group| group.step(Self::reserve).undo(Self::release).step(Self::authorize).undo(Self::void)),
+            NO_UNDO => begin()
+                .step(Self::reserve).undo(Self::release)
+                .step(Self::authorize).nothing_to_undo("it lapses by itself"),
+            OTHER_UNDO => begin()
+                .step(Self::reserve).undo(Self::void)
+                .step(Self::authorize).undo(Self::void),
+            SLOWER => begin()
+                .step(Self::reserve).deadline(Duration::from_secs(11)).undo(Self::release)
+                .step(Self::authorize).undo(Self::void),
+            _ => begin()
+                .step(Self::reserve).undo(Self::release)
+                .step(Self::authorize).undo(Self::void),
+        };
+        let after = before.pivot(Self::capture);
+        match VERSION {
+            ONE_MORE => after.then(Self::commit).or_else(Self::reject),
+            OTHER_CLOSING => after.or_else(Self::confirm),
+            _ => after.or_else(Self::reject),
+        }
+    }
+}
+
+impl<const VERSION: i32> Toy<VERSION> {
+    fn reserve(&self) -> ReserveStock {
+        ReserveStock { order_id: ORDER, items: Vec::new() }
+    }
+
+    fn release(&self) -> ReleaseStock {
+        ReleaseStock { order_id: ORDER }
+    }
+
+    fn authorize(&self) -> AuthorizePayment {
+        AuthorizePayment { order_id: ORDER, amount: two_lamps().total, token: String::new() }
+    }
+
+    fn void(&self) -> VoidPayment {
+        VoidPayment { order_id: ORDER, authorization_id: String::new() }
+    }
+
+    fn capture(&self) -> CapturePayment {
+        CapturePayment { order_id: ORDER, authorization_id: String::new() }
+    }
+
+    fn commit(&self) -> CommitStock {
+        CommitStock { order_id: ORDER }
+    }
+
+    fn reject(&self, refusal: &Refusal) -> RejectOrder {
+        RejectOrder { order_id: ORDER, reason: refusal.code.clone(), detail: None }
+    }
+
+    fn confirm(&self, _: &Refusal) -> ConfirmOrder {
+        ConfirmOrder { order_id: ORDER }
+    }
+}
