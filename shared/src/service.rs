@@ -246,6 +246,6 @@ pub fn migrations<A: App>() -> Migrator {
 /// Between half and all of `wait`, so that what failed together does not try again together.
 pub(crate) fn jittered(wait: Duration) -> Duration {
     // Ids are random in their low bits; a generator of its own would be one more dependency.
-    let random = (uuid::Uuid::now_v7().as_u128() & 0xffff) as u32;
+    let random = (crate::envelope::new_id().as_u128() & 0xffff) as u32;
     wait / 2 + wait / 2 * random / 0xffff
 }

@@ -11,10 +11,13 @@ use uuid::Uuid;
 /// How long a waiter relies on being told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// How many wait for an order, and how they are told.
+type Waiting = HashMap<Uuid, (usize, Arc<Notify>)>;
+
 /// Who waits for which order.
 #[derive(Debug, Clone, Default)]
 pub struct Watchers {
-    orders: Arc<Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>>,
+    orders: Arc<Mutex<Waiting>>,
 }
 
 /// A waiter. Dropped, it waits no more.
@@ -26,7 +29,7 @@ pub struct Watch {
 }
 
 impl Watchers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, (usize, Arc<Notify>)>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -57,7 +57,7 @@ async fn run<A: App>(
         prefix: common.topic_prefix.clone(),
         settings: common.kafka_settings.0.clone(),
     };
-    let instance = common.instance.clone().unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    let instance = common.instance.clone().unwrap_or_else(|| crate::envelope::new_id().simple().to_string());
     let mut service = Service {
         config: line.own,
         name: A::NAME,

@@ -62,6 +62,7 @@ fn an_undo_has_the_deadline_anew() {
     let decisions = state.apply(&shape, &refused("pivot"), refused_at);
     assert!(decisions.contains(&ask("first", Direction::Undo)));
     assert_eq!((state.steps[0].attempts, state.steps[0].asked_at), (1, Some(refused_at)));
+    assert_eq!(state.steps[0].ended_at, None, "it is open again");
     assert_eq!(state.due_at(), Some(refused_at + Duration::from_secs(10)));
     assert_eq!(state.apply(&shape, &Input::Due, at(1_011)), [ask("first", Direction::Undo)]);
 }

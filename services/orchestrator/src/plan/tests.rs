@@ -7,11 +7,12 @@ use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::order::{ConfirmOrder, RejectOrder};
 use schemas::payment::{AuthorizePayment, CapturePayment, VoidPayment};
 use serde::{Deserialize, Serialize};
+use shared::envelope::Direction;
 
 use super::{Definition, Plan, Saga};
-use crate::engine::{Kind, Refusal};
+use crate::engine::{Input, Kind, Refusal};
 use crate::sagas::{PlaceOrder, Registry, all};
-use crate::testing::{ORDER, two_lamps};
+use crate::testing::{ORDER, given, two_lamps};
 
 #[test]
 fn the_plan_as_a_table() {
@@ -48,6 +49,18 @@ fn one_pivot_parts_what_can_be_undone_from_what_cannot() {
     assert!(kinds[pivot + 1..kinds.len() - 1].iter().all(|kind| *kind == Kind::Forward), "{kinds:?}");
     assert_eq!(kinds.last(), Some(&Kind::Closing));
     assert!(shape.steps[pivot..].iter().all(|step| !step.undo));
+}
+
+#[test]
+fn a_step_with_nothing_to_undo_is_passed_over() {
+    let done = |step: &str| Input::Done { step: step.to_owned(), direction: Direction::Do };
+    let refusal = Refusal { code: "no".to_owned(), detail: None };
+    let mut run = given(Toy::<NO_UNDO>);
+    run.take(&done("reserve_stock"), None);
+    run.take(&done("authorize_payment"), None);
+    let step = "capture_payment".to_owned();
+    run.take(&Input::Refused { step, refusal }, None);
+    assert_eq!(run.open(), [("reserve_stock".to_owned(), Direction::Undo)]);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
     booked()
         .gets(&refusal_of("capture_payment"))
         .turns_round_at("capture_payment", "no")
-        .expects(CancelShipment { order_id: ORDER })
+        .expects(CancelShipment { order_id: ORDER, tracking_number: "TN-1".to_owned() })
         .done::<CancelShipment>(Nothing {})
         .expects(ReleaseStock { order_id: ORDER })
         .expects(void_payment())
