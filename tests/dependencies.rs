@@ -21,11 +21,7 @@ fn every_licence_is_one_that_we_accept() {
             wrong.push(format!("{}: {licence}", name(package)));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "deny.toml does not allow\n  {}",
-        wrong.join("\n  ")
-    );
+    assert!(wrong.is_empty(), "deny.toml does not allow\n  {}", wrong.join("\n  "));
 }
 
 #[test]
@@ -34,15 +30,9 @@ fn no_accepted_licence_is_unused() {
         .filter_map(|package| package["license"].as_str())
         .flat_map(|licence| licence.split([' ', '/', '(', ')']))
         .collect();
-    let unused: Vec<_> = DECISIONS
-        .licences
-        .iter()
-        .filter(|licence| !used.contains(licence.as_str()))
-        .collect();
-    assert!(
-        unused.is_empty(),
-        "deny.toml allows {unused:?}, which nothing has"
-    );
+    let unused: Vec<_> =
+        DECISIONS.licences.iter().filter(|licence| !used.contains(licence.as_str())).collect();
+    assert!(unused.is_empty(), "deny.toml allows {unused:?}, which nothing has");
 }
 
 #[test]
@@ -65,13 +55,8 @@ fn no_banned_crate_is_used() {
 #[test]
 fn every_crate_comes_from_the_registry_or_from_here() {
     let root = root().canonicalize().expect("the project's folder");
-    let registries: BTreeSet<&str> = packages()
-        .filter_map(|package| package["source"].as_str())
-        .collect();
-    assert!(
-        registries.len() == 1,
-        "crates come from several sources: {registries:?}"
-    );
+    let registries: BTreeSet<&str> = packages().filter_map(|package| package["source"].as_str()).collect();
+    assert!(registries.len() == 1, "crates come from several sources: {registries:?}");
     assert!(
         registries.iter().all(|source| source.starts_with("registry+")),
         "not a registry: {registries:?}"
@@ -79,11 +64,7 @@ fn every_crate_comes_from_the_registry_or_from_here() {
     for package in packages() {
         if package["source"].is_null() {
             let manifest = Path::new(text(&package["manifest_path"]));
-            assert!(
-                manifest.starts_with(&root),
-                "{} is outside the project",
-                manifest.display()
-            );
+            assert!(manifest.starts_with(&root), "{} is outside the project", manifest.display());
         }
         for dependency in list(&package["dependencies"]) {
             // Cargo names a registry only where it is not the default one.
@@ -103,10 +84,7 @@ fn every_version_is_said() {
         for dependency in list(&package["dependencies"]) {
             let (by, used) = (name(package), name(dependency));
             let by_path = dependency["path"].is_string();
-            assert!(
-                by_path || text(&dependency["req"]) != "*",
-                "{by} takes any version of {used}"
-            );
+            assert!(by_path || text(&dependency["req"]) != "*", "{by} takes any version of {used}");
         }
     }
 }
@@ -123,16 +101,10 @@ fn every_crate_of_ours_has_the_lints_of_the_workspace() {
 
 #[test]
 fn licences_are_read_as_expressions() {
-    let allow = ["MIT", "ISC", "Apache-2.0 WITH LLVM-exception"]
-        .map(str::to_owned)
-        .into();
-    for licence in [
-        "MIT",
-        "GPL-3.0 OR MIT",
-        "GPL-3.0/MIT",
-        "(GPL-3.0 OR ISC) AND MIT",
-        "Apache-2.0 WITH LLVM-exception",
-    ] {
+    let allow = ["MIT", "ISC", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned).into();
+    for licence in
+        ["MIT", "GPL-3.0 OR MIT", "GPL-3.0/MIT", "(GPL-3.0 OR ISC) AND MIT", "Apache-2.0 WITH LLVM-exception"]
+    {
         assert!(accepted(licence, &allow), "{licence}");
     }
     for licence in [
@@ -155,23 +127,11 @@ fn root() -> PathBuf {
 fn metadata() -> Value {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--locked",
-            "--filter-platform",
-            &platform,
-        ])
+        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", &platform])
         .current_dir(root())
         .output()
         .expect("cargo can be run");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
@@ -235,22 +195,14 @@ impl Decisions {
     /// Reads as much TOML as the file uses: lists over several lines, with one entry a line.
     fn read() -> Self {
         let file = fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
-        let licences = entries(&file, "licenses", "allow")
-            .filter_map(|line| quoted(&line).next())
-            .collect();
+        let licences = entries(&file, "licenses", "allow").filter_map(|line| quoted(&line).next()).collect();
         let ban = |line: String| {
             let mut names = quoted(&line);
-            Ban {
-                name: names.next().unwrap_or_default(),
-                wrappers: names.collect(),
-            }
+            Ban { name: names.next().unwrap_or_default(), wrappers: names.collect() }
         };
         let bans: Vec<Ban> = entries(&file, "bans", "deny").map(ban).collect();
         let read = Self { licences, bans };
-        assert!(
-            !read.licences.is_empty() && !read.bans.is_empty(),
-            "deny.toml was not understood"
-        );
+        assert!(!read.licences.is_empty() && !read.bans.is_empty(), "deny.toml was not understood");
         read
     }
 }
@@ -258,21 +210,14 @@ impl Decisions {
 /// The lines of a section, without comments.
 fn section<'f>(file: &'f str, name: &str) -> impl Iterator<Item = &'f str> {
     let head = format!("[{name}]");
-    let lines = file
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines
-        .skip_while(move |line| *line != head)
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
+    let lines = file.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    lines.skip_while(move |line| *line != head).skip(1).take_while(|line| !line.starts_with('['))
 }
 
 fn entries(file: &str, of: &str, key: &str) -> impl Iterator<Item = String> {
     let head = format!("{key} = [");
-    let lines = section(file, of)
-        .skip_while(move |line| *line != head)
-        .skip(1)
-        .take_while(|line| *line != "]");
+    let lines =
+        section(file, of).skip_while(move |line| *line != head).skip(1).take_while(|line| *line != "]");
     lines.filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
@@ -284,10 +229,7 @@ fn quoted(line: &str) -> impl Iterator<Item = String> {
 /// Whether an SPDX expression is met by accepted licences alone.
 fn accepted(expression: &str, allow: &BTreeSet<String>) -> bool {
     // Before SPDX, a slash meant a choice.
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().peekable();
     any_of(&mut words, allow) && words.next().is_none()
 }

@@ -48,16 +48,15 @@ impl Up {
         if self.detach {
             return detach::start(&self.place, &state, self.fresh);
         }
-        let told_to_stop = on_signal()?;
-        self.start(&state, &told_to_stop)
+        let signals = on_signal()?;
+        self.start(&state, &signals)
     }
 
-    fn start(&self, state: &Path, told_to_stop: &AtomicBool) -> anyhow::Result<()> {
+    fn start(&self, state: &Path, signals: &Signals) -> anyhow::Result<()> {
         let began = Instant::now();
         let suite = &self.place.suite;
         for service in SERVICES {
-            let what = format!("the {} service (choose others with --ports-from)", service.name);
-            ensure_free(suite.port(service), &what)?;
+            ensure_free(suite.port(service), &format!("the {} service", service.name))?;
         }
         let progress = Terminal::new();
         let options = Options {
@@ -67,9 +66,10 @@ impl Up {
             ..Options::new(state)
         };
         let servers = Servers::start(&options, &progress)?;
+        signals.stop_in_order.store(true, Ordering::Release);
         let mut run = Run::this(suite);
         run.note(state)?;
-        let ended = self.serve(&servers, state, &mut run, &progress, began, told_to_stop);
+        let ended = self.serve(&servers, state, &mut run, &progress, began, &signals.told_to_stop);
         let stopping = Instant::now();
         servers.stop();
         Run::forget(state);
@@ -203,10 +203,19 @@ pub fn curl(suite: &Suite) -> String {
     .concat()
 }
 
-/// Set when the process is told to stop; a second signal ends it at once, and its children with it.
-fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let told = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&told);
+/// What the terminal, or `amends down`, wants.
+#[derive(Default)]
+struct Signals {
+    told_to_stop: AtomicBool,
+    /// Set once the servers run. Before, a signal ends the process at once: whatever it had begun ends with it, and an
+    /// interrupted download or start harms no later one.
+    stop_in_order: AtomicBool,
+}
+
+/// Listens for signals; a second one ends the process at once, and its children with it.
+fn on_signal() -> anyhow::Result<Arc<Signals>> {
+    let signals = Arc::new(Signals::default());
+    let heard = Arc::clone(&signals);
     let (ready, wait) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let ended = crate::block_on(async {
@@ -217,9 +226,11 @@ fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
             let _ = ready.send(());
             for first in [true, false] {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
-                if first {
+                if first && heard.stop_in_order.load(Ordering::Acquire) {
                     complain!("stopping (again to stop at once)");
-                    set.store(true, Ordering::Release);
+                    heard.told_to_stop.store(true, Ordering::Release);
+                } else {
+                    break;
                 }
             }
             Ok(())
@@ -229,7 +240,7 @@ fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
         }
     })?;
     wait.recv().context("signals can't be heard")?;
-    Ok(told)
+    Ok(signals)
 }
 
 /// A step of the start, for the one who waits.

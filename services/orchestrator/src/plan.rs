@@ -42,6 +42,8 @@ pub struct Definition<S> {
 
 struct StepPlan<S> {
     name: &'static str,
+    /// The command's type on the wire.
+    command: &'static str,
     group: usize,
     kind: Kind,
     action: Make<S>,
@@ -130,7 +132,17 @@ impl<S> Definition<S> {
         }
     }
 
-    /// The plan as a table, for documents and for the hash that a running saga pins.
+    /// Everything that a running saga depends on: the table, the types of the commands, and which replies are kept.
+    pub fn fingerprint(&self) -> String {
+        let mut text = self.as_table();
+        for step in &self.steps {
+            let kept = if step.keep.is_some() { "kept" } else { "not kept" };
+            text.push_str(&format!("{} {kept}\n", step.command));
+        }
+        text
+    }
+
+    /// The plan as a table, for documents.
     pub fn as_table(&self) -> String {
         let mut table = String::from("| # | step | kind | undone by | deadline |\n|---|---|---|---|---|\n");
         for step in &self.steps {

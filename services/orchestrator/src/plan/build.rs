@@ -66,6 +66,7 @@ impl<S> Accepts<S> for Group<S> {
 fn begin<S: 'static, C: Command>(command: fn(&S) -> C, group: usize, kind: Kind) -> StepPlan<S> {
     StepPlan {
         name: name_of::<C>(),
+        command: C::TYPE,
         group,
         kind,
         action: make(command),

@@ -61,7 +61,7 @@ impl Registry {
 /// A definition without its type.
 pub(crate) trait AnyDefinition: Send + Sync {
     fn shape(&self) -> &Shape;
-    /// Of the plan as a table: it changes when the plan does.
+    /// Of the plan's fingerprint: it changes when the plan does.
     fn hash(&self) -> &str;
     fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error>;
 }
@@ -87,7 +87,7 @@ struct Typed<S> {
 impl<S: Saga> Typed<S> {
     fn new() -> Self {
         let definition = S::plan();
-        let digest = Sha256::digest(definition.as_table().as_bytes());
+        let digest = Sha256::digest(definition.fingerprint().as_bytes());
         let hash = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let shape = definition.shape();
         Self { definition: Arc::new(definition), shape, hash }
