@@ -23,7 +23,7 @@ pub struct Generate {
 impl Generate {
     pub fn run(self) -> anyhow::Result<()> {
         let mut differing = Vec::new();
-        for (path, text) in documents::all()? {
+        for (path, text) in documents::all(&self.root)? {
             let file = self.root.join(&path);
             if fs::read_to_string(&file).is_ok_and(|now| now == text) {
                 continue;

@@ -65,25 +65,63 @@ pub fn envelope<'b, D: Deserialize<'b>>(body: &'b [u8]) -> Result<Envelope<D>, s
 
 #[cfg(test)]
 mod tests {
+    use cloudevents::AttributesReader;
+    use cloudevents::event::SpecVersion;
+    use cloudevents::message::{self, BinaryDeserializer, BinarySerializer, MessageAttributeValue};
+
     use super::*;
 
+    const BODY: &[u8] =
+        br#"{"id":"0197e3a0-0000-7000-8000-000000000001","type":"order.created.v1","source":"order",
+        "subject":"o-1","dataVersion":"1.2.0","timestamp":"2026-11-21T10:00:00Z","sequence":3,
+        "correlationId":"0197e3a0-0000-7000-8000-000000000002","data":{"a":1}}"#;
+
+    /// A record as the official SDK reads it, by the Kafka protocol binding of CloudEvents 1.0.
+    struct Record<'r>(&'r OwnedHeaders, &'r [u8]);
+
+    impl BinaryDeserializer for Record<'_> {
+        fn deserialize_binary<R: Sized, V: BinarySerializer<R>>(self, visitor: V) -> message::Result<R> {
+            let mut visitor = visitor.set_spec_version(SpecVersion::V10)?;
+            for header in self.0.iter() {
+                let text = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+                let value = MessageAttributeValue::String(text);
+                visitor = match header.key.strip_prefix("ce_") {
+                    Some("specversion") => visitor,
+                    Some(name) if SpecVersion::V10.attribute_names().contains(&name) => {
+                        visitor.set_attribute(name, value)?
+                    }
+                    Some(name) => visitor.set_extension(name, value)?,
+                    None if header.key == "content-type" => {
+                        visitor.set_attribute("datacontenttype", value)?
+                    }
+                    None => visitor,
+                };
+            }
+            visitor.end_with_data(self.1.to_vec())
+        }
+    }
+
     #[test]
-    fn the_headers_carry_what_the_envelope_says() {
-        let body =
-            br#"{"id":"0197e3a0-0000-7000-8000-000000000001","type":"order.created.v1","source":"order",
-            "subject":"o-1","dataVersion":"1.2.0","timestamp":"2026-11-21T10:00:00Z","sequence":3,
-            "correlationId":"0197e3a0-0000-7000-8000-000000000002","data":{"a":1}}"#;
-        let headers = headers(body, Some("00-aa-bb-01")).expect("an envelope");
-        let get = |key| header(Some(&headers), key);
-        assert_eq!(get("ce_specversion"), Some("1.0"));
-        assert_eq!(get("ce_id"), Some("0197e3a0-0000-7000-8000-000000000001"));
-        assert_eq!(get("ce_type"), Some("order.created.v1"));
-        assert_eq!(get("ce_source"), Some("order"));
-        assert_eq!(get("ce_subject"), Some("o-1"));
-        assert_eq!(get("ce_time"), Some("2026-11-21T10:00:00Z"));
-        assert_eq!(get("ce_sequence"), Some("3"));
-        assert_eq!(get("ce_causationid"), None);
-        assert_eq!(get("content-type"), Some("application/json"));
-        assert_eq!(get("traceparent"), Some("00-aa-bb-01"));
+    fn the_official_sdk_reads_a_record() {
+        let headers = headers(BODY, Some("00-aa-bb-01")).expect("an envelope");
+        let event = Record(&headers, BODY).into_event().expect("a CloudEvent");
+        assert_eq!(event.id(), "0197e3a0-0000-7000-8000-000000000001");
+        assert_eq!(event.ty(), "order.created.v1");
+        assert_eq!(event.source(), "order");
+        assert_eq!(event.subject(), Some("o-1"));
+        assert_eq!(event.time().map(|time| time.timestamp()), Some(1_795_255_200));
+        assert_eq!(event.datacontenttype(), Some("application/json"));
+        let extension = |name| event.extension(name).map(ToString::to_string);
+        assert_eq!(extension("sequence").as_deref(), Some("3"));
+        assert_eq!(extension("dataversion").as_deref(), Some("1.2.0"));
+        assert_eq!(extension("correlationid").as_deref(), Some("0197e3a0-0000-7000-8000-000000000002"));
+    }
+
+    #[test]
+    fn absent_attributes_have_no_header_and_the_trace_has_its_own() {
+        let headers = headers(BODY, Some("00-aa-bb-01")).expect("an envelope");
+        assert_eq!(header(Some(&headers), "ce_causationid"), None);
+        assert_eq!(header(Some(&headers), TRACEPARENT), Some("00-aa-bb-01"));
+        assert_eq!(header(Some(&headers), TYPE), Some("order.created.v1"));
     }
 }

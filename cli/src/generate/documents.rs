@@ -1,7 +1,9 @@
 //! What is generated: message schemas, catalogue, AsyncAPI, OpenAPI, settings, and the sagas' plans.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use anyhow::Context;
 use orchestrator::plan::Saga;
 use orchestrator::sagas::PlaceOrder;
 use schemas::catalog::{self, Entry};
@@ -12,7 +14,7 @@ use crate::serve::{Visit, visit};
 use crate::suite::SERVICES;
 
 /// Every document, by its path in the project.
-pub fn all() -> anyhow::Result<Vec<(String, String)>> {
+pub fn all(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let entries = catalog::all();
     let mut documents = Vec::new();
     for entry in &entries {
@@ -26,6 +28,7 @@ pub fn all() -> anyhow::Result<Vec<(String, String)>> {
         }
     }
     documents.push(("docs/configuration.md".to_owned(), configuration()));
+    documents.push(("README.md".to_owned(), readme(root)?));
     documents.push(("docs/sagas.md".to_owned(), sagas()));
     Ok(documents)
 }
@@ -126,34 +129,49 @@ impl Visit for Settings {
     }
 }
 
+const TABLE: &str = "| Variable | Flag | Default | What it does |\n|---|---|---|---|\n";
+
 fn configuration() -> String {
     let mut text = String::from(
         "# Settings\n\nGenerated from the code by `cargo run -- generate`.\n\
          Each setting is a flag and an environment variable; `amends serve <service> --help` prints them too.\n\
          Beside these, `RUST_LOG` chooses what is logged and the standard `OTEL_*` variables rule the traces.\n",
     );
-    let commands: Vec<clap::Command> =
-        SERVICES.iter().filter_map(|service| visit(service.name, Settings)).collect();
-    let shared_by_all =
-        |id: &str| commands.iter().all(|command| command.get_arguments().any(|arg| arg.get_id() == id));
-    let mut section = |title: &str, command: &clap::Command, common: bool| {
-        let rows: Vec<String> = command
-            .get_arguments()
-            .filter(|arg| arg.get_env().is_some() && shared_by_all(arg.get_id().as_str()) == common)
-            .map(row)
-            .collect();
+    let _ = write!(text, "\n## Every service\n\n{TABLE}{}", common_settings());
+    for command in commands() {
+        let rows = rows(&command, false);
         if !rows.is_empty() {
-            let head = "| Variable | Flag | Default | What it does |\n|---|---|---|---|\n";
-            let _ = write!(text, "\n## {title}\n\n{head}{}", rows.concat());
+            let _ = write!(text, "\n## {}\n\n{TABLE}{rows}", command.get_name());
         }
-    };
-    if let Some(first) = commands.first() {
-        section("Every service", first, true);
-    }
-    for command in &commands {
-        section(command.get_name(), command, false);
     }
     text
+}
+
+/// README with the settings of every service between its marks.
+fn readme(root: &Path) -> anyhow::Result<String> {
+    const END: &str = "<!-- end of settings -->";
+    let text = std::fs::read_to_string(root.join("README.md")).context("README.md can't be read")?;
+    let (before, rest) =
+        text.split_once("<!-- settings").context("README.md has no mark for the settings")?;
+    let (mark, rest) = rest.split_once("-->").context("the mark for the settings does not end")?;
+    let (_, after) = rest.split_once(END).context("README.md has no end mark for the settings")?;
+    Ok(format!("{before}<!-- settings{mark}-->\n{TABLE}{}{END}{after}", common_settings()))
+}
+
+fn commands() -> Vec<clap::Command> {
+    SERVICES.iter().filter_map(|service| visit(service.name, Settings)).collect()
+}
+
+fn common_settings() -> String {
+    commands().first().map(|command| rows(command, true)).unwrap_or_default()
+}
+
+/// The settings of a service: those that all have, or those of its own.
+fn rows(command: &clap::Command, common: bool) -> String {
+    let commands = commands();
+    let in_all =
+        |arg: &clap::Arg| commands.iter().all(|c| c.get_arguments().any(|a| a.get_id() == arg.get_id()));
+    command.get_arguments().filter(|arg| arg.get_env().is_some() && in_all(arg) == common).map(row).collect()
 }
 
 fn row(arg: &clap::Arg) -> String {
