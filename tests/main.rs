@@ -5,6 +5,7 @@ mod harness;
 
 mod command_line;
 mod crashes;
+mod dependencies;
 mod duplicates;
 mod http;
 mod idempotency;
