@@ -22,7 +22,7 @@ const STOPPING: Duration = Duration::from_secs(15);
 pub struct Where {
     #[command(flatten)]
     pub suite: Suite,
-    /// The folder for data and logs [default: .amends/<ports-from>]
+    /// The folder for data and logs; unless given, `.amends/` and the first port.
     #[arg(long, env = "AMENDS_STATE")]
     pub state: Option<PathBuf>,
 }

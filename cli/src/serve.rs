@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use shared::service::{App, main_from};
 
-use crate::output::complain;
+use crate::output::{complain, say};
 use crate::suite::SERVICES;
 
 /// Runs one service until it is told to stop.
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct Serve {
     /// order, payment, inventory, shipping, notification or orchestrator
+    #[arg(allow_hyphen_values = true)]
     service: String,
     /// The service's own flags.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -52,6 +54,10 @@ impl Serve {
     pub fn run(self) -> ExitCode {
         visit(&self.service, Run(self.flags)).unwrap_or_else(|| {
             let names = SERVICES.map(|service| service.name).join(", ");
+            if ["-h", "--help"].contains(&self.service.as_str()) {
+                say!("Usage: amends serve SERVICE [FLAGS]\n\nServices: {names}\n`amends serve payment --help` lists its settings.");
+                return ExitCode::SUCCESS;
+            }
             complain!("amends: there is no service `{}`; there are {names}", self.service);
             ExitCode::from(64)
         })

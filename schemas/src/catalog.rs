@@ -2,6 +2,7 @@
 
 use schemars::{JsonSchema, Schema, schema_for};
 use shared::envelope::{Command, Message};
+use shared::steps::StepReply;
 
 use crate::{inventory, notification, orchestrator, order, payment, shipping};
 
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Entry> {
         notification::events(),
         notification::commands(),
         orchestrator::events(),
+        vec![Entry::event::<StepReply>()],
     ]
     .into_iter()
     .flatten()

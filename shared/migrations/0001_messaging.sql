@@ -42,7 +42,6 @@ create table relay_checkpoint (
     upto pg_snapshot,
     position bigint not null default 0,
     system_identifier bigint,
-    stopped text,
     updated_at timestamptz not null default now(),
     constraint relay_checkpoint_pkey primary key (shard)
 );

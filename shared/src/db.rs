@@ -13,6 +13,9 @@ use crate::inbox::Claimed;
 /// How long a request waits for a free connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection may have been idle and still be taken for alive.
+const RESTED: Duration = Duration::from_millis(500);
+
 /// The database of one service.
 #[derive(Clone)]
 pub struct Db {
@@ -28,8 +31,12 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A broken connection shows in its first statement, which is retried; a ping per use costs a round trip.
+            // A ping per use costs a round trip, so only a connection that has rested is asked whether it still is one:
+            // after a restart of the server each dead one would cost a request.
             .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move { Ok(meta.idle_for < RESTED || connection.ping().await.is_ok()) })
+            })
             .connect_lazy_with(bounded(options).application_name(source));
         Self { pool, relay: Arc::new(Notify::new()), source, shards }
     }

@@ -79,18 +79,19 @@ pub trait Handle<C: Command>: Send + Sync + 'static {
 }
 
 /// What a step tells its saga.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReply {
     pub step: String,
     pub direction: Direction,
     pub outcome: ReplyOutcome,
     /// The command's reply, or its refusal with a `code`.
+    #[schemars(with = "serde_json::Value")]
     pub result: Box<RawValue>,
 }
 
 /// Whether the step was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplyOutcome {
     Done,

@@ -90,7 +90,7 @@ impl Follow {
     /// What is new, the first one last.
     async fn look(&mut self) -> Result<Vec<Event>, Problem> {
         let mut db = self.app.db.read().await?;
-        // The order before its timeline: what is settled now has its whole way in the rows that follow.
+        // The order before its timeline: what settled it is among the rows that follow.
         let order = store::find(&mut db, self.order).await?.ok_or_else(|| unknown(self.order))?;
         let rows = store::find_timeline(&mut db, self.order, self.last).await?;
         let mut events = Vec::with_capacity(rows.len() + 1);
