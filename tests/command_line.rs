@@ -3,7 +3,10 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A suite of the command line's, taken down at the end whatever happens.
@@ -27,6 +30,12 @@ impl Up {
         command.output().expect("it runs")
     }
 
+    fn pid_of_up(&self) -> i32 {
+        let said = self.succeeds(&["status"]);
+        let pid = said.split("process ").nth(1).and_then(|rest| rest.split(',').next());
+        pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no process in {said}"))
+    }
+
     fn succeeds(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -46,10 +55,16 @@ impl Drop for Up {
     }
 }
 
-/// Thirteen free ports in a row.
+/// Thirteen free ports in a row, others for each caller, and beyond those that [`local::free_port`] gives away.
 fn free_range() -> u16 {
-    let free = |from: &u16| (*from..from + 13).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (20_000..30_000).step_by(20).find(free).expect("free ports")
+    static NEXT: AtomicU16 = AtomicU16::new(30_000);
+    loop {
+        let from = NEXT.fetch_add(20, Ordering::Relaxed);
+        assert!(from < 32_000, "no thirteen free ports in a row");
+        if (from..from + 13).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return from;
+        }
+    }
 }
 
 #[test]
@@ -84,6 +99,36 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     up.succeeds(&["up", "--detach"]);
     assert_eq!(up.succeeds(&["order", "list"]), orders, "the second start has what the first one had");
     up.succeeds(&["down"]);
+}
+
+#[test]
+fn two_suites_run_side_by_side_and_one_that_is_killed_leaves_nothing() {
+    let one = Up::new("side-by-side-1");
+    one.succeeds(&["up", "--detach", "--fresh"]);
+    let other = Up::new("side-by-side-2");
+    other.succeeds(&["up", "--detach", "--fresh"]);
+    one.succeeds(&["order", "place"]);
+    assert_eq!(one.succeeds(&["order", "list"]).lines().count(), 1);
+    assert_eq!(
+        other.succeeds(&["order", "list"]).lines().count(),
+        0,
+        "they have nothing to do with each other"
+    );
+
+    let pid = Pid::from_raw(one.pid_of_up()).expect("a process id");
+    kill_process(pid, Signal::KILL).expect("killed");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while (one.ports_from..one.ports_from + 13).any(|port| TcpListener::bind(("127.0.0.1", port)).is_err()) {
+        assert!(Instant::now() < deadline, "something of the killed suite still listens");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(other.succeeds(&["order", "place"]).contains("confirmed"));
+    one.succeeds(&["up", "--detach"]);
+    assert!(one.succeeds(&["order", "list"]).contains("confirmed"), "the data of the killed suite is there");
+    one.succeeds(&["down"]);
+
+    one.succeeds(&["up", "--detach", "--fresh"]);
+    assert_eq!(one.succeeds(&["order", "list"]).lines().count(), 0, "--fresh begins with nothing");
 }
 
 #[test]

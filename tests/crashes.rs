@@ -52,6 +52,65 @@ async fn order_killed_right_after_it_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn order_killed_while_it_is_asked_to_confirm() {
+    let mut suite = Suite::start().await;
+    // Held at payment, so that order can be frozen before it is asked.
+    suite.process("payment").signal(Signal::STOP);
+    let placed = suite.place(&order()).await;
+    suite.asked(placed, "authorize_payment").await;
+    suite.process("order").signal(Signal::STOP);
+    suite.process("payment").signal(Signal::CONT);
+    suite.asked(placed, "confirm_order").await;
+    suite.crash("order");
+    assert_eq!(suite.settled(placed).await["status"], "confirmed");
+    suite.comes_to_rest().await;
+}
+
+/// Kills the orchestrator while a saga waits for shipping, once on the way forward and once on the way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_orchestrator_killed_while_a_step_is_open() {
+    let mut suite = Suite::start().await;
+    let mut refused = order();
+    refused["shippingAddress"]["postalCode"] = json!("00000");
+    for (body, outcome) in [(order(), "confirmed"), (refused, "rejected")] {
+        suite.process("shipping").signal(Signal::STOP);
+        let placed = suite.place(&body).await;
+        suite.asked(placed, "book_shipment").await;
+        // The answer is taken by one orchestrator, or by the next.
+        suite.process("shipping").signal(Signal::CONT);
+        suite.crash("orchestrator");
+        suite.ready("orchestrator").await;
+        assert_eq!(suite.settled(placed).await["status"], outcome);
+    }
+    suite.comes_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_orchestrator_killed_while_stock_is_given_back() {
+    let mut suite = Suite::start().await;
+    suite.process("payment").signal(Signal::STOP);
+    let mut body = order();
+    body["paymentToken"] = json!("tok_chargeDeclined");
+    let placed = suite.place(&body).await;
+    suite
+        .until("the stock to be held", async |suite| {
+            suite.number("inventory", "select count(*) from reservation").await == 1
+        })
+        .await;
+    suite.process("inventory").signal(Signal::STOP);
+    suite.process("payment").signal(Signal::CONT);
+    suite
+        .until("the saga to turn round", async |suite| {
+            suite.number("orchestrator", "select count(*) from saga where status = 'compensating'").await == 1
+        })
+        .await;
+    suite.crash("orchestrator");
+    suite.process("inventory").signal(Signal::CONT);
+    assert_eq!(suite.settled(placed).await["status"], "rejected");
+    suite.comes_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_orchestrator_killed_at_any_time() {
     let mut suite = Suite::start().await;
     let mut placed = Vec::new();

@@ -50,8 +50,9 @@ async fn every_message_delivered_twice_has_its_effect_once() {
         suite.caught_up(service).await;
     }
     assert_eq!(effects(&suite).await, before);
-    assert_eq!(suite.records().len(), 2 * records.len(), "a duplicate was answered with new messages");
+    // With every outbox empty, what is on the topics is all there will be.
     suite.comes_to_rest().await;
+    assert_eq!(suite.records().len(), 2 * records.len(), "a duplicate was answered with new messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,11 @@ async fn bad_input_is_answered_with_what_is_wrong_and_where() {
     let many: Vec<Value> = (0..101).map(|_| json!({"sku": "lamp", "quantity": 1})).collect();
     let table: Vec<(String, u16, &[&str])> = vec![
         (with("/items/0/sku", json!("ghost")), 422, &["/items/0/sku"]),
+        (
+            with("/items", json!([{"sku": "ghost", "quantity": 1}, {"sku": "lamp", "quantity": 0}])),
+            422,
+            &["/items/0/sku", "/items/1/quantity"],
+        ),
         (with("/items/0/quantity", json!(0)), 422, &["/items/0/quantity"]),
         (with("/items/0/quantity", json!(10_001)), 422, &["/items/0/quantity"]),
         (with("/items/0/quantity", json!(1.5)), 422, &["/items/0/quantity"]),
@@ -79,6 +84,7 @@ async fn every_error_is_a_problem_document() {
         (Method::GET, "/orders/not-an-id", None, "", 400, "/problems/bad-request"),
         (Method::GET, "/orders?limit=many", None, "", 400, "/problems/bad-request"),
         (Method::GET, "/orders?status=odd", None, "", 422, "/problems/invalid-request"),
+        (Method::GET, "/orders?customerId=ada%00", None, "", 400, "/problems/bad-request"),
         (Method::DELETE, "/orders", None, "", 405, "/problems/method-not-allowed"),
         (Method::POST, "/healthz", None, "", 405, "/problems/method-not-allowed"),
         (Method::POST, "/orders", json, large.as_str(), 413, "/problems/too-large"),

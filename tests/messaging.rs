@@ -72,6 +72,10 @@ async fn a_record_carries_its_attributes_in_the_headers_too() {
         ] {
             assert_eq!(header(record, name).as_deref(), body[member].as_str(), "{name} of {body}");
         }
+        assert!(
+            header(record, "traceparent").is_some(),
+            "every message has a trace, also where nobody collects it"
+        );
         assert_eq!(record.key(), body["subject"].as_str().map(str::as_bytes));
     }
     let about = records.iter().filter(|record| record.key() == Some(order.id.to_string().as_bytes()));

@@ -9,12 +9,14 @@ use axum::extract::State;
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use prost::Message;
+use prost::Message as _;
+use rdkafka::message::Message as _;
 use tokio::task::JoinSet;
 
+use crate::harness::kafka::header;
 use crate::harness::{SERVICES, Setup, Suite, order};
 
-/// The names of the spans of each service, by trace.
+/// The names of the spans of each service, by trace; those of consumers only if they have a parent and a link.
 type Spans = Arc<Mutex<BTreeMap<Vec<u8>, BTreeMap<String, BTreeSet<String>>>>>;
 
 async fn collect(State(spans): State<Spans>, body: Bytes) {
@@ -25,6 +27,13 @@ async fn collect(State(spans): State<Spans>, body: Bytes) {
         let name = attributes.into_iter().find(|attribute| attribute.key == "service.name");
         let Some(Value::StringValue(service)) = name.and_then(|name| name.value?.value) else { continue };
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            let linked = span
+                .links
+                .iter()
+                .any(|link| link.trace_id == span.trace_id && link.span_id == span.parent_span_id);
+            if span.name.starts_with("process ") && !linked {
+                continue;
+            }
             spans.entry(span.trace_id).or_default().entry(service.clone()).or_default().insert(span.name);
         }
     }
@@ -54,6 +63,20 @@ async fn an_order_is_one_trace_over_all_services() {
         .json(&order());
     assert_eq!(request.send().await.expect("an answer").status(), 202);
     suite.comes_to_rest().await;
+
+    for service in SERVICES {
+        let stored = suite.texts(service, "select coalesce(traceparent, 'none') from outbox where topic <> 'inventory.events' or key <> all (array['lamp', 'mug', 'poster'])").await;
+        assert!(
+            !stored.is_empty() && stored.iter().all(|stored| stored.contains(trace)),
+            "{service}: {stored:?}"
+        );
+    }
+    for record in suite.records() {
+        let of_product =
+            ["lamp", "mug", "poster"].map(str::as_bytes).contains(&record.key().unwrap_or_default());
+        let sent = header(&record, "traceparent").unwrap_or_default();
+        assert!(of_product || sent.contains(trace), "{sent}");
+    }
 
     let trace: Vec<u8> =
         (0..16).map(|i| u8::from_str_radix(&trace[2 * i..2 * i + 2], 16).expect("hex")).collect();

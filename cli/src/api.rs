@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
@@ -61,11 +61,13 @@ impl Api {
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        request.send().await.map_err(anyhow::Error::new).with_context(|| {
-            let from = self.suite.ports_from;
-            format!(
-                "no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`"
-            )
+        let from = self.suite.ports_from;
+        request.send().await.map_err(|error| {
+            if error.is_connect() {
+                anyhow::anyhow!("no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`")
+            } else {
+                anyhow::Error::new(error).context(format!("the suite on the ports from {from} did not answer"))
+            }
         })
     }
 

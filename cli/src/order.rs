@@ -72,6 +72,9 @@ pub struct List {
     customer: Option<String>,
     #[arg(long, default_value_t = 20)]
     limit: u16,
+    /// Go on behind this order.
+    #[arg(long)]
+    cursor: Option<Uuid>,
 }
 
 impl Command {
@@ -162,13 +165,13 @@ impl One {
 
 impl List {
     async fn run(self) -> anyhow::Result<()> {
-        let mut query = format!("limit={}", self.limit);
-        for (name, value) in [("status", &self.status), ("customerId", &self.customer)] {
-            if let Some(value) = value {
-                query.push_str(&format!("&{name}={value}"));
-            }
-        }
-        let page = Api::new(&self.suite).get("order", &format!("/orders?{query}")).await?;
+        let api = Api::new(&self.suite);
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.status.map(|status| ("status", status)));
+        query.extend(self.customer.map(|customer| ("customerId", customer)));
+        query.extend(self.cursor.map(|cursor| ("cursor", cursor.to_string())));
+        let url = api.url("order", "/orders");
+        let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
         for order in page["orders"].as_array().into_iter().flatten() {
             let total = &order["total"];
             say!(

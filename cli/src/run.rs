@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::output::{complain, say};
-use crate::suite::{SERVICES, Suite};
+use crate::suite::{SERVICES, ServiceInfo, Suite};
 
 /// How long a suite may take to stop.
 const STOPPING: Duration = Duration::from_secs(15);
@@ -30,6 +30,25 @@ pub struct Where {
 impl Where {
     pub fn state(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(|| self.suite.default_state())
+    }
+
+    /// The run that is meant: by its state folder, or by its ports where it was started with another one.
+    fn find(&self) -> Option<Run> {
+        Run::find(&self.state())
+            .or_else(|| if self.state.is_none() { Run::by_ports(&self.suite) } else { None })
+    }
+
+    fn nothing_runs(&self) -> String {
+        match &self.state {
+            Some(state) => format!("no suite runs on {}", state.display()),
+            None => format!("no suite runs on the ports from {}", self.suite.ports_from),
+        }
+    }
+
+    /// These flags again, for a command that is printed. Nothing where they are the usual ones.
+    pub fn flags(&self) -> String {
+        let usual = Suite::default().ports_from == self.suite.ports_from;
+        if usual { String::new() } else { format!(" --ports-from {}", self.suite.ports_from) }
     }
 }
 
@@ -71,6 +90,27 @@ impl Run {
         run.lives().then_some(run)
     }
 
+    /// The run that listens on these ports, wherever its state folder is: the parent of its order service.
+    pub fn by_ports(suite: &Suite) -> Option<Self> {
+        let listener = |service: ServiceInfo| {
+            let pid = local::port_holder(suite.port(service))?.process?.pid;
+            Some(RunningService { name: service.name.to_owned(), pid })
+        };
+        let services: Vec<RunningService> = SERVICES.into_iter().filter_map(listener).collect();
+        let order = services.iter().find(|service| service.name == "order")?;
+        let parent: u32 = stat(order.pid)?.get(1)?.parse().ok()?;
+        let is_ours = std::fs::read_link(format!("/proc/{parent}/exe")).ok()?
+            == std::fs::read_link(format!("/proc/{}/exe", order.pid)).ok()?;
+        let pid = parent.cast_signed();
+        is_ours.then_some(Self {
+            pid,
+            began: began(parent)?,
+            ports_from: suite.ports_from,
+            ready: true,
+            services,
+        })
+    }
+
     /// Notes the run, in one step: a reader sees the old note or the new one.
     pub fn note(&self, state: &Path) -> anyhow::Result<()> {
         let path = file(state);
@@ -97,30 +137,28 @@ impl Run {
 
 /// The start time of a process, from /proc.
 fn began(pid: u32) -> Option<u64> {
+    let fields = stat(pid)?;
+    // A zombie is gone.
+    if fields.first()? == "Z" { None } else { fields.get(19)?.parse().ok() }
+}
+
+/// A process's state, parent and so on, from /proc. The name may contain spaces and brackets; what follows its last
+/// bracket does not.
+fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain spaces and brackets; what follows its last bracket does not. Zombies are gone.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Stops a suite and waits until it is gone.
 pub fn down(place: &Where) -> anyhow::Result<()> {
-    let state = place.state();
-    let Some(run) = Run::find(&state) else {
-        bail!("no suite runs on {}; `--ports-from` and `--state` say which one is meant", state.display());
+    let Some(run) = place.find() else {
+        bail!("{}; `--ports-from` says which one is meant", place.nothing_runs());
     };
     run.tell(Signal::TERM)?;
     let begun = Instant::now();
     while run.lives() {
         if begun.elapsed() > STOPPING {
-            bail!(
-                "process {} has not stopped within {STOPPING:?}; see {}",
-                run.pid,
-                state.join("up.log").display()
-            );
+            bail!("process {} has not stopped within {STOPPING:?}", run.pid);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -130,12 +168,11 @@ pub fn down(place: &Where) -> anyhow::Result<()> {
 
 /// Says what runs. The exit code is 0 if everything is ready, 1 if something is not, 3 if nothing runs.
 pub fn status(place: &Where) -> ExitCode {
-    let state = place.state();
-    let Some(run) = Run::find(&state) else {
-        complain!("no suite runs on {}; start one with `amends up`", state.display());
+    let Some(run) = place.find() else {
+        complain!("{}; `amends up --ports-from {}` starts one", place.nothing_runs(), place.suite.ports_from);
         return ExitCode::from(3);
     };
-    say!("amends up, process {}, state {}", run.pid, state.display());
+    say!("amends up, process {}, ports from {}", run.pid, run.ports_from);
     let suite = Suite { ports_from: run.ports_from };
     let all_ready = crate::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
     ExitCode::from(u8::from(!all_ready))

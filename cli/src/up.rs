@@ -18,6 +18,8 @@ use crate::run::{Run, Where, ready};
 use crate::setup;
 use crate::suite::{SERVICES, Suite};
 
+/// How the suite in a terminal is ended.
+const CTRL_C: &str = "Ctrl-C stops everything.";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the whole suite.
@@ -45,10 +47,10 @@ impl Up {
                 run.ports_from
             );
         }
-        if self.detach {
-            return detach::start(&self.place, &state, self.fresh);
-        }
         let signals = on_signal()?;
+        if self.detach {
+            return detach::start(&self.place, &state, self.fresh, &signals);
+        }
         self.start(&state, &signals)
     }
 
@@ -65,10 +67,11 @@ impl Up {
             backend: Backend::from_env()?,
             ..Options::new(state)
         };
-        let servers = Servers::start(&options, &progress)?;
-        signals.stop_in_order.store(true, Ordering::Release);
+        std::fs::create_dir_all(state).with_context(|| format!("can't create {}", state.display()))?;
         let mut run = Run::this(suite);
         run.note(state)?;
+        let servers = Servers::start(&options, &progress).inspect_err(|_| Run::forget(state))?;
+        signals.stop_in_order.store(true, Ordering::Release);
         let ended = self.serve(&servers, state, &mut run, &progress, began, &signals.told_to_stop);
         let stopping = Instant::now();
         servers.stop();
@@ -101,7 +104,7 @@ impl Up {
             wait_until_ready(suite, &mut children, told_to_stop)?;
             step.done("ready");
             let step = Step::begin(progress, "catalogue");
-            let products = crate::block_on(setup::seed(suite))?;
+            let products = crate::block_on(setup::seed(suite, told_to_stop))?;
             step.done(&format!("{products} products"));
             run.services = children.running();
             run.ready = true;
@@ -188,7 +191,7 @@ fn welcome(suite: &Suite, state: &Path, took: Duration) {
     say!("  {:<13} postgres://postgres@127.0.0.1:{}", "postgres", ports.postgres);
     say!("  {:<13} 127.0.0.1:{}\n", "kafka", ports.kafka);
     say!("Place an order and wait for it to settle:\n\n{}\n", curl(suite));
-    say!("Ctrl-C stops everything.");
+    say!("{CTRL_C}");
 }
 
 /// The first command that a newcomer runs.

@@ -11,7 +11,7 @@ mod table;
 use std::collections::HashMap;
 
 use rdkafka::message::{BorrowedMessage, Message as _};
-use tracing::Span;
+use tracing::{Span, debug};
 use uuid::Uuid;
 
 pub(crate) use self::runtime::Consumer;
@@ -161,6 +161,9 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
         handler.handle(&mut claimed, &messages).await?;
     }
     claimed.commit().await?;
+    for message in fresh {
+        debug!(key = %message.key, message = ?message.id(), kind = message.kind(), "handled");
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! unknown paths and methods, and health.
 
 use axum::Router;
+use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
@@ -119,8 +120,24 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
         path.map(|axum::extract::Path(value)| Self(value))
-            .map_err(|error: PathRejection| Problem::bad_request(format!("path: {}", error.body_text())))
+            .map_err(|error: PathRejection| Problem::bad_request(said_of_path(&error)))
     }
+}
+
+fn said_of_path(error: &PathRejection) -> String {
+    if let PathRejection::FailedToDeserializePathParams(error) = error
+        && let ErrorKind::ParseErrorAtKey { value, expected_type, .. }
+        | ErrorKind::ParseErrorAtIndex { value, expected_type, .. }
+        | ErrorKind::ParseError { value, expected_type } = error.kind()
+    {
+        return format!("`{value}` is not a {expected_type}");
+    }
+    if let PathRejection::FailedToDeserializePathParams(error) = error
+        && let ErrorKind::DeserializeError { key, value, .. } = error.kind()
+    {
+        return format!("`{value}` is not a valid {key}");
+    }
+    error.body_text()
 }
 
 /// The trace that a request belongs to, for the messages that it causes.
@@ -147,16 +164,27 @@ pub(crate) fn finish(router: Router) -> Router {
                 .detail(format!("{method} can't be used on {}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(without_nul))
         .layer(middleware::from_fn(traced))
+}
+
+/// No text of ours has a NUL, and no database could look for one.
+async fn without_nul(request: Request, next: Next) -> Result<Response, Problem> {
+    if request.uri().to_string().contains("%00") {
+        return Err(Problem::bad_request("the address has a NUL character (%00)"));
+    }
+    Ok(next.run(request).await)
 }
 
 async fn traced(mut request: Request, next: Next) -> Response {
     let incoming = request.headers().get(crate::cloudevents::TRACEPARENT);
-    let incoming = incoming.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let incoming =
+        incoming.and_then(|value| value.to_str().ok()).filter(|text| telemetry::is_traceparent(text));
+    let incoming = incoming.map(str::to_owned);
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let span = telemetry::request_span(request.method().as_str(), route, incoming.as_deref());
-    let trace = telemetry::traceparent_of(&span).or(incoming);
-    request.extensions_mut().insert(Trace(trace));
+    let trace = telemetry::traceparent_of(&span).or(incoming).unwrap_or_else(telemetry::new_traceparent);
+    request.extensions_mut().insert(Trace(Some(trace)));
     let response = next.run(request).instrument(span.clone()).await;
     span.record("http.response.status_code", response.status().as_u16());
     response

@@ -21,7 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::consumer::Incoming;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, new_id};
 
 static TRACING: AtomicBool = AtomicBool::new(false);
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -114,6 +114,23 @@ fn context(traceparent: &str) -> opentelemetry::Context {
     TraceContextPropagator::new().extract(&carrier)
 }
 
+/// Whether a text is a W3C trace context (version 00) with ids that are not nought.
+pub(crate) fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let set = |part: &str| part.bytes().any(|byte| byte != b'0');
+    matches!(parts[..], ["00", trace, span, flags]
+        if hex(trace, 32) && hex(span, 16) && hex(flags, 2) && set(trace) && set(span))
+}
+
+/// A new trace context, not sampled: what an order's messages have in common where nobody collects spans.
+pub(crate) fn new_traceparent() -> String {
+    let (trace, span) = (new_id(), new_id());
+    format!("00-{}-{:016x}-00", trace.simple(), span.as_u128() as u64)
+}
+
 /// The W3C trace context of a span, if traces are on.
 pub fn traceparent_of(span: &Span) -> Option<String> {
     if !enabled() {
@@ -176,7 +193,8 @@ pub(crate) fn process_span(message: &Incoming, envelope: &Envelope) -> Span {
 /// The span of a request.
 pub(crate) fn request_span(method: &str, route: &str, traceparent: Option<&str>) -> Span {
     if !enabled() {
-        return Span::none();
+        // For the log: what is said while a request is served should say which.
+        return info_span!("request", method, route);
     }
     let span = info_span!(
         "request",
@@ -190,4 +208,24 @@ pub(crate) fn request_span(method: &str, route: &str, traceparent: Option<&str>)
         let _ = span.set_parent(context(traceparent));
     }
     span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trace_context_is_passed_on() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(is_traceparent(&new_traceparent()));
+        for wrong in [
+            "not a trace; drop",
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        ] {
+            assert!(!is_traceparent(wrong), "{wrong}");
+        }
+    }
 }

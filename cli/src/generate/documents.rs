@@ -138,6 +138,12 @@ fn configuration() -> String {
          Beside these, `RUST_LOG` chooses what is logged and the standard `OTEL_*` variables rule the traces.\n",
     );
     let _ = write!(text, "\n## Every service\n\n{TABLE}{}", common_settings());
+    let up = <crate::CommandLine as clap::CommandFactory>::command();
+    if let Some(up) = up.find_subcommand("up") {
+        let rows: String = up.get_arguments().filter(|arg| arg.get_env().is_some()).map(row).collect();
+        let backend = "| `AMENDS_BACKEND` | | `auto` | How PostgreSQL and Kafka are run: `native`, `docker`, or what is there |\n";
+        let _ = write!(text, "\n## amends up, down, status, order\n\n{TABLE}{rows}{backend}");
+    }
     for command in commands() {
         let rows = rows(&command, false);
         if !rows.is_empty() {

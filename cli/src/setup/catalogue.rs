@@ -1,5 +1,7 @@
 //! The first catalogue: what can be ordered after the first start.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
 use crate::api::Api;
@@ -24,7 +26,7 @@ const PRODUCTS: [(&str, &str, i64, i64); 14] = [
 ];
 
 /// Puts the catalogue on the shelves of a suite that has none, and waits until it can be ordered from.
-pub async fn seed(suite: &Suite) -> anyhow::Result<usize> {
+pub async fn seed(suite: &Suite, told_to_stop: &AtomicBool) -> anyhow::Result<usize> {
     let api = Api::new(suite);
     for (sku, name, price, pieces) in PRODUCTS {
         let known = api.find("inventory", &format!("/products/{sku}")).await?;
@@ -39,6 +41,9 @@ pub async fn seed(suite: &Suite) -> anyhow::Result<usize> {
         }
     }
     api.until("the catalogue to reach the order service", async || {
+        if told_to_stop.load(Ordering::Acquire) {
+            return Ok(true);
+        }
         let products = api.get("order", "/products").await?;
         Ok(products["products"].as_array().is_some_and(|known| known.len() >= PRODUCTS.len()))
     })

@@ -1,19 +1,21 @@
 //! `amends up --detach`: the same in a process of its own.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::up_log;
-use crate::output::say;
+use super::{Signals, up_log};
 use crate::run::{Run, Where};
 
-/// Starts the suite in the background and returns when it is ready.
-pub fn start(place: &Where, state: &Path, fresh: bool) -> anyhow::Result<()> {
+/// Starts the suite in the background, shows how it comes up, and returns when it is ready.
+pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals) -> anyhow::Result<()> {
     fs::create_dir_all(state).with_context(|| format!("can't create {}", state.display()))?;
     let path = up_log(state);
     let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
@@ -25,18 +27,43 @@ pub fn start(place: &Where, state: &Path, fresh: bool) -> anyhow::Result<()> {
     // A group of its own: Ctrl-C in this terminal is not meant for it.
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn().context("the suite could not be started in the background")?;
+    signals.stop_in_order.store(true, Ordering::Release);
+    let mut said = File::open(&path)?;
     loop {
-        let said = || fs::read_to_string(&path).unwrap_or_default();
-        if let Some(ended) = child.try_wait()? {
-            bail!("the suite ended while starting ({ended}):\n{}", said().trim_end());
+        let ended = child.try_wait()?;
+        let ready = Run::find(state).is_some_and(|run| run.ready && run.pid == child.id().cast_signed());
+        // Read last, so that nothing that was said before is left out.
+        pass_on(&mut said, place)?;
+        if let Some(ended) = ended {
+            bail!("the suite ended while starting ({ended})");
         }
-        if Run::find(state).is_some_and(|run| run.ready && run.pid == child.id().cast_signed()) {
-            say!(
-                "{}",
-                said().replace("Ctrl-C stops everything.", "`amends down` stops everything.").trim_end()
-            );
+        if ready {
             return Ok(());
+        }
+        if signals.told_to_stop.load(Ordering::Acquire) {
+            return stop(&mut child);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Shows what the suite has said since the last look.
+fn pass_on(said: &mut File, place: &Where) -> anyhow::Result<()> {
+    let mut text = String::new();
+    said.read_to_string(&mut text)?;
+    let text = text.replace(super::CTRL_C, &format!("`amends down{}` stops everything.", place.flags()));
+    // The welcome goes where a script looks for it, the progress where it does not.
+    let (progress, welcome) = text.split_at(text.find("\nAmends is ready").unwrap_or(text.len()));
+    std::io::stderr().write_all(progress.as_bytes())?;
+    std::io::stdout().write_all(welcome.as_bytes())?;
+    Ok(())
+}
+
+/// Takes back a start that nobody waits for any more.
+fn stop(child: &mut Child) -> anyhow::Result<()> {
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+        kill_process(pid, Signal::TERM)?;
+    }
+    child.wait()?;
+    bail!("stopped while starting")
 }

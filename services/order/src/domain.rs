@@ -4,6 +4,7 @@ mod input;
 
 use schemas::common::{Address, Money, PricedLine};
 use serde::Serialize;
+use shared::problem::Invalid;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -56,7 +57,7 @@ pub struct AskedLine {
 }
 
 /// An order as a customer asks for it: valid in itself, not yet priced.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct NewOrder {
     pub customer_id: String,
     pub items: Vec<AskedLine>,
@@ -92,6 +93,12 @@ pub struct Order {
     pub created_at: OffsetDateTime,
     /// Counts up with every change of the order.
     pub version: i64,
+}
+
+/// What is said of a line whose product is not known.
+pub fn unknown_product(index: usize, sku: &str) -> Invalid {
+    let detail = format!("there is no product `{sku}`; GET /products lists them");
+    Invalid::new(format!("/items/{index}/sku"), detail)
 }
 
 /// The sum of the lines, or `None` if they are in several currencies.

@@ -8,6 +8,7 @@ use shared::envelope::{Event, Message};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Handle, Task};
+use tracing::info;
 use uuid::Uuid;
 
 use super::Orders;
@@ -87,7 +88,12 @@ impl Orders {
         }
         store::append_timeline(claimed.db(), &timeline).await?;
         let (watchers, ids) = (self.watchers.clone(), settled.into_keys().collect::<Vec<_>>());
-        claimed.after_commit(move || watchers.tell(&ids));
+        claimed.after_commit(move || {
+            watchers.tell(&ids);
+            for order in ids {
+                info!(%order, outcome = <E as Message>::TYPE, "the order has settled");
+            }
+        });
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use shared::problem::{Invalid, Problem};
 use uuid::Uuid;
 
 use super::{Key, Placed, Placement, Priced, still_running};
-use crate::domain::{NewOrder, Order, Status, total};
+use crate::domain::{NewOrder, Order, Status, total, unknown_product};
 use crate::store::{self, AnswerRow, NewRow, ProductRow};
 
 type Verdict = Result<Placed, Problem>;
@@ -135,10 +135,7 @@ fn price(order: &NewOrder, products: &HashMap<String, ProductRow>) -> Result<Pri
                 quantity: line.quantity,
                 unit_price: product.price(),
             }),
-            None => {
-                let detail = format!("there is no product `{}`; GET /products lists them", line.sku);
-                errors.push(Invalid::new(format!("/items/{index}/sku"), detail));
-            }
+            None => errors.push(unknown_product(index, &line.sku)),
         }
     }
     if !errors.is_empty() {

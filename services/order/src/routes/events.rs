@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Sse;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive};
-use futures::{Stream, stream};
+use axum::response::{IntoResponse, Response, Sse};
+use futures::{StreamExt, stream};
 use shared::http::Path;
 use shared::problem::Problem;
 use tracing::warn;
@@ -27,15 +27,25 @@ use crate::watch::Watch;
     ),
     responses(
         (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+        (status = 204, description = "The order has settled, and nothing is new behind `Last-Event-ID`."),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn get(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    store::find_status(&mut *app.db.read().await?, id).await?.ok_or_else(|| unknown(id))?;
+) -> Result<Response, Problem> {
+    let last: Option<i64> = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut db = app.db.read().await?;
+    let status = store::find_status(&mut db, id).await?.ok_or_else(|| unknown(id))?;
+    if let Some(last) = last
+        && status.is_settled()
+        && store::find_timeline(&mut db, id, last).await?.is_empty()
+    {
+        // This is how a browser's EventSource is told not to come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    drop(db);
     let follow = Follow {
         watch: app.watchers.watch(id),
         app,
@@ -46,9 +56,10 @@ pub(super) async fn get(
     };
     let events = stream::unfold(follow, |mut follow| async move {
         let event = follow.next().await?;
-        Some((Ok(event), follow))
+        Some((event, follow))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+    let events = events.map(Ok::<_, Infallible>);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response())
 }
 
 struct Follow {

@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::http::{Body, Trace};
-use shared::problem::Problem;
+use shared::problem::{Invalid, Problem};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::App;
-use crate::domain::{self, Order, OrderInput};
+use crate::domain::{self, NewOrder, Order, OrderInput};
 use crate::placing::Key;
 use crate::store;
 
@@ -29,8 +29,13 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the order to settle."),
     ),
     responses(
-        (status = 201, description = "The order has settled: confirmed or rejected.", body = Order),
-        (status = 202, description = "The order is on record.", body = Order),
+        (status = 201, description = "The order has settled: confirmed or rejected.", body = Order,
+            headers(("Location" = String), ("Preference-Applied" = String), ("Idempotency-Replayed" = String))),
+        (status = 202, description = "The order is on record.", body = Order,
+            headers(("Location" = String), ("Preference-Applied" = String), ("Idempotency-Replayed" = String))),
+        (status = 400, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body has another media type.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "A request with the key is still running.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Members are invalid, or the key was used for another request.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The service can't take it now.", body = Problem, content_type = "application/problem+json"),
@@ -43,7 +48,11 @@ pub(super) async fn post(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let wait = preferred_wait(&headers).map(|wait| wait.min(app.longest_wait));
-    let order = domain::read(&body).map_err(Problem::invalid)?;
+    let (order, mut errors) = domain::read(&body);
+    if !errors.is_empty() {
+        errors.extend(unknown_products(&app, &order).await?);
+        return Err(Problem::invalid(errors));
+    }
     // Held until the answer is there, so that a repetition meanwhile learns that this one runs.
     let _running = app.counter.run(key)?;
     // `Value` keeps its members sorted, so the order of the members does not matter.
@@ -75,6 +84,15 @@ pub(super) async fn post(
         headers.insert("preference-applied", applied);
     }
     Ok(response)
+}
+
+/// The lines of an order, wrong in other ways, whose products are not known: who mends it learns all at once.
+async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, Problem> {
+    let skus: Vec<&str> = order.items.iter().map(|line| line.sku.as_str()).collect();
+    let known = store::find_products(&mut *app.db.read().await?, &skus).await?;
+    let lines = order.items.iter().enumerate();
+    let unknown = lines.filter(|(_, line)| !line.sku.is_empty() && !known.contains_key(&line.sku));
+    Ok(unknown.map(|(index, line)| domain::unknown_product(index, &line.sku)).collect())
 }
 
 /// The settled order, if it settles in time.
