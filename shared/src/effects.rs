@@ -242,6 +242,10 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             };
             warn!(%fault, command = C::TYPE, "outcomes could not be written down");
             if fault.class() == Class::Permanent {
+                if settled.is_empty() {
+                    // Nothing is left to try; the steps stay open until their claims have run out.
+                    return true;
+                }
                 self.one_by_one(std::mem::take(&mut settled), &mut later).await;
                 continue;
             }
