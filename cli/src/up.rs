@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use local::{Backend, Options, Progress, Servers, Terminal, ensure_free};
+use local::{Backend, Options, Progress, Servers, Step, Terminal, ensure_free};
 
 use self::children::Children;
 use crate::api::Api;
@@ -244,34 +244,6 @@ fn on_signal() -> anyhow::Result<Arc<Signals>> {
     })?;
     wait.recv().context("signals can't be heard")?;
     Ok(signals)
-}
-
-/// A step of the start, for the one who waits.
-struct Step<'p> {
-    progress: &'p dyn Progress,
-    what: &'static str,
-    began: Instant,
-    ended: bool,
-}
-
-impl<'p> Step<'p> {
-    fn begin(progress: &'p dyn Progress, what: &'static str) -> Self {
-        progress.step(what);
-        Self { progress, what, began: Instant::now(), ended: false }
-    }
-
-    fn done(mut self, outcome: &str) {
-        self.ended = true;
-        self.progress.done(self.what, outcome, self.began.elapsed());
-    }
-}
-
-impl Drop for Step<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.progress.failed(self.what);
-        }
-    }
 }
 
 /// Where the detached suite says what it would have said in the terminal.

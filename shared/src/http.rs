@@ -125,19 +125,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 fn said_of_path(error: &PathRejection) -> String {
-    if let PathRejection::FailedToDeserializePathParams(error) = error
-        && let ErrorKind::ParseErrorAtKey { value, expected_type, .. }
+    let PathRejection::FailedToDeserializePathParams(failed) = error else { return error.body_text() };
+    match failed.kind() {
+        ErrorKind::ParseErrorAtKey { value, expected_type, .. }
         | ErrorKind::ParseErrorAtIndex { value, expected_type, .. }
-        | ErrorKind::ParseError { value, expected_type } = error.kind()
-    {
-        return format!("`{value}` is not a {expected_type}");
+        | ErrorKind::ParseError { value, expected_type } => format!("`{value}` is not a {expected_type}"),
+        ErrorKind::DeserializeError { key, value, .. } => format!("`{value}` is not a valid {key}"),
+        _ => error.body_text(),
     }
-    if let PathRejection::FailedToDeserializePathParams(error) = error
-        && let ErrorKind::DeserializeError { key, value, .. } = error.kind()
-    {
-        return format!("`{value}` is not a valid {key}");
-    }
-    error.body_text()
 }
 
 /// The trace that a request belongs to, for the messages that it causes.

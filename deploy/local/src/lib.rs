@@ -44,7 +44,7 @@ pub use kafka::Kafka;
 pub use options::{Backend, Options};
 pub use ports::{Holder, Ports, Process, ensure_free, free_port, port_holder};
 pub use postgres::Postgres;
-pub use progress::{Progress, Silent, Terminal};
+pub use progress::{Progress, Silent, Step, Terminal};
 pub use rustix::process::Signal;
 pub use spawn::spawn_bound;
 

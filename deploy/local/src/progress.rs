@@ -95,7 +95,7 @@ impl Progress for Terminal {
 }
 
 /// One step: begun when made, failed when dropped before it was done.
-pub(crate) struct Step<'p> {
+pub struct Step<'p> {
     progress: &'p dyn Progress,
     what: String,
     begun: Instant,
@@ -103,16 +103,19 @@ pub(crate) struct Step<'p> {
 }
 
 impl<'p> Step<'p> {
+    /// `what` begins.
     pub fn begin(progress: &'p dyn Progress, what: impl Into<String>) -> Step<'p> {
         let what = what.into();
         progress.step(&what);
         Step { progress, what, begun: Instant::now(), over: false }
     }
 
+    /// It goes on, now with `detail`.
     pub fn detail(&self, detail: &str) {
         self.progress.detail(&self.what, detail);
     }
 
+    /// It is over; `outcome` says what there is now.
     pub fn done(mut self, outcome: &str) {
         self.over = true;
         self.progress.done(&self.what, outcome, self.begun.elapsed());
