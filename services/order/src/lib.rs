@@ -5,6 +5,7 @@
 //! - Tells `order.created.v1`, `order.confirmed.v1` and `order.rejected.v1` on `order.events`.
 //! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
 
+mod admission;
 pub mod config;
 pub mod domain;
 pub mod handlers;
@@ -12,6 +13,8 @@ mod placing;
 mod routes;
 pub mod store;
 pub mod watch;
+
+use std::time::Duration;
 
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
@@ -27,6 +30,7 @@ pub struct Order;
 impl App for Order {
     const NAME: &'static str = "order";
     const PORT: u16 = 8081;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {
@@ -40,9 +44,12 @@ impl App for Order {
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let watchers = watch::Watchers::default();
         let (counter, writer) = placing::counter(service.db().clone());
+        let Config { outbox_limit, pending_limit, .. } = service.config;
+        let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
             db: service.db().clone(),
             counter,
+            admission,
             watchers: watchers.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
@@ -50,6 +57,9 @@ impl App for Order {
         service.serve(routes::router().with_state(app).into());
         service.consume(handlers::table(&watchers));
         service.task("placing", move |stop| writer.run(stop));
+        service.task("admission", move |stop| sampler.run(stop));
+        let kept = service.config.idempotency_key_retention;
+        service.prune("idempotency_key", move |db| Box::pin(store::delete_answers(db, kept)));
         Ok(())
     }
 }

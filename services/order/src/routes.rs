@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::placing::Counter;
 use crate::store;
 use crate::watch::Watchers;
@@ -26,6 +27,7 @@ struct Document;
 pub(crate) struct App {
     pub db: Db,
     pub counter: Counter,
+    pub admission: Admission,
     pub watchers: Watchers,
     pub longest_wait: Duration,
     pub stopping: CancellationToken,
