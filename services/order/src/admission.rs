@@ -86,9 +86,9 @@ impl Backlog {
         2 * self.limit + 1
     }
 
-    /// Takes in what was counted, so long after the count before. Whether the door must open or close for it.
-    fn counted(&mut self, count: i64, after: Duration) -> bool {
-        let (fallen, was_full) = (self.count - count, self.full);
+    /// Takes in what was counted, so long after the count before.
+    fn counted(&mut self, count: i64, after: Duration) {
+        let fallen = self.count - count;
         self.count = count;
         if self.full {
             let falls = fallen as f64 / after.as_secs_f64().max(0.001);
@@ -98,7 +98,6 @@ impl Backlog {
             self.full = count > self.limit;
             self.falls = None;
         }
-        self.full != was_full
     }
 
     /// In how many seconds orders will be taken again, if they are not taken now.
@@ -161,12 +160,14 @@ impl Sampler {
     fn take_in(&mut self, outbox: i64, pending: i64, after: Duration) {
         metrics::gauge!("amends_order_outbox_backlog_rows").set(outbox as f64);
         metrics::gauge!("amends_orders_pending").set(pending as f64);
-        let changed = self.outbox.counted(outbox, after) | self.pending.counted(pending, after);
+        let refused = self.outbox.full || self.pending.full;
+        self.outbox.counted(outbox, after);
+        self.pending.counted(pending, after);
         self.admission.set(&self.outbox, &self.pending);
-        if changed {
-            let (taken, limits) =
-                (!self.outbox.full && !self.pending.full, (self.outbox.limit, self.pending.limit));
-            info!(outbox, pending, ?limits, taken, "whether orders are taken was decided anew");
+        match (refused, self.outbox.full || self.pending.full) {
+            (false, true) => warn!(outbox, pending, "orders are refused: too much is on its way"),
+            (true, false) => info!(outbox, pending, "orders are taken again"),
+            _ => {}
         }
     }
 }
@@ -180,16 +181,15 @@ mod tests {
     #[test]
     fn the_door_closes_above_the_limit_and_opens_well_below_it() {
         let mut backlog = Backlog::new(100);
-        assert!(!backlog.counted(100, SECOND));
-        assert_eq!(backlog.wait(), None, "the limit itself is not too much");
-        assert!(backlog.counted(101, SECOND));
-        assert!(backlog.wait().is_some());
-        assert!(!backlog.counted(81, SECOND));
-        assert!(backlog.wait().is_some(), "below the limit, but not well below");
-        assert!(backlog.counted(80, SECOND));
-        assert_eq!(backlog.wait(), None);
-        assert!(!backlog.counted(100, SECOND));
-        assert_eq!(backlog.wait(), None, "it does not flap");
+        let mut refused_at = |count| {
+            backlog.counted(count, SECOND);
+            backlog.wait().is_some()
+        };
+        assert!(!refused_at(100), "the limit itself is not too much");
+        assert!(refused_at(101));
+        assert!(refused_at(81), "below the limit, but not well below");
+        assert!(!refused_at(80));
+        assert!(!refused_at(100), "it does not flap");
     }
 
     #[test]
