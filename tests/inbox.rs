@@ -73,6 +73,23 @@ async fn a_message_older_than_the_inbox_remembers_is_parked_and_a_younger_one_is
     assert!(parked[0].starts_with("stale: "), "{parked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_whose_action_may_have_been_forgotten_is_parked_and_not_answered_as_done() {
+    let suite = Suite::start().await;
+    let saga = made_days_ago(15);
+    let body = json!({
+        "id": shared::envelope::new_id(), "type": "payment.void_payment.v1", "source": "orchestrator", "subject": saga,
+        "dataVersion": "1.0.0", "timestamp": "2026-11-21T10:00:00Z", "correlationId": saga,
+        "data": {"orderId": saga}, "metadata": {"step": "authorize_payment", "direction": "undo"},
+    });
+    let topic = suite.kafka().name("payment.commands");
+    suite.send(&topic, saga.to_string().as_bytes(), body.to_string().as_bytes(), OwnedHeaders::new()).await;
+    suite.caught_up("payment").await;
+    let parked = suite.texts("payment", "select reason from parked").await;
+    assert!(parked.len() == 1 && parked[0].starts_with("stale: the saga began"), "{parked:?}");
+    assert_eq!(suite.number("payment", "select count(*) from step_outcome").await, 0);
+}
+
 /// The process at the database that waits for a lock, other than this one.
 async fn waiting(db: &mut PgConnection, other_than: i32) -> Option<i32> {
     sqlx::query_scalar(
@@ -102,7 +119,8 @@ async fn claims_in_another_order_do_not_deadlock_and_are_free_again_when_rolled_
     let claim = "insert into inbox (message_id) values ($1) on conflict do nothing";
     // Another replica has claimed the lower id, in a transaction that stays open.
     let mut replica = suite.connect("order").await;
-    sqlx::raw_sql("begin; set local lock_timeout = '2s'").execute(&mut replica).await.expect("begun");
+    // Far less than the second after which the server breaks a deadlock by itself.
+    sqlx::raw_sql("begin; set local lock_timeout = '100ms'").execute(&mut replica).await.expect("begun");
     sqlx::query(claim).bind(low).execute(&mut replica).await.expect("claimed");
     // The consumer gets the higher one first, and must not hold it while it waits for the lower one.
     suite.tell_order_at_once(key, &[high, low]).await;
