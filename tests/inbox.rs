@@ -11,7 +11,7 @@ use crate::harness::Suite;
 /// An id as it was made some days ago.
 fn made_days_ago(days: u32) -> Uuid {
     let now = shared::envelope::new_id().as_u128();
-    Uuid::from_u128(now - (u128::from(days) * 86_400_000 << 80))
+    Uuid::from_u128(now - ((u128::from(days) * 86_400_000) << 80))
 }
 
 impl Suite {
@@ -80,7 +80,7 @@ async fn an_undo_whose_action_may_have_been_forgotten_is_parked_and_not_answered
     let body = json!({
         "id": shared::envelope::new_id(), "type": "payment.void_payment.v1", "source": "orchestrator", "subject": saga,
         "dataVersion": "1.0.0", "timestamp": "2026-11-21T10:00:00Z", "correlationId": saga,
-        "data": {"orderId": saga}, "metadata": {"step": "authorize_payment", "direction": "undo"},
+        "data": {"orderId": saga, "authorizationId": "auth-1"}, "metadata": {"step": "authorize_payment", "direction": "undo"},
     });
     let topic = suite.kafka().name("payment.commands");
     suite.send(&topic, saga.to_string().as_bytes(), body.to_string().as_bytes(), OwnedHeaders::new()).await;
