@@ -20,7 +20,7 @@ use crate::cloudevents;
 use crate::db::Db;
 use crate::envelope::{Cause, Envelope, Message};
 use crate::fault::Fault;
-use crate::inbox;
+use crate::inbox::{self, Claims};
 use crate::parked;
 use crate::telemetry;
 
@@ -134,9 +134,9 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     keys.sort_unstable();
     keys.dedup();
     let mut claimed = db.write(&keys).await?;
-    let mut parked = parked::parked_keys(claimed.db(), &keys).await?;
-    let ids: Vec<Uuid> = batch.iter().filter_map(|message| message.id()).collect();
-    let mut new = inbox::claim(claimed.db(), &ids).await?;
+    let claiming = batch.iter().filter(|message| table.claims(message.kind()));
+    let ids: Vec<Uuid> = claiming.filter_map(|message| message.id()).collect();
+    let Claims { mut new, mut parked } = inbox::claim(claimed.db(), &ids, &keys).await?;
     let duplicates = ids.len() - new.len();
     claimed.after_commit(move || {
         metrics::counter!("amends_inbox_duplicates_total").increment(duplicates as u64)
@@ -146,7 +146,7 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     for &message in batch {
         match message.id() {
             // The first of several copies in one batch takes the claim.
-            Some(id) if !new.remove(&id) => {}
+            Some(id) if table.claims(message.kind()) && !new.remove(&id) => {}
             Some(_) if parked.contains(&message.key) => {
                 parked::park(claimed.db(), message, "an earlier message of this key is parked").await?;
             }
@@ -202,7 +202,7 @@ fn waves<'t, 'm>(table: &'t Table, messages: &[&'m Incoming]) -> Result<Vec<Wave
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut claimed = db.write(std::slice::from_ref(&message.key)).await?;
     let ids: Vec<Uuid> = message.id().into_iter().collect();
-    inbox::claim(claimed.db(), &ids).await?;
+    inbox::claim(claimed.db(), &ids, &[]).await?;
     parked::park(claimed.db(), message, reason).await?;
     claimed.after_commit(|| metrics::counter!("amends_parked_total").increment(1));
     claimed.commit().await?;

@@ -1,24 +1,9 @@
 //! Parked messages: a message that failed for good, and every later one of its key, wait here in order for an
 //! operator. Other keys flow on.
 
-use std::collections::HashSet;
-
 use sqlx::PgConnection;
 
 use crate::consumer::Incoming;
-
-/// Those of `keys` that are parked.
-pub(crate) async fn parked_keys(
-    db: &mut PgConnection,
-    keys: &[String],
-) -> Result<HashSet<String>, sqlx::Error> {
-    let found: Vec<String> =
-        sqlx::query_scalar("select distinct key from parked where status = 'parked' and key = any($1)")
-            .bind(keys)
-            .fetch_all(db)
-            .await?;
-    Ok(found.into_iter().collect())
-}
 
 /// Parks a message. The caller has locked its key and claimed its id.
 pub(crate) async fn park(db: &mut PgConnection, message: &Incoming, reason: &str) -> Result<(), sqlx::Error> {

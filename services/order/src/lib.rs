@@ -10,6 +10,7 @@ pub mod domain;
 pub mod handlers;
 mod placing;
 mod routes;
+mod settled;
 pub mod store;
 pub mod watch;
 
@@ -39,16 +40,20 @@ impl App for Order {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let watchers = watch::Watchers::default();
+        let settlements = settled::Settlements::default();
         let (counter, writer) = placing::counter(service.db().clone());
         let app = routes::App {
             db: service.db().clone(),
             counter,
             watchers: watchers.clone(),
+            settlements: settlements.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
         };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::table(&watchers));
+        service.consume(handlers::table(&watchers, &settlements));
+        let db = service.db().clone();
+        service.task("settlements", move |stop| settlements.run(db, stop));
         service.task("placing", move |stop| writer.run(stop));
         Ok(())
     }

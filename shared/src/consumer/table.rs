@@ -14,6 +14,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Handles a batch of messages, in their order, in the transaction that claimed them.
 pub trait BatchHandler: Send + Sync + 'static {
+    /// Whether a message that comes again changes nothing because its id is a key of what the handler writes. The
+    /// inbox then need not remember it, which halves the cost of a read model.
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// A technical failure, which rolls the whole batch back. A business refusal is an answer, not an error.
     fn handle<'a>(
@@ -57,6 +63,11 @@ impl Table {
 
     pub(super) fn route(&self, kind: &str) -> Option<usize> {
         self.routes.get(kind).copied()
+    }
+
+    /// Whether the inbox must remember a message of this type.
+    pub(super) fn claims(&self, kind: &str) -> bool {
+        self.route(kind).is_none_or(|index| !self.handler(index).is_idempotent())
     }
 
     pub(super) fn handler(&self, index: usize) -> &dyn BatchHandler {

@@ -85,11 +85,14 @@ impl<C: Send + Sync + 'static> Service<C> {
         let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
         let health =
             Health::new(self.db.clone(), &self.kafka, &self.topics, self.expected, intake.clone(), assigned)?;
-        let document = axum::Json(A::openapi());
+        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
+        let document = axum::body::Bytes::from(serde_json::to_vec(&A::openapi())?);
+        let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
-            .route("/openapi.json", axum::routing::get(async move || document.clone()));
+            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())));
         let router = http::finish(router.merge(health::router(Arc::new(health))));
-        let server = axum::serve(listener, router).with_graceful_shutdown(intake.cancelled_owned());
+        let server = axum::serve(listener, router.into_make_service())
+            .with_graceful_shutdown(intake.cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
         let upkeep = self.stages.intake.stop.clone();
