@@ -8,7 +8,7 @@ use shared::kafka::Topic;
 /// How many consumers of a service can share the work.
 const PARTITIONS: i32 = 4;
 /// How long messages stay. The inboxes remember for longer.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Every topic of the suite.
 pub fn all() -> Vec<Topic> {

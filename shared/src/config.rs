@@ -44,6 +44,14 @@ pub struct Common {
     /// empty when it is changed.
     #[arg(long, env = "OUTBOX_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(i16).range(1..=64))]
     pub outbox_shards: i16,
+    /// How long the inbox remembers the ids of messages, so that one that comes again has no second effect. It must be
+    /// longer than the topics keep messages; an older message is parked.
+    #[arg(long, env = "INBOX_RETENTION", default_value = "14d", value_parser = duration)]
+    pub inbox_retention: Duration,
+    /// How long the outcomes of saga steps are kept, so that a command that is asked again gets its first answer
+    /// again. It must be longer than the longest saga and than the topics keep messages.
+    #[arg(long, env = "STEP_RETENTION", default_value = "14d", value_parser = duration)]
+    pub step_retention: Duration,
     /// How long a stopping service finishes what it has begun.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,

@@ -22,6 +22,7 @@ use crate::envelope::{Cause, Envelope, Message};
 use crate::fault::Fault;
 use crate::inbox::{self, Claims};
 use crate::parked;
+use crate::retention;
 use crate::telemetry;
 
 /// A message as it arrived, on its way to a handler.
@@ -149,6 +150,11 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
             Some(id) if table.claims(message.kind()) && !new.remove(&id) => {}
             Some(_) if parked.contains(&message.key) => {
                 parked::park(claimed.db(), message, "an earlier message of this key is parked").await?;
+            }
+            // Its id is new only because it was forgotten, or might have been.
+            Some(id) if retention::stale(id, claimed.now(), db.retention().inbox) => {
+                parked::park(claimed.db(), message, retention::STALE).await?;
+                parked.insert(message.key.clone());
             }
             Some(_) => fresh.push(message),
             None => {

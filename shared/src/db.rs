@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 use crate::inbox::Claimed;
+use crate::retention::Retention;
 
 /// How long a request waits for a free connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +24,7 @@ pub struct Db {
     relay: Arc<Notify>,
     source: &'static str,
     shards: i16,
+    retention: Retention,
 }
 
 impl Db {
@@ -38,7 +40,17 @@ impl Db {
                 Box::pin(async move { Ok(meta.idle_for < RESTED || connection.ping().await.is_ok()) })
             })
             .connect_lazy_with(bounded(options).application_name(source));
-        Self { pool, relay: Arc::new(Notify::new()), source, shards }
+        Self { pool, relay: Arc::new(Notify::new()), source, shards, retention: Retention::default() }
+    }
+
+    /// The same database, remembering for so long.
+    #[must_use]
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// A connection for reading.

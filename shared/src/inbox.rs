@@ -14,6 +14,7 @@ use crate::db::{Db, hash};
 use crate::envelope::{Cause, Command, Event, Message};
 use crate::fault::Fault;
 use crate::outbox::{self, AppendError, Attributes, Row};
+use crate::retention::Retention;
 
 /// A transaction that holds the locks of its aggregates and collects the messages that it will leave in the outbox.
 ///
@@ -47,6 +48,10 @@ impl Claimed {
     /// When the transaction began, by the database's clock.
     pub fn now(&self) -> OffsetDateTime {
         self.now
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.db.retention()
     }
 
     /// Locks further aggregates until the end of the transaction. To keep clear of deadlocks, lock orders first and

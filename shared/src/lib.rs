@@ -10,6 +10,7 @@
 //!   ([`consumer`]); a command is claimed a second time by its saga step ([`steps`]).
 //! - **No call to the outside happens inside a transaction.** See [`effects`].
 
+pub mod backlog;
 pub mod cloudevents;
 pub mod config;
 pub mod consumer;
@@ -24,6 +25,7 @@ pub mod outbox;
 pub mod parked;
 pub mod problem;
 pub mod relay;
+pub mod retention;
 pub mod service;
 pub mod steps;
 pub mod telemetry;

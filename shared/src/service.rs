@@ -15,18 +15,20 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::health::Health;
 use crate::config::Common;
-use crate::consumer::{Consumer, Table};
+use crate::consumer::{BoxFuture, Consumer, Table};
 use crate::db::Db;
 use crate::effects::{self, Effect};
 use crate::envelope::Command;
 use crate::kafka::Kafka;
 use crate::relay::Relay;
+use crate::retention::{Keeper, Prune, Retention};
 use crate::{http, telemetry};
 
 /// A service, as its crate defines it.
@@ -37,6 +39,8 @@ pub trait App: 'static {
     const PORT: u16;
     /// What is its own beside [`Common`].
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
+    /// How long the topics that it consumes keep messages. Kafka's default; the inbox must remember for longer.
+    const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
     /// Its own tables, numbered from 0101.
     fn migrations() -> &'static Migrator;
     /// The document of its HTTP interface.
@@ -68,8 +72,10 @@ pub struct Service<C> {
     router: Router,
     stages: Stages,
     failed: CancellationToken,
-    /// The migration that the database must have.
-    expected: i64,
+    /// The migrations that the database must have.
+    expected: Arc<[i64]>,
+    /// Tables of its own from which old rows are deleted.
+    prunes: Vec<Prune>,
     /// The topics that it consumes.
     topics: Vec<&'static str>,
     assigned: Arc<AtomicBool>,
@@ -187,8 +193,32 @@ impl<C: Send + Sync + 'static> Service<C> {
     }
 
     fn when_migrated(&self) -> impl Future<Output = ()> + Send + use<C> {
-        let (db, expected, stop) = (self.db.clone(), self.expected, self.stages.intake.stop.clone());
-        async move { health::wait_until_migrated(&db, expected, &stop).await }
+        let (db, expected, stop) =
+            (self.db.clone(), Arc::clone(&self.expected), self.stages.intake.stop.clone());
+        async move { health::wait_until_migrated(&db, &expected, &stop).await }
+    }
+
+    /// Has old rows of a table of the service's own deleted, at the start and every ten minutes, by one replica at a
+    /// time. `batch` deletes at most [`crate::retention::BATCH`] rows and says how many it did; it is repeated until they are
+    /// fewer.
+    pub fn prune<F>(&mut self, table: &'static str, batch: F)
+    where
+        F: for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.prunes.push(Prune { table, batch: Arc::new(batch) });
+    }
+
+    fn keep(&self) {
+        let keeper = Keeper { db: self.db.clone(), own: self.prunes.clone() };
+        let (stop, ready) = (self.stages.work.stop.clone(), self.when_migrated());
+        self.spawn(&self.stages.work, "retention", async move {
+            ready.await;
+            keeper.run(stop).await;
+            Ok(())
+        });
     }
 
     fn relay(&self) {

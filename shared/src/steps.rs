@@ -18,6 +18,7 @@ use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
 use crate::fault::Fault;
 use crate::inbox::Claimed;
 use crate::outbox::Attributes;
+use crate::retention;
 
 /// Which step of which saga, and whether it is done or undone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -168,6 +169,10 @@ pub(crate) async fn unanswered<C: Command>(
                 continue;
             }
             None => {
+                // An action that is on record has not been undone: its undo would be on record for longer.
+                if !task.step.action().is_some_and(|action| known.contains_key(&action)) {
+                    retention::still_known(claimed, &task.step)?;
+                }
                 if let Some(outcome) = settled_by_action(claimed, &task, &known, &mut barred)? {
                     barred.push(outcome);
                     continue;

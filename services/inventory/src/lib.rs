@@ -11,6 +11,8 @@ pub mod handlers;
 pub mod routes;
 pub mod store;
 
+use std::time::Duration;
+
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -25,6 +27,7 @@ pub struct Inventory;
 impl App for Inventory {
     const NAME: &'static str = "inventory";
     const PORT: u16 = 8083;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {

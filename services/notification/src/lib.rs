@@ -10,6 +10,8 @@ pub mod handlers;
 pub mod routes;
 pub mod store;
 
+use std::time::Duration;
+
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -24,6 +26,7 @@ pub struct Notification;
 impl App for Notification {
     const NAME: &'static str = "notification";
     const PORT: u16 = 8085;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {

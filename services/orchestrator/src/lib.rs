@@ -17,6 +17,7 @@ pub mod store;
 mod testing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
@@ -32,6 +33,7 @@ pub struct Orchestrator;
 impl App for Orchestrator {
     const NAME: &'static str = "orchestrator";
     const PORT: u16 = 8086;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {

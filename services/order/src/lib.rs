@@ -5,6 +5,7 @@
 //! - Tells `order.created.v1`, `order.confirmed.v1` and `order.rejected.v1` on `order.events`.
 //! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
 
+mod admission;
 pub mod config;
 pub mod domain;
 pub mod handlers;
@@ -13,6 +14,8 @@ mod routes;
 mod settled;
 pub mod store;
 pub mod watch;
+
+use std::time::Duration;
 
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
@@ -28,6 +31,7 @@ pub struct Order;
 impl App for Order {
     const NAME: &'static str = "order";
     const PORT: u16 = 8081;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {
@@ -42,9 +46,12 @@ impl App for Order {
         let watchers = watch::Watchers::default();
         let settlements = settled::Settlements::default();
         let (counter, writer) = placing::counter(service.db().clone());
+        let Config { outbox_limit, pending_limit, .. } = service.config;
+        let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
             db: service.db().clone(),
             counter,
+            admission,
             watchers: watchers.clone(),
             settlements: settlements.clone(),
             longest_wait: service.config.longest_wait,
@@ -55,6 +62,9 @@ impl App for Order {
         let db = service.db().clone();
         service.task("settlements", move |stop| settlements.run(db, stop));
         service.task("placing", move |stop| writer.run(stop));
+        service.task("admission", move |stop| sampler.run(stop));
+        let kept = service.config.idempotency_key_retention;
+        service.prune("idempotency_key", move |db| Box::pin(store::delete_answers(db, kept)));
         Ok(())
     }
 }

@@ -120,10 +120,15 @@ fn still_running() -> Problem {
 }
 
 fn busy() -> Problem {
+    overloaded("nothing was changed; try again", 1)
+}
+
+/// The refusal of an order of which nothing was written.
+pub(crate) fn overloaded(detail: impl Into<String>, retry_after: u32) -> Problem {
     let title = "The service has too much to do";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", title)
-        .detail("nothing was changed; try again")
-        .retry_after(1)
+        .detail(detail)
+        .retry_after(retry_after)
 }
 
 impl Writer {

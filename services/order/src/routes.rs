@@ -12,6 +12,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::admission::Admission;
 use crate::placing::Counter;
 use crate::settled::Settlements;
 use crate::watch::Watchers;
@@ -25,6 +26,7 @@ struct Document;
 pub(crate) struct App {
     pub db: Db,
     pub counter: Counter,
+    pub admission: Admission,
     pub watchers: Watchers,
     pub settlements: Settlements,
     pub longest_wait: Duration,

@@ -4,14 +4,15 @@ mod orders;
 mod timeline;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use schemas::common::Money;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 pub use self::orders::{
-    ListFilter, NewRow, OrderRow, SettledRow, confirm, find, find_settled, find_status, insert_orders, list,
-    reject,
+    ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_settled, find_status,
+    insert_orders, list, reject,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 
@@ -106,4 +107,18 @@ pub async fn insert_answers(db: &mut PgConnection, answers: &[AnswerRow]) -> Res
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Deletes a batch of answers that were given longer ago than `kept`, and returns how many.
+pub async fn delete_answers(db: &mut PgConnection, kept: Duration) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "delete from idempotency_key
+         where key = any (array (select key from idempotency_key
+                                 where created_at < now() - $1 * interval '1 second' order by created_at limit $2))",
+    )
+    .bind(kept.as_secs_f64())
+    .bind(shared::retention::BATCH)
+    .execute(db)
+    .await?;
+    Ok(deleted.rows_affected())
 }

@@ -12,6 +12,8 @@ pub mod psp;
 pub mod routes;
 pub mod store;
 
+use std::time::Duration;
+
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -26,6 +28,7 @@ pub struct Payment;
 impl App for Payment {
     const NAME: &'static str = "payment";
     const PORT: u16 = 8082;
+    const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
     fn migrations() -> &'static Migrator {

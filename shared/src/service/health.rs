@@ -26,7 +26,8 @@ pub(super) struct Health {
     pub stopping: CancellationToken,
     /// Set while partitions are assigned; not present in a service that consumes nothing.
     pub assigned: Arc<AtomicBool>,
-    pub expected: i64,
+    /// The versions of all migrations that the database must have.
+    pub expected: Arc<[i64]>,
 }
 
 impl Health {
@@ -34,7 +35,7 @@ impl Health {
         db: Db,
         kafka: &Kafka,
         topics: &[&str],
-        expected: i64,
+        expected: Arc<[i64]>,
         stopping: CancellationToken,
         assigned: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
@@ -76,7 +77,7 @@ async fn metrics() -> Response {
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    let (database, migrations) = match database(&health.db, health.expected).await {
+    let (database, migrations) = match database(&health.db, &health.expected).await {
         Ok(migrations) => (Ok(()), migrations),
         Err(error) => (Err(error), Err("the database does not answer".to_owned())),
     };
@@ -99,24 +100,28 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     (status, Json(Ready { ready, checks })).into_response()
 }
 
-async fn database(db: &Db, expected: i64) -> Result<Result<(), String>, String> {
+async fn database(db: &Db, expected: &[i64]) -> Result<Result<(), String>, String> {
     let check = async {
         let mut connection = db.read().await.map_err(|error| error.to_string())?;
         sqlx::query("select 1").execute(&mut *connection).await.map_err(|error| error.to_string())?;
-        Ok(applied(&mut connection).await)
+        Ok(missing(&mut connection, expected).await)
     };
-    let version: Result<i64, String> =
+    let missing: Result<Vec<i64>, String> =
         tokio::time::timeout(CHECK_TIMEOUT, check).await.map_err(|_| "no answer in time".to_owned())?;
-    Ok(match version? {
-        version if version >= expected => Ok(()),
-        version => Err(format!("at {version}, {expected} is needed: run it with --migrate")),
-    })
+    let missing: Vec<String> = missing?.iter().map(|version| format!("{version:04}")).collect();
+    if missing.is_empty() {
+        return Ok(Ok(()));
+    }
+    Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
 }
 
-/// The newest migration, or 0 in an empty database.
-async fn applied(db: &mut sqlx::PgConnection) -> i64 {
-    let newest = "select coalesce(max(version), 0) from _sqlx_migrations where success";
-    sqlx::query_scalar(newest).fetch_one(db).await.unwrap_or(0)
+/// Those of the migrations that are not applied; all of them in an empty database. The newest alone would not tell:
+/// the core's later ones have lower numbers than a service's first.
+async fn missing(db: &mut sqlx::PgConnection, expected: &[i64]) -> Vec<i64> {
+    let applied =
+        sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(db).await;
+    let applied: Vec<i64> = applied.unwrap_or_default();
+    expected.iter().copied().filter(|version| !applied.contains(version)).collect()
 }
 
 async fn broker(health: Arc<Health>) -> Result<(), String> {
@@ -130,11 +135,11 @@ async fn broker(health: Arc<Health>) -> Result<(), String> {
 }
 
 /// Waits for the service's tables, so that a service may be started before its database.
-pub(super) async fn wait_until_migrated(db: &Db, expected: i64, stop: &CancellationToken) {
+pub(super) async fn wait_until_migrated(db: &Db, expected: &[i64], stop: &CancellationToken) {
     let mut told = false;
     loop {
         if let Ok(mut connection) = db.read().await
-            && applied(&mut connection).await >= expected
+            && missing(&mut connection, expected).await.is_empty()
         {
             return;
         }

@@ -19,10 +19,15 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         error!("the variable DATABASE_URL (or --database-url) is missing; it names the {} database", A::NAME);
         return ExitCode::from(EX_USAGE);
     };
+    let retention = Retention { inbox: line.common.inbox_retention, steps: line.common.step_retention };
+    if let Err(wrong) = retention.check(A::TOPIC_RETENTION) {
+        error!(service = A::NAME, "{wrong}");
+        return ExitCode::from(EX_USAGE);
+    }
     // Two workers: a service waits more than it computes, and six of them share a machine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.context("the runtime could not be started").and_then(|runtime| {
-        let ended = runtime.block_on(run::<A>(line, database));
+        let ended = runtime.block_on(run::<A>(line, database, retention));
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
     });
@@ -38,9 +43,11 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
 async fn run<A: App>(
     line: CommandLine<A::Config>,
     database: sqlx::postgres::PgConnectOptions,
+    retention: Retention,
 ) -> anyhow::Result<()> {
     let common = line.common;
-    let db = Db::new(A::NAME, database, common.database_connections, common.outbox_shards);
+    let db = Db::new(A::NAME, database, common.database_connections, common.outbox_shards)
+        .with_retention(retention);
     let migrator = migrations::<A>();
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
@@ -66,7 +73,8 @@ async fn run<A: App>(
         router: Router::new(),
         stages: Stages::default(),
         failed: CancellationToken::new(),
-        expected: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        expected: migrator.iter().map(|migration| migration.version).collect(),
+        prunes: Vec::new(),
         topics: Vec::new(),
         assigned: Arc::default(),
         instance: format!("{}-{instance}", A::NAME),
@@ -83,8 +91,14 @@ impl<C: Send + Sync + 'static> Service<C> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
-        let health =
-            Health::new(self.db.clone(), &self.kafka, &self.topics, self.expected, intake.clone(), assigned)?;
+        let health = Health::new(
+            self.db.clone(),
+            &self.kafka,
+            &self.topics,
+            Arc::clone(&self.expected),
+            intake.clone(),
+            assigned,
+        )?;
         // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
         let document = axum::body::Bytes::from(serde_json::to_vec(&A::openapi())?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
@@ -95,6 +109,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .with_graceful_shutdown(intake.cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
+        self.keep();
         let upkeep = self.stages.intake.stop.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {

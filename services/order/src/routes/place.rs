@@ -36,7 +36,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
         (status = 415, description = "The body has another media type.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "A request with the key is still running.", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Members are invalid, or the key was used for another request.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The service can't take it now.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service can't take it now; `Retry-After` says when to try again.", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn post(
     State(app): State<App>,
@@ -44,6 +44,7 @@ pub(super) async fn post(
     trace: Trace,
     Body(body): Body<Value>,
 ) -> Result<Response, Problem> {
+    app.admission.check()?;
     let key = idempotency_key(&headers)?;
     let wait = preferred_wait(&headers).map(|wait| wait.min(app.longest_wait));
     let (order, mut errors) = domain::read(&body);

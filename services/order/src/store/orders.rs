@@ -108,6 +108,16 @@ pub async fn reject(db: &mut PgConnection, orders: &[&RejectOrder]) -> Result<Ve
     .await
 }
 
+/// How many orders are pending, counted no further than `most`.
+pub async fn count_pending(db: &mut PgConnection, most: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select count(*) from (select from orders where status = 'pending' limit $1) as counted",
+    )
+    .bind(most)
+    .fetch_one(db)
+    .await
+}
+
 /// An order.
 pub async fn find(db: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx::Error> {
     let find = format!("select {ORDER} from orders where id = $1");

@@ -1,0 +1,82 @@
+//! `POST /orders` while too much is on its way.
+
+use std::time::{Duration, Instant};
+
+use local::Signal;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, Setup, Suite, order};
+
+const ORDERS: &str = "select count(*) from orders";
+
+/// Places orders until one is refused; how many were taken, and what the refusal says.
+async fn until_refused(suite: &Suite) -> (i64, String) {
+    let mut body = order();
+    body["items"] = json!([{"sku": "mug", "quantity": 1}]);
+    let url = format!("{}/orders", suite.url("order"));
+    let deadline = Instant::now() + PATIENCE;
+    for taken in 0.. {
+        assert!(Instant::now() < deadline, "{taken} orders were taken and none was refused");
+        let answer = suite.client.post(&url).json(&body).send().await.expect("an answer");
+        if answer.status() == StatusCode::ACCEPTED {
+            continue;
+        }
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let wait =
+            answer.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse::<u32>().ok());
+        assert!(wait.is_some_and(|wait| (1..=30).contains(&wait)), "Retry-After: {wait:?}");
+        let problem: Value = answer.json().await.expect("JSON");
+        assert_eq!(problem["type"], "/problems/overloaded");
+        return (taken, problem["detail"].as_str().unwrap_or_default().to_owned());
+    }
+    unreachable!("the deadline ends it")
+}
+
+async fn until_taken_again(suite: &Suite) {
+    let url = format!("{}/orders", suite.url("order"));
+    suite
+        .until("orders to be taken again", async |suite| {
+            let request = suite.client.post(&url).json(&order()).timeout(Duration::from_secs(10));
+            request.send().await.is_ok_and(|answer| answer.status() == StatusCode::ACCEPTED)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_refused_before_anything_is_written_and_taken_again_when_there_is_room() {
+    let settings = vec![("ORDER_OUTBOX_LIMIT", "20".to_owned()), ("ORDER_PENDING_LIMIT", "150".to_owned())];
+    let mut suite = Suite::with(Setup { own_servers: true, settings }).await;
+    let servers = std::sync::Arc::clone(&suite.servers);
+
+    servers.kafka().kill9().expect("killed");
+    let (taken, why) = until_refused(&suite).await;
+    assert!(taken > 20, "{taken} orders were taken");
+    assert!(why.contains("messages wait to be sent"), "{why}");
+    assert_eq!(until_refused(&suite).await.0, 0, "it stays refused while there is no broker");
+    assert_eq!(suite.number("order", ORDERS).await, taken, "a refused order is not written");
+    std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
+        .expect("no panic")
+        .expect("restarted");
+    until_taken_again(&suite).await;
+    suite.comes_to_rest().await;
+    let before = suite.number("order", ORDERS).await;
+
+    // Messages flow, but sagas stand still.
+    suite.process("payment").signal(Signal::STOP);
+    let (taken, why) = until_refused(&suite).await;
+    assert!(taken > 150, "{taken} orders were taken");
+    assert!(why.contains("orders wait to be settled"), "{why}");
+    assert_eq!(suite.number("order", ORDERS).await, before + taken);
+    suite.process("payment").signal(Signal::CONT);
+    until_taken_again(&suite).await;
+    suite.comes_to_rest().await;
+    let confirmed = "select count(*) from orders where status = 'confirmed'";
+    assert_eq!(suite.number("order", confirmed).await, suite.number("order", ORDERS).await);
+    let metrics =
+        suite.client.get(format!("{}/metrics", suite.url("order"))).send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("text");
+    for name in ["amends_orders_refused_total", "amends_order_outbox_backlog_rows", "amends_orders_pending"] {
+        assert!(metrics.contains(name), "{name} is not among the metrics");
+    }
+}
