@@ -27,7 +27,7 @@ use crate::effects::{self, Effect};
 use crate::envelope::Command;
 use crate::kafka::Kafka;
 use crate::relay::Relay;
-use crate::{http, telemetry};
+use crate::{http, parked, telemetry};
 
 /// A service, as its crate defines it.
 pub trait App: 'static {
@@ -39,7 +39,7 @@ pub trait App: 'static {
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
     /// Its own tables, numbered from 0101.
     fn migrations() -> &'static Migrator;
-    /// The document of its HTTP interface.
+    /// The document of its own HTTP interface.
     fn openapi() -> utoipa::openapi::OpenApi;
     /// Sets the service up: routes, handlers, tasks.
     fn run(service: &mut Service<Self::Config>) -> anyhow::Result<()>;
@@ -70,8 +70,8 @@ pub struct Service<C> {
     failed: CancellationToken,
     /// The migration that the database must have.
     expected: i64,
-    /// The topics that it consumes.
-    topics: Vec<&'static str>,
+    /// What it consumes.
+    table: Arc<Table>,
     assigned: Arc<AtomicBool>,
     instance: String,
 }
@@ -111,7 +111,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stages.intake.stop.clone()
     }
 
-    /// Serves these routes, beside `/openapi.json` and the health of the service.
+    /// Serves these routes, beside `/openapi.json`, the health of the service and what is parked in it.
     pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
@@ -131,11 +131,11 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Consumes the messages of the table.
     pub fn consume(&mut self, table: Table) {
-        self.topics = table.topics().collect();
+        self.table = Arc::new(table);
         let consumer = Consumer {
             db: self.db.clone(),
             kafka: self.kafka.clone(),
-            table: Arc::new(table),
+            table: Arc::clone(&self.table),
             group: self.name,
             instance: self.common.instance.clone(),
             batch: usize::from(self.common.consumer_batch),
@@ -235,6 +235,11 @@ pub fn main_from<A: App>(
 /// The service's command line, from which its help and its documentation are made.
 pub fn command<A: App>() -> clap::Command {
     CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
+}
+
+/// The document of a service's HTTP interface, with the routes that all have.
+pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
+    A::openapi().merge_from(parked::document())
 }
 
 /// The messaging core's migrations and the service's own, in one history.
