@@ -320,7 +320,12 @@ impl Consumer {
                 }
             }
         }
+        let owned = consumer.assignment()?;
         for ((topic, partition), offset) in held.set_back() {
+            // Where it has another owner now, that one goes on from what was stored.
+            if owned.find_partition(&topic, partition).is_none() {
+                continue;
+            }
             metrics::counter!("amends_consumer_set_back_total").increment(1);
             consumer.seek(&topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
         }
