@@ -11,12 +11,15 @@ mod table;
 mod versions;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
+use futures::FutureExt;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tracing::{Span, debug};
 use uuid::Uuid;
 
-pub(crate) use self::runtime::{Consumer, bounded};
+pub(crate) use self::runtime::Consumer;
 pub use self::table::{BatchHandler, BoxFuture, Table};
 use crate::cloudevents;
 use crate::db::Db;
@@ -46,6 +49,9 @@ pub struct Incoming {
     refused: Option<String>,
     span: Span,
 }
+
+/// How long a batch may take before its connection is given up.
+const LONGEST_BATCH: Duration = Duration::from_secs(45);
 
 /// The longest key, in bytes; what it is about goes into indexes and addresses.
 const MAX_KEY_BYTES: usize = 512;
@@ -264,4 +270,13 @@ async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     parked::park(&mut claimed, message, reason).await?;
     claimed.commit().await?;
     Ok(())
+}
+
+/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
+pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
+        Err(_) => Err(Fault::exhausted(format!("no end within {LONGEST_BATCH:?}"))),
+    }
 }

@@ -13,6 +13,7 @@ mod copy;
 mod replay;
 mod routes;
 mod store;
+mod views;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! The loop: gather what has arrived, have it handled, store the offsets.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,15 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::held::Held;
-use super::{Incoming, Table, attempt, park};
+use super::{Incoming, Table, attempt, bounded, park};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::fault::{Class, Fault};
 use crate::kafka::{self, Kafka};
 use crate::service::jittered;
 
-/// How long a batch may take before its connection is given up.
-const LONGEST_BATCH: Duration = Duration::from_secs(45);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a batch that exhausts the database is tried before it is halved.
@@ -333,15 +330,6 @@ impl Consumer {
             warn!(%error, "the partitions could not be resumed");
         }
         Ok(())
-    }
-}
-
-/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
-pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
-        Err(_) => Err(Fault::exhausted(format!("no end within {LONGEST_BATCH:?}"))),
     }
 }
 

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::copy::{Encoding, readable};
 use super::replay::{self, Refused};
-use super::store::{self, KeyRow, Row};
+use super::store;
+use super::views::{Changed, ParkedKey, ParkedKeys, ParkedMessage, ParkedMessages, Retried};
 use crate::consumer::Table;
 use crate::db::Db;
 use crate::http::{Body, Path, Query};
@@ -51,103 +49,6 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(retry))
         .routes(routes!(edit))
         .routes(routes!(skip))
-}
-
-/// The parked keys of a service.
-#[derive(Debug, Serialize, ToSchema)]
-struct ParkedKeys {
-    keys: Vec<ParkedKey>,
-    /// Give it as `cursor` to get the next page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<i64>,
-}
-
-/// A parked key: its first message failed for good, the others wait behind it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ParkedKey {
-    key: String,
-    /// How many messages wait.
-    count: i64,
-    /// Why the first of them was not handled.
-    reason: String,
-    /// The type of the first, where it could be read.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    /// The topic of the first.
-    topic: String,
-    /// When the first was parked.
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
-}
-
-/// The messages of a key in the order in which they came, those too that were replayed or skipped.
-#[derive(Serialize, ToSchema)]
-struct ParkedMessages {
-    key: String,
-    messages: Vec<ParkedMessage>,
-    /// Give it as `cursor` to get the next page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<i64>,
-}
-
-/// A parked message.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ParkedMessage {
-    /// Its number here.
-    id: i64,
-    /// `parked`, `replayed` or `skipped`.
-    status: String,
-    /// Why it was not handled, when it was tried last.
-    reason: String,
-    topic: String,
-    partition: i32,
-    offset: i64,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<Uuid>,
-    /// The record's value, of which at most 1 MiB is kept. May be personal data.
-    body: String,
-    encoding: Encoding,
-    #[serde(with = "time::serde::rfc3339")]
-    parked_at: OffsetDateTime,
-    /// How often its replay was tried.
-    tries: i32,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    tried_at: Option<OffsetDateTime>,
-    /// How often it was edited. The table `parked_edit` has each body as it was before.
-    edits: i64,
-    /// When it was replayed or skipped.
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    settled_at: Option<OffsetDateTime>,
-    /// Who skipped it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    settled_by: Option<String>,
-    /// Why it was skipped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
-}
-
-/// What was replayed.
-#[derive(Debug, Serialize, ToSchema)]
-struct Retried {
-    key: String,
-    /// How many messages had their effect now.
-    replayed: u64,
-    /// How many still wait; more than 0 where one request is too short for all.
-    left: i64,
-}
-
-/// What became of a key by an edit or a skip.
-#[derive(Debug, Serialize, ToSchema)]
-struct Changed {
-    key: String,
-    /// The message's number.
-    id: i64,
-    /// How many messages of the key still wait.
-    left: i64,
 }
 
 /// Why a message is skipped, and who says so.
@@ -324,43 +225,5 @@ fn problem(key: &str, id: i64, refused: Refused) -> Problem {
         }
         Refused::Invalid(errors) => Problem::invalid(errors),
         Refused::Fault(fault) => fault.into(),
-    }
-}
-
-impl From<KeyRow> for ParkedKey {
-    fn from(row: KeyRow) -> Self {
-        Self {
-            key: row.key,
-            count: row.count,
-            reason: row.reason,
-            kind: row.kind,
-            topic: row.topic,
-            since: row.since,
-        }
-    }
-}
-
-impl From<Row> for ParkedMessage {
-    fn from(row: Row) -> Self {
-        let (body, encoding) = readable(&row.body);
-        Self {
-            id: row.id,
-            status: row.status,
-            reason: row.reason,
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.offset,
-            kind: row.kind,
-            message_id: row.message_id,
-            body,
-            encoding,
-            parked_at: row.parked_at,
-            tries: row.tries,
-            tried_at: row.tried_at,
-            edits: row.edits,
-            settled_at: row.settled_at,
-            settled_by: row.settled_by,
-            note: row.note,
-        }
     }
 }
