@@ -4,6 +4,7 @@ mod api;
 mod generate;
 mod order;
 mod output;
+mod parked;
 mod run;
 mod serve;
 mod setup;
@@ -39,6 +40,9 @@ enum Command {
     /// Place orders and look at them.
     #[command(subcommand)]
     Order(order::Command),
+    /// Look at messages that could not be handled, and replay, mend or skip them.
+    #[command(subcommand)]
+    Parked(parked::Command),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
     /// Create or list the topics on an existing Kafka.
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Down(place) => run::down(&place),
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
+        Command::Parked(command) => command.run(),
         Command::Serve(serve) => return serve.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),

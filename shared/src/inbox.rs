@@ -4,6 +4,7 @@
 //! messages, [`crate::db::Db::write`] makes one for a request. A handler gets `&mut Claimed`, so that it can neither
 //! write without a claim nor commit half of a batch.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -43,6 +44,11 @@ impl Claimed {
     /// The connection of this transaction.
     pub fn db(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    /// The service that writes, as messages have it in `source`.
+    pub(crate) fn source(&self) -> &'static str {
+        self.db.source()
     }
 
     /// When the transaction began, by the database's clock.
@@ -135,10 +141,10 @@ impl Claimed {
         Ok(id)
     }
 
-    fn append(
+    pub(crate) fn append(
         &mut self,
         kind: &'static str,
-        topic: &'static str,
+        topic: impl Into<Cow<'static, str>>,
         key: &str,
         cause: &Cause,
         body: Vec<u8>,
