@@ -6,8 +6,10 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A suite of the command line's, taken down at the end whatever happens.
 struct Up {
@@ -40,6 +42,23 @@ impl Up {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test plays a producer that writes nonsense")]
+    fn produce(&self, topic: &str, key: &str, value: &str) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", format!("127.0.0.1:{}", self.ports_from + 11));
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.send(BaseRecord::to(topic).key(key).payload(value)).expect("queued");
+        producer.flush(Duration::from_secs(30)).expect("sent");
+    }
+
+    /// Waits until a key is parked.
+    fn until_listed(&self, key: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.succeeds(&["parked", "list"]).contains(key) {
+            assert!(Instant::now() < deadline, "{key} is not parked");
+        }
     }
 
     fn fails(&self, arguments: &[&str]) -> String {
@@ -86,6 +105,8 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     assert_eq!(up.succeeds(&["status"]).matches(" ready").count(), 6);
     assert!(up.fails(&["order", "place", "--item", "ghost"]).contains("/items/0/sku"));
 
+    parked_messages(&up, id);
+
     assert!(up.fails(&["up"]).contains("runs already"), "a second start is refused");
     let elsewhere = Up { ports_from: up.ports_from, state: up.state.with_extension("other") };
     let refused = elsewhere.fails(&["up"]);
@@ -99,6 +120,52 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     up.succeeds(&["up", "--detach"]);
     assert_eq!(up.succeeds(&["order", "list"]), orders, "the second start has what the first one had");
     up.succeeds(&["down"]);
+}
+
+/// From a message that can't be handled to an empty list.
+fn parked_messages(up: &Up, id: &str) {
+    assert_eq!(up.succeeds(&["parked", "list"]).trim_end(), "nothing is parked");
+    assert!(up.fails(&["parked", "show", id]).contains("is parked nowhere"));
+    up.produce("shipping.commands", id, "not a message");
+    up.until_listed(id);
+    let listed = up.succeeds(&["parked", "list"]);
+    let line = listed.lines().find(|line| line.contains(id)).expect("a line");
+    assert!(line.starts_with("shipping ") && line.contains("the value is not an envelope"), "{line}");
+    assert_eq!(up.succeeds(&["parked", "list", "--service", "payment"]).trim_end(), "nothing is parked");
+    assert!(up.succeeds(&["parked", "show", id]).contains("not a message"));
+    assert!(up.fails(&["parked", "retry", id]).contains("A message failed again"));
+    let shown: Value = serde_json::from_str(&up.succeeds(&["parked", "show", id, "--json"])).expect("JSON");
+    assert_eq!((&shown[0]["service"], &shown[0]["tries"]), (&json!("shipping"), &json!(1)));
+    let number = shown[0]["id"].to_string();
+
+    // An undo whose action never came: it is answered, and the saga, which has ended, has no ear for it.
+    let mended = json!({
+        "id": shared::envelope::new_id(), "type": "shipping.cancel_shipment.v1", "source": "operator",
+        "subject": id, "dataVersion": "1.0.0", "timestamp": "2026-11-21T10:00:00Z", "correlationId": id,
+        "data": {"orderId": id, "trackingNumber": "none"},
+        "metadata": {"step": "book_shipment", "direction": "undo"},
+    });
+    let file = up.state.join("mended.json");
+    std::fs::write(&file, "{").expect("a file");
+    let file = file.to_str().expect("a path");
+    assert!(up.fails(&["parked", "edit", id, &number, "--file", file]).contains("the file is not JSON"));
+    assert!(up.fails(&["parked", "edit", id, &number, "--editor", "true"]).contains("nothing was changed"));
+    assert!(up.fails(&["parked", "edit", id, "4711", "--file", file]).contains("has no message 4711"));
+    std::fs::write(file, mended.to_string()).expect("a file");
+    let said = up.succeeds(&["parked", "edit", id, &number, "--editor", &format!("cp {file}")]);
+    assert!(said.contains("amends parked retry"), "{said}");
+    assert!(up.succeeds(&["parked", "retry", id]).contains("1 replayed"));
+    assert!(up.fails(&["parked", "retry", id]).contains("is parked any more"));
+
+    up.produce("shipping.commands", id, "nor is this");
+    up.until_listed(id);
+    let shown: Value = serde_json::from_str(&up.succeeds(&["parked", "show", id, "--json"])).expect("JSON");
+    let number = shown[1]["id"].to_string();
+    assert!(up.fails(&["parked", "retry", "--all"]).contains("1 of 1 keys are still parked"));
+    let said = up.succeeds(&["parked", "skip", id, &number, "--reason", "a test", "--by", "ada"]);
+    assert!(said.contains("nothing of the key is parked any more"), "{said}");
+    assert!(up.succeeds(&["parked", "show", id]).contains("skipped by ada: a test"));
+    assert_eq!(up.succeeds(&["parked", "retry", "--all"]).trim_end(), "nothing is parked");
 }
 
 #[test]

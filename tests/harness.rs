@@ -2,6 +2,7 @@
 
 pub mod kafka;
 mod order;
+pub mod parked;
 mod process;
 mod rest;
 mod sql;

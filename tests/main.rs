@@ -14,6 +14,7 @@ mod load;
 mod messaging;
 mod orders;
 mod overload;
+mod parked;
 mod retention;
 mod servers;
 mod shutdown;

@@ -2,6 +2,7 @@
 
 use schemars::{JsonSchema, Schema, schema_for};
 use shared::envelope::{Command, Message};
+use shared::parked::ParkedCopy;
 use shared::steps::StepReply;
 
 use crate::{inventory, notification, orchestrator, order, payment, shipping};
@@ -37,6 +38,17 @@ impl Entry {
         Self { answers, ..Self::event::<C>() }
     }
 
+    /// The copy of a parked message, which every service tells on a topic of its own.
+    fn parked() -> Self {
+        Self {
+            kind: ParkedCopy::TYPE,
+            topic: crate::topics::PARKED,
+            data_version: ParkedCopy::DATA_VERSION,
+            schema: schema_for!(ParkedCopy),
+            answers: None,
+        }
+    }
+
     /// The service that owns the message: it writes the event, or carries out the command.
     pub fn owner(&self) -> &'static str {
         self.topic.split('.').next().unwrap_or(self.topic)
@@ -57,7 +69,7 @@ pub fn all() -> Vec<Entry> {
         notification::events(),
         notification::commands(),
         orchestrator::events(),
-        vec![Entry::event::<StepReply>()],
+        vec![Entry::event::<StepReply>(), Entry::parked()],
     ]
     .into_iter()
     .flatten()

@@ -15,16 +15,6 @@ pub struct SagaStarted {
     pub definition: String,
 }
 
-/// A step of a saga was done, or undone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StepCompleted {
-    pub saga_id: Uuid,
-    pub step: String,
-    /// `do` or `undo`.
-    pub direction: String,
-}
-
 /// A step was refused; what was done is being undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +41,6 @@ pub struct SagaCompensated {
 
 events! {
     SagaStarted = "saga.started.v1", on "orchestrator.events";
-    StepCompleted = "saga.step_completed.v1", on "orchestrator.events";
     SagaCompensating = "saga.compensating.v1", on "orchestrator.events";
     SagaCompleted = "saga.completed.v1", on "orchestrator.events";
     SagaCompensated = "saga.compensated.v1", on "orchestrator.events";

@@ -10,6 +10,9 @@ const PARTITIONS: i32 = 4;
 /// How long messages stay. The inboxes remember for longer.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Where a service puts copies of the messages that it parked, by the service's name.
+pub const PARKED: &str = "{service}.parked";
+
 /// Every topic of the suite.
 pub fn all() -> Vec<Topic> {
     const SERVICES: [(&str, &str, &str); 6] = [

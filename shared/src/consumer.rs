@@ -5,11 +5,16 @@
 //! messages are redone one by one, so that a bad one costs only itself: it is parked together with its key.
 //! A rebalance in between does no harm: whoever handles a message again finds its id claimed.
 
+mod held;
 mod runtime;
 mod table;
+mod versions;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
+use futures::FutureExt;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tracing::{Span, debug};
 use uuid::Uuid;
@@ -18,9 +23,9 @@ pub(crate) use self::runtime::Consumer;
 pub use self::table::{BatchHandler, BoxFuture, Table};
 use crate::cloudevents;
 use crate::db::Db;
-use crate::envelope::{Cause, Envelope, Message};
+use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message};
 use crate::fault::Fault;
-use crate::inbox;
+use crate::inbox::{self, Claims};
 use crate::parked;
 use crate::retention;
 use crate::telemetry;
@@ -33,15 +38,24 @@ pub struct Incoming {
     pub offset: i64,
     /// The record's key: the aggregate that the message is about.
     pub key: String,
-    /// The record's value as it was.
+    /// The record's value; of a message of the previous version, that of the version which it was cast to.
     pub body: Vec<u8>,
     /// The trace that the message belongs to.
     pub traceparent: Option<String>,
     /// The value as an envelope, where it is one. A handler only sees messages that have it.
     pub envelope: Option<Envelope>,
-    undecodable: String,
+    /// The record's value as it came, where it was cast up.
+    original: Option<Vec<u8>>,
+    /// Why no handler gets to see it.
+    refused: Option<String>,
     span: Span,
 }
+
+/// How long a batch may take before its connection is given up.
+const LONGEST_BATCH: Duration = Duration::from_secs(45);
+
+/// The longest key, in bytes; what it is about goes into indexes and addresses.
+const MAX_KEY_BYTES: usize = 512;
 
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,32 +65,72 @@ impl std::fmt::Debug for Incoming {
 
 impl Incoming {
     fn new(record: &BorrowedMessage<'_>, topic: String) -> Self {
-        let body = record.payload().unwrap_or_default().to_vec();
         let (partition, offset) = (record.partition(), record.offset());
-        // A record without a readable key is its own aggregate, so that it can be parked without holding up others.
-        let key =
-            record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.contains('\0'));
-        let key = key.map_or_else(|| format!("{topic}/{partition}/{offset}"), str::to_owned);
+        // A record without a usable key is its own aggregate, so that it can be parked without holding up others.
+        let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| is_usable(key));
+        let key = key.map_or_else(|| own_key(&topic, partition, offset), str::to_owned);
         let traceparent = cloudevents::header(record.headers(), cloudevents::TRACEPARENT).map(str::to_owned);
+        Self::read((topic, partition, offset), key, record.payload().unwrap_or_default(), traceparent)
+    }
+
+    /// The message of a record, from Kafka or from the parked table.
+    pub(crate) fn read(
+        (topic, partition, offset): (String, i32, i64),
+        key: String,
+        value: &[u8],
+        traceparent: Option<String>,
+    ) -> Self {
+        let kept = &value[..value.len().min(parked::MAX_KEPT_BYTES)];
         let mut incoming = Self {
             topic,
             partition,
             offset,
             key,
-            body,
+            body: kept.to_vec(),
             traceparent,
             envelope: None,
-            undecodable: String::new(),
+            original: None,
+            refused: None,
             span: Span::none(),
         };
+        if value.len() > MAX_MESSAGE_BYTES {
+            let mut reason = format!(
+                "the record has {} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have",
+                value.len()
+            );
+            if kept.len() < value.len() {
+                reason.push_str(&format!("; the first {} are kept", kept.len()));
+            }
+            incoming.refuse(reason);
+        }
         match cloudevents::envelope::<Box<serde_json::value::RawValue>>(&incoming.body) {
             Ok(envelope) => {
                 incoming.span = telemetry::process_span(&incoming, &envelope);
                 incoming.envelope = Some(envelope);
             }
-            Err(error) => incoming.undecodable = format!("the value is not an envelope: {}", place(&error)),
+            Err(error) => incoming.refuse(format!("the value is not an envelope: {}", place(&error))),
         }
         incoming
+    }
+
+    /// Keeps the message from the handlers; it will be parked. The first reason stays.
+    fn refuse(&mut self, reason: String) {
+        self.refused.get_or_insert(reason);
+    }
+
+    /// Why no handler may see this message, if none may.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Whether the record had no key that could be used, so that its place stands for one.
+    pub(crate) fn is_keyless(&self) -> bool {
+        self.key == own_key(&self.topic, self.partition, self.offset)
+    }
+
+    /// The record's value as it came.
+    pub(crate) fn original(&self) -> &[u8] {
+        self.original.as_deref().unwrap_or(&self.body)
     }
 
     /// The message's type, or nothing if it could not be read.
@@ -84,7 +138,7 @@ impl Incoming {
         self.envelope.as_ref().map_or("", |envelope| &envelope.kind)
     }
 
-    fn id(&self) -> Option<Uuid> {
+    pub(crate) fn id(&self) -> Option<Uuid> {
         self.envelope.as_ref().map(|envelope| envelope.id)
     }
 
@@ -93,7 +147,7 @@ impl Incoming {
     /// # Errors
     /// Never in a handler: a message that can't be read does not get that far.
     pub fn envelope(&self) -> Result<&Envelope, Fault> {
-        self.envelope.as_ref().ok_or_else(|| Fault::permanent(self.undecodable.clone()))
+        self.envelope.as_ref().ok_or_else(|| Fault::permanent(self.refused.clone().unwrap_or_default()))
     }
 
     /// The message's data.
@@ -120,8 +174,17 @@ impl Incoming {
     }
 }
 
+/// Whether a record's key can stand in a text, in an index and in an address.
+fn is_usable(key: &str) -> bool {
+    !key.contains('\0') && key.len() <= MAX_KEY_BYTES && !matches!(key, "" | "." | "..")
+}
+
+fn own_key(topic: &str, partition: i32, offset: i64) -> String {
+    format!("{topic}/{partition}/{offset}")
+}
+
 /// Where JSON is wrong. What is wrong would quote the data, which may be personal.
-fn place(error: &serde_json::Error) -> String {
+pub(crate) fn place(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a member is missing or of another type",
         _ => "it is not JSON",
@@ -135,9 +198,9 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     keys.sort_unstable();
     keys.dedup();
     let mut claimed = db.write(&keys).await?;
-    let mut parked = parked::parked_keys(claimed.db(), &keys).await?;
-    let ids: Vec<Uuid> = batch.iter().filter_map(|message| message.id()).collect();
-    let mut new = inbox::claim(claimed.db(), &ids).await?;
+    let claiming = batch.iter().filter(|message| table.claims(message.kind()));
+    let ids: Vec<Uuid> = claiming.filter_map(|message| message.id()).collect();
+    let Claims { mut new, mut parked } = inbox::claim(claimed.db(), &ids, &keys).await?;
     let duplicates = ids.len() - new.len();
     claimed.after_commit(move || {
         metrics::counter!("amends_inbox_duplicates_total").increment(duplicates as u64)
@@ -145,22 +208,21 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
 
     let mut fresh = Vec::with_capacity(batch.len());
     for &message in batch {
-        match message.id() {
-            // The first of several copies in one batch takes the claim.
-            Some(id) if !new.remove(&id) => {}
-            Some(_) if parked.contains(&message.key) => {
-                parked::park(claimed.db(), message, "an earlier message of this key is parked").await?;
-            }
-            // Its id is new only because it was forgotten, or might have been.
-            Some(id) if retention::stale(id, claimed.now(), db.retention().inbox) => {
-                parked::park(claimed.db(), message, retention::STALE).await?;
+        // The first of several copies in one batch takes the claim.
+        if message.id().is_some_and(|id| table.claims(message.kind()) && !new.remove(&id)) {
+            continue;
+        }
+        // Its id is new only because it was forgotten, or might have been.
+        let stale = message.id().is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
+        let refused = if stale { Some(retention::STALE) } else { message.refused() };
+        if parked.contains(&message.key) {
+            parked::park(&mut claimed, message, "an earlier message of this key is parked").await?;
+        } else if let Some(reason) = refused {
+            if parked::park(&mut claimed, message, reason).await? {
                 parked.insert(message.key.clone());
             }
-            Some(_) => fresh.push(message),
-            None => {
-                parked::park(claimed.db(), message, &message.undecodable).await?;
-                parked.insert(message.key.clone());
-            }
+        } else {
+            fresh.push(message);
         }
     }
     for (handler, messages) in waves(table, &fresh)? {
@@ -208,9 +270,17 @@ fn waves<'t, 'm>(table: &'t Table, messages: &[&'m Incoming]) -> Result<Vec<Wave
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut claimed = db.write(std::slice::from_ref(&message.key)).await?;
     let ids: Vec<Uuid> = message.id().into_iter().collect();
-    inbox::claim(claimed.db(), &ids).await?;
-    parked::park(claimed.db(), message, reason).await?;
-    claimed.after_commit(|| metrics::counter!("amends_parked_total").increment(1));
+    inbox::claim(claimed.db(), &ids, &[]).await?;
+    parked::park(&mut claimed, message, reason).await?;
     claimed.commit().await?;
     Ok(())
+}
+
+/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
+pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
+        Err(_) => Err(Fault::exhausted(format!("no end within {LONGEST_BATCH:?}"))),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 use crate::inbox::Claimed;
@@ -59,6 +59,17 @@ impl Db {
     /// If none is to be had within five seconds.
     pub async fn read(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         self.pool.acquire().await
+    }
+
+    /// A snapshot of the whole database for reading, for statements that read whole tables. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn survey(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
+                     set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
+        #[expect(clippy::disallowed_methods, reason = "it is read only")]
+        self.pool.begin_with(begin).await
     }
 
     /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
@@ -121,10 +132,18 @@ pub(crate) fn hash(key: &str) -> i64 {
 
 /// Nothing waits for ever: a process that was frozen in the middle of a batch holds its locks for ten seconds, a
 /// statement may take thirty, and a host that vanished is noticed within a minute.
+///
+/// Every hot statement finds its rows by key, in a table that is empty when its plan is made and kept. Left to itself
+/// the planner keeps reading such a table from end to end while it grows; so plans are generic, and use indexes.
+/// [`Db::survey`] is for the statements that do read whole tables.
 fn bounded(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
         ("idle_in_transaction_session_timeout", "10s"),
         ("statement_timeout", "30s"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
         ("tcp_keepalives_idle", "20"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),

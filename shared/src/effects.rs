@@ -259,12 +259,23 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
     /// an operator has to look why.
     async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<StepKey>) {
         for one in settled {
-            if let Err(fault) = self.write(std::slice::from_ref(&one), &[]).await {
+            let written = match self.is_open(&one.0).await {
+                Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
+                // Another process asked too, and was quicker; what it wrote is the answer.
+                Ok(false) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = written {
                 metrics::counter!("amends_effects_failed_total", "command" => C::TYPE).increment(1);
                 error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
                 later.push(one.0.step);
             }
         }
+    }
+
+    async fn is_open(&self, task: &Task<C>) -> Result<bool, Fault> {
+        let known = steps::find(&mut *self.db.read().await?, vec![task.step.clone()]).await?;
+        Ok(known.get(&task.step).is_some_and(|record| record.status == steps::Status::Pending))
     }
 
     async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[StepKey]) -> Result<(), Fault> {
@@ -275,25 +286,19 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         if !later.is_empty() {
             steps::try_later(claimed.db(), later, CALL_AGAIN.as_secs_f64()).await?;
         }
-        let steps = settled.iter().map(|(task, _)| task.step.clone()).collect();
-        // Whoever asked a second time, after the claim had run out, may have written the outcome already.
-        let known = steps::find(claimed.db(), steps).await?;
-        let open = |task: &Task<C>| known.get(&task.step).is_some_and(|r| r.status == steps::Status::Pending);
-        if settled.iter().all(|(task, _)| open(task)) {
-            let answers =
-                if settled.is_empty() { vec![] } else { self.effect.settle(&mut claimed, settled).await? };
-            let mut records = Vec::with_capacity(answers.len());
-            for ((task, _), answer) in settled.iter().zip(&answers) {
-                records.push(steps::reply(&mut claimed, task, answer)?);
-            }
-            if !records.is_empty() {
-                steps::resolve(claimed.db(), &records).await?;
-            }
-        } else if settled.len() > 1 {
+        if settled.is_empty() {
+            return Ok(claimed.commit().await?);
+        }
+        let answers = self.effect.settle(&mut claimed, settled).await?;
+        let mut records = Vec::with_capacity(answers.len());
+        for ((task, _), answer) in settled.iter().zip(&answers) {
+            records.push(steps::reply(&mut claimed, task, answer)?);
+        }
+        // Whoever asked a second time, after the claim had run out, may have written an outcome already.
+        if steps::resolve(claimed.db(), &records).await? != records.len() as u64 {
             return Err(Fault::permanent("some of the outcomes were written by another process"));
         }
-        claimed.commit().await?;
-        Ok(())
+        Ok(claimed.commit().await?)
     }
 }
 

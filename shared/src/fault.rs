@@ -16,27 +16,43 @@ pub enum Class {
 /// variant is a decision and not an accident.
 pub trait Classified: Error + Send + Sync + 'static {
     fn class(&self) -> Class;
+
+    /// Whether there was too much of it at once: a smaller part may pass where the whole never will.
+    fn exhausts(&self) -> bool {
+        false
+    }
 }
 
 /// A classified failure with its cause, as handlers return it.
 pub struct Fault {
     class: Class,
+    exhausts: bool,
     source: Box<dyn Error + Send + Sync>,
 }
 
 impl Fault {
     /// A failure that repeating can't mend.
     pub fn permanent(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { class: Class::Permanent, source: source.into() }
+        Self { class: Class::Permanent, exhausts: false, source: source.into() }
     }
 
     /// A failure that may pass.
     pub fn retry(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { class: Class::Retry, source: source.into() }
+        Self { class: Class::Retry, exhausts: false, source: source.into() }
+    }
+
+    /// A failure of too much at once, which may pass with less.
+    pub fn exhausted(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { class: Class::Retry, exhausts: true, source: source.into() }
     }
 
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// As [`Classified::exhausts`].
+    pub fn exhausts(&self) -> bool {
+        self.exhausts
     }
 
     /// The error and its causes on one line, for logs and for the parked table.
@@ -69,7 +85,7 @@ impl fmt::Display for Fault {
 
 impl<E: Classified> From<E> for Fault {
     fn from(error: E) -> Self {
-        Self { class: error.class(), source: Box::new(error) }
+        Self { class: error.class(), exhausts: error.exhausts(), source: Box::new(error) }
     }
 }
 
@@ -90,6 +106,15 @@ impl Classified for sqlx::Error {
             _ => Class::Retry,
         }
     }
+
+    fn exhausts(&self) -> bool {
+        self.as_database_error().and_then(|error| error.code()).is_some_and(|code| exhausts(&code))
+    }
+}
+
+/// Out of memory, of disk, of locks; a statement that took too long.
+fn exhausts(code: &str) -> bool {
+    code.starts_with("53") || code == "57014"
 }
 
 /// Data that does not fit, a broken constraint, a limit that was exceeded: these are the message's own. All else is the
@@ -120,5 +145,13 @@ mod tests {
         assert_eq!(sqlstate("42P01"), Class::Retry);
         assert_eq!(sqlstate("23514"), Class::Permanent);
         assert_eq!(sqlstate("22P02"), Class::Permanent);
+    }
+
+    #[test]
+    fn a_statement_that_took_too_long_is_retried_with_less() {
+        for code in ["57014", "53200"] {
+            assert!(exhausts(code) && sqlstate(code) == Class::Retry, "{code}");
+        }
+        assert!(!exhausts("40P01") && !exhausts("57P01"));
     }
 }

@@ -4,6 +4,7 @@
 //! messages, [`crate::db::Db::write`] makes one for a request. A handler gets `&mut Claimed`, so that it can neither
 //! write without a claim nor commit half of a batch.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -34,9 +35,8 @@ impl Claimed {
         db: Db,
         keys: &[String],
     ) -> Result<Self, sqlx::Error> {
-        lock(&mut tx, keys).await?;
         // The database's clock, so that all replicas of a service have the same one.
-        let now = sqlx::query_scalar("select now()").fetch_one(&mut *tx).await?;
+        let now = lock(&mut tx, keys).await?;
         let keys = keys.iter().cloned().collect();
         Ok(Self { tx, db, now, keys, outbox: Vec::new(), after_commit: Vec::new() })
     }
@@ -44,6 +44,11 @@ impl Claimed {
     /// The connection of this transaction.
     pub fn db(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    /// The service that writes, as messages have it in `source`.
+    pub(crate) fn source(&self) -> &'static str {
+        self.db.source()
     }
 
     /// When the transaction began, by the database's clock.
@@ -136,10 +141,10 @@ impl Claimed {
         Ok(id)
     }
 
-    fn append(
+    pub(crate) fn append(
         &mut self,
         kind: &'static str,
-        topic: &'static str,
+        topic: impl Into<Cow<'static, str>>,
         key: &str,
         cause: &Cause,
         body: Vec<u8>,
@@ -189,31 +194,47 @@ pub struct ErasedCommand {
     pub data: Box<serde_json::value::RawValue>,
 }
 
-/// Takes the keys' locks in one order, so that two batches about the same orders can't deadlock.
-async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
+/// Takes the keys' locks in one order, so that two batches about the same orders can't deadlock. When the transaction
+/// began.
+async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<OffsetDateTime, sqlx::Error> {
     let mut hashes: Vec<i64> = keys.iter().map(|key| hash(key)).collect();
     hashes.sort_unstable();
     hashes.dedup();
-    sqlx::query("select pg_advisory_xact_lock(hash) from unnest($1::bigint[]) as key (hash)")
-        .bind(hashes)
-        .execute(db)
-        .await?;
-    Ok(())
+    sqlx::query_scalar(
+        "select now() from (select count(pg_advisory_xact_lock(hash)) from unnest($1::bigint[]) as key (hash)) as held",
+    )
+    .bind(hashes)
+    .fetch_one(db)
+    .await
 }
 
-/// Claims message ids. Those returned are new; the others had their effect already.
-pub(crate) async fn claim(db: &mut PgConnection, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+/// What of a batch is to be handled.
+pub(crate) struct Claims {
+    /// Ids that had no effect yet, and have it now or never.
+    pub new: HashSet<Uuid>,
+    /// Keys that wait for an operator.
+    pub parked: HashSet<String>,
+}
+
+/// Claims message ids, and says which of the keys are parked. The caller holds the keys' locks; they are taken by an
+/// earlier statement, because this one must see what their former holders have committed.
+pub(crate) async fn claim(
+    db: &mut PgConnection,
+    ids: &[Uuid],
+    keys: &[String],
+) -> Result<Claims, sqlx::Error> {
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
-    let claimed: Vec<Uuid> = sqlx::query_scalar(
-        "insert into inbox (message_id) select * from unnest($1::uuid[])
-         on conflict do nothing returning message_id",
+    let (new, parked): (Vec<Uuid>, Vec<String>) = sqlx::query_as(
+        "with claimed as (
+             insert into inbox (message_id) select * from unnest($1::uuid[])
+             on conflict do nothing returning message_id)
+         select array(select message_id from claimed),
+                array(select distinct key from parked where status = 'parked' and key = any($2))",
     )
     .bind(sorted)
-    .fetch_all(db)
+    .bind(keys)
+    .fetch_one(db)
     .await?;
-    Ok(claimed.into_iter().collect())
+    Ok(Claims { new: new.into_iter().collect(), parked: parked.into_iter().collect() })
 }

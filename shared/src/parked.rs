@@ -1,46 +1,70 @@
-//! Parked messages: a message that failed for good, and every later one of its key, wait here in order for an
-//! operator. Other keys flow on.
+//! Parked keys: a message that failed for good, and every later one of its key, wait in the table `parked`, in order,
+//! for an operator. Other keys flow on.
+//!
+//! - A copy of each goes to the topic `<service>.parked`, through the outbox, in the transaction that parks it: see
+//!   [`ParkedCopy`].
+//! - An operator retries the key, edits a message or skips one, over HTTP under `/parked` of the service. The messages are then
+//!   replayed in order, each in a transaction that holds the key's lock. A message that arrives meanwhile waits
+//!   for that lock: it is parked behind the others while one of them is left, and handled when none is.
+//! - A message's id is claimed in the inbox when it is parked, so a redelivery is not parked twice, and a replay does not
+//!   ask the inbox again: the row's status says whether the message has had its effect.
 
-use std::collections::HashSet;
+mod copy;
+mod replay;
+mod routes;
+mod store;
+mod views;
 
-use sqlx::PgConnection;
+use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+pub use self::copy::{Encoding, ParkedCopy};
+pub(crate) use self::routes::{App, document, router};
+pub(crate) use self::store::parked_keys;
 use crate::consumer::Incoming;
+use crate::db::Db;
+use crate::fault::Fault;
+use crate::inbox::Claimed;
 
-/// Those of `keys` that are parked.
-pub(crate) async fn parked_keys(
-    db: &mut PgConnection,
-    keys: &[String],
-) -> Result<HashSet<String>, sqlx::Error> {
-    let found: Vec<String> =
-        sqlx::query_scalar("select distinct key from parked where status = 'parked' and key = any($1)")
-            .bind(keys)
-            .fetch_all(db)
-            .await?;
-    Ok(found.into_iter().collect())
-}
+/// How many bytes of a record are kept at most. A broker takes up to 1 MiB unless told otherwise, so that a record is
+/// cut only on one that takes more, or where it came compressed.
+pub const MAX_KEPT_BYTES: usize = 1024 * 1024;
+/// How often the parked keys are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// A reason quotes what a producer sent (a type, a name); of more than this nobody reads on.
+const MAX_REASON_CHARS: usize = 1000;
 
-/// Parks a message. The caller has locked its key and claimed its id.
-pub(crate) async fn park(db: &mut PgConnection, message: &Incoming, reason: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        r#"insert into parked (key, message_id, type, topic, partition, "offset", reason, body, traceparent)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint parked_once do nothing"#,
-    )
-    .bind(&message.key)
-    .bind(message.envelope.as_ref().map(|envelope| envelope.id))
-    .bind(storable(message.kind()))
-    .bind(&message.topic)
-    .bind(message.partition)
-    .bind(message.offset)
-    .bind(storable(reason))
-    .bind(&message.body)
-    .bind(message.traceparent.as_deref().map(storable))
-    .execute(db)
-    .await?;
-    Ok(())
+/// Parks a message and appends its copy. The caller has locked its key and claimed its id. Whether the key is parked
+/// now because of it: a record that comes again, after an operator has dealt with it, is not parked again.
+pub(crate) async fn park(claimed: &mut Claimed, message: &Incoming, reason: &str) -> Result<bool, Fault> {
+    let reason = storable(reason);
+    if !store::insert(claimed.db(), message, &reason).await? {
+        return Ok(false);
+    }
+    copy::append(claimed, message, &reason)?;
+    claimed.after_commit(|| metrics::counter!("amends_parked_total").increment(1));
+    Ok(true)
 }
 
 /// PostgreSQL's texts can't hold a NUL; the body, which is bytes, keeps it.
 fn storable(text: &str) -> String {
-    text.replace('\0', "")
+    text.chars().filter(|c| *c != '\0').take(MAX_REASON_CHARS).collect()
+}
+
+/// Keeps the gauge `amends_parked_keys` until `stop`, so that a parked key can raise an alarm.
+pub(crate) async fn count(db: Db, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match counted(&db).await {
+            Ok(keys) => metrics::gauge!("amends_parked_keys").set(keys as f64),
+            // The database's own trouble shows elsewhere, in /readyz first.
+            Err(error) => debug!(%error, "the parked keys could not be counted"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(COUNT_EVERY)).await;
+    }
+}
+
+async fn counted(db: &Db) -> Result<i64, sqlx::Error> {
+    store::count_keys(&mut *db.read().await?).await
 }

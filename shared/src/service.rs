@@ -29,7 +29,7 @@ use crate::envelope::Command;
 use crate::kafka::Kafka;
 use crate::relay::Relay;
 use crate::retention::{Keeper, Prune, Retention};
-use crate::{http, telemetry};
+use crate::{http, parked, telemetry};
 
 /// A service, as its crate defines it.
 pub trait App: 'static {
@@ -43,7 +43,7 @@ pub trait App: 'static {
     const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
     /// Its own tables, numbered from 0101.
     fn migrations() -> &'static Migrator;
-    /// The document of its HTTP interface.
+    /// The document of its own HTTP interface.
     fn openapi() -> utoipa::openapi::OpenApi;
     /// Sets the service up: routes, handlers, tasks.
     fn run(service: &mut Service<Self::Config>) -> anyhow::Result<()>;
@@ -76,8 +76,8 @@ pub struct Service<C> {
     expected: Arc<[i64]>,
     /// Tables of its own from which old rows are deleted.
     prunes: Vec<Prune>,
-    /// The topics that it consumes.
-    topics: Vec<&'static str>,
+    /// What it consumes.
+    table: Arc<Table>,
     assigned: Arc<AtomicBool>,
     instance: String,
 }
@@ -117,7 +117,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stages.intake.stop.clone()
     }
 
-    /// Serves these routes, beside `/openapi.json` and the health of the service.
+    /// Serves these routes, beside `/openapi.json`, the health of the service and what is parked in it.
     pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
@@ -137,11 +137,11 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Consumes the messages of the table.
     pub fn consume(&mut self, table: Table) {
-        self.topics = table.topics().collect();
+        self.table = Arc::new(table);
         let consumer = Consumer {
             db: self.db.clone(),
             kafka: self.kafka.clone(),
-            table: Arc::new(table),
+            table: Arc::clone(&self.table),
             group: self.name,
             instance: self.common.instance.clone(),
             batch: usize::from(self.common.consumer_batch),
@@ -265,6 +265,11 @@ pub fn main_from<A: App>(
 /// The service's command line, from which its help and its documentation are made.
 pub fn command<A: App>() -> clap::Command {
     CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
+}
+
+/// The document of a service's HTTP interface, with the routes that all have.
+pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
+    A::openapi().merge_from(parked::document())
 }
 
 /// The messaging core's migrations and the service's own, in one history.

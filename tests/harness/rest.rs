@@ -31,7 +31,7 @@ impl Suite {
             })
             .await;
             assert_eq!(
-                self.number(service, "select count(*) from parked").await,
+                self.number(service, "select count(*) from parked where status = 'parked'").await,
                 0,
                 "{service} has parked messages"
             );

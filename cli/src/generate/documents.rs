@@ -87,6 +87,9 @@ fn asyncapi(entries: &[Entry]) -> Value {
         let reference = |place: &str| json!({"$ref": format!("#/{place}/{}", entry.kind)});
         let channel =
             channels.entry(entry.topic).or_insert_with(|| json!({"address": entry.topic, "messages": {}}));
+        if entry.topic.contains("{service}") {
+            channel["parameters"] = json!({"service": {"enum": SERVICES.map(|service| service.name)}});
+        }
         channel["messages"][entry.kind] = reference("components/messages");
         let payload = json!({"$ref": format!("json/{}.json", entry.kind)});
         messages.insert(
@@ -115,7 +118,7 @@ impl Visit for OpenApi {
     type Output = anyhow::Result<Value>;
 
     fn visit<A: App>(self) -> Self::Output {
-        Ok(serde_json::to_value(A::openapi())?)
+        Ok(serde_json::to_value(shared::service::openapi::<A>())?)
     }
 }
 

@@ -146,8 +146,6 @@ pub enum Input {
 pub enum Decision {
     /// Send the step's command.
     Ask { step: String, direction: Direction },
-    /// Tell that a step has ended.
-    StepCompleted { step: String, direction: Direction },
     /// Tell that the saga turned round.
     Compensate { step: String, reason: String },
     /// Tell that the saga has ended, everything done.
@@ -194,7 +192,6 @@ impl State {
                 };
                 let done = if *direction == Direction::Do { StepStatus::Done } else { StepStatus::Undone };
                 self.steps[index].end(done, now);
-                decisions.push(Decision::StepCompleted { step: step.clone(), direction: *direction });
             }
             Input::Refused { step, refusal } => {
                 let Some(index) = shape.open(self, step, Direction::Do) else {

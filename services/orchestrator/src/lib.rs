@@ -2,7 +2,7 @@
 //!
 //! - Takes `order.created.v1`, which begins the saga `place_order`, and `saga.step_replied.v1` on `orchestrator.replies`.
 //! - Sends every other service its commands.
-//! - Tells `saga.started.v1`, `saga.step_completed.v1`, `saga.compensating.v1`, `saga.completed.v1` and
+//! - Tells `saga.started.v1`, `saga.compensating.v1`, `saga.completed.v1` and
 //!   `saga.compensated.v1` on `orchestrator.events`.
 //! - Owns the tables `saga` and `saga_log`.
 

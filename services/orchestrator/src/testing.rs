@@ -165,7 +165,7 @@ impl Run {
                 Decision::Compensate { step, reason } => {
                     self.turned_round = Some((step.clone(), reason.clone()));
                 }
-                Decision::StepCompleted { .. } | Decision::Complete | Decision::Compensated { .. } => {}
+                Decision::Complete | Decision::Compensated { .. } => {}
             }
         }
         decisions

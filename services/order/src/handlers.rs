@@ -11,17 +11,19 @@ use shared::consumer::Table;
 use shared::envelope::Message;
 
 use self::timeline::{Products, TIMELINE, Timeline};
+use crate::settled::Settlements;
 use crate::watch::Watchers;
 
 /// Carries out the commands about orders.
 #[derive(Debug)]
 pub struct Orders {
     watchers: Watchers,
+    settlements: Settlements,
 }
 
 /// The messages that the order service takes.
-pub fn table(watchers: &Watchers) -> Table {
-    let orders = Arc::new(Orders { watchers: watchers.clone() });
+pub fn table(watchers: &Watchers, settlements: &Settlements) -> Table {
+    let orders = Arc::new(Orders { watchers: watchers.clone(), settlements: settlements.clone() });
     Table::new()
         .command::<ConfirmOrder>(&orders)
         .command::<RejectOrder>(&orders)

@@ -11,6 +11,7 @@ pub mod domain;
 pub mod handlers;
 mod placing;
 mod routes;
+mod settled;
 pub mod store;
 pub mod watch;
 
@@ -43,6 +44,7 @@ impl App for Order {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let watchers = watch::Watchers::default();
+        let settlements = settled::Settlements::default();
         let (counter, writer) = placing::counter(service.db().clone());
         let Config { outbox_limit, pending_limit, .. } = service.config;
         let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
@@ -51,11 +53,14 @@ impl App for Order {
             counter,
             admission,
             watchers: watchers.clone(),
+            settlements: settlements.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
         };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::table(&watchers));
+        service.consume(handlers::table(&watchers, &settlements));
+        let db = service.db().clone();
+        service.task("settlements", move |stop| settlements.run(db, stop));
         service.task("placing", move |stop| writer.run(stop));
         service.task("admission", move |stop| sampler.run(stop));
         let kept = service.config.idempotency_key_retention;

@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::placing::Counter;
-use crate::store;
+use crate::settled::Settlements;
 use crate::watch::Watchers;
 
 #[derive(OpenApi)]
@@ -29,6 +28,7 @@ pub(crate) struct App {
     pub counter: Counter,
     pub admission: Admission,
     pub watchers: Watchers,
+    pub settlements: Settlements,
     pub longest_wait: Duration,
     pub stopping: CancellationToken,
 }
@@ -40,24 +40,4 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(read::get))
         .routes(routes!(events::get))
         .routes(routes!(read::products))
-}
-
-impl App {
-    /// Waits until the order has settled, or the time is up.
-    pub(crate) async fn settled(&self, order: Uuid, wait: Duration) -> Result<bool, sqlx::Error> {
-        let watch = self.watchers.watch(order);
-        let until = async {
-            loop {
-                let status = store::find_status(&mut *self.db.read().await?, order).await?;
-                if status.is_some_and(crate::domain::Status::is_settled) {
-                    return Ok::<_, sqlx::Error>(true);
-                }
-                tokio::select! {
-                    () = watch.changed() => {}
-                    () = self.stopping.cancelled() => return Ok(false),
-                }
-            }
-        };
-        tokio::time::timeout(wait, until).await.unwrap_or(Ok(false))
-    }
 }

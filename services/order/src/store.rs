@@ -11,8 +11,8 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 pub use self::orders::{
-    ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_status, insert_orders, list,
-    reject,
+    ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_settled, find_status,
+    insert_orders, list, reject,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 

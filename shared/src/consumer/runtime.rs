@@ -1,7 +1,6 @@
 //! The loop: gather what has arrived, have it handled, store the offsets.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,21 +10,26 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Incoming, Table, attempt, park};
+use super::held::Held;
+use super::{Incoming, Table, attempt, bounded, park};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::fault::{Class, Fault};
 use crate::kafka::{self, Kafka};
 use crate::service::jittered;
 
-/// How long a batch may take before its connection is given up.
-const LONGEST_BATCH: Duration = Duration::from_secs(45);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a batch that exhausts the database is tried before it is halved.
+const TRIES_BEFORE_HALVING: u32 = 2;
+/// Most bytes in one transaction, so that large messages fill neither the memory nor a statement.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// How long it may take to set a partition back.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The wait before a member that was thrown out joins again.
 const REJOIN: Duration = Duration::from_millis(500);
 
@@ -100,7 +104,7 @@ impl Consumer {
         let consumer = self.connect()?;
         let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let mut held = Vec::new();
+        let mut held = Held::new(self.batch);
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let batch = self.gather(&consumer, &mut held, &mut offsets, stop).await;
@@ -109,7 +113,8 @@ impl Consumer {
                 metrics::histogram!("amends_consumer_batch_messages").record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
                 if !self.settle(&consumer, &all, &mut held, stop).await {
-                    // Stopped in the middle of an outage: nothing of the batch is stored, it comes again.
+                    // Stopped in the middle of an outage, or at odds with the broker about where to go on: nothing of
+                    // the batch is stored, it comes again.
                     return Ok(());
                 }
                 metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
@@ -148,18 +153,20 @@ impl Consumer {
     async fn gather(
         &self,
         consumer: &StreamConsumer<Context>,
-        held: &mut Vec<Incoming>,
+        held: &mut Held,
         offsets: &mut Offsets,
         stop: &CancellationToken,
     ) -> Vec<Incoming> {
         let mut batch = Vec::new();
         let mut stream = consumer.stream();
-        for message in held.drain(..) {
+        let mut bytes = 0;
+        for message in held.take() {
             offsets.insert((self.kafka.name(&message.topic), message.partition), message.offset + 1);
+            bytes += message.body.len();
             batch.push(message);
         }
         let mut taken = batch.len();
-        while taken < self.batch {
+        while taken < self.batch && bytes < MAX_BATCH_BYTES {
             let next = if taken == 0 {
                 tokio::select! {
                     next = stream.next() => next,
@@ -171,6 +178,7 @@ impl Consumer {
             match next {
                 Some(Ok(record)) => {
                     taken += 1;
+                    bytes += record.payload_len();
                     offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
                     batch.extend(self.incoming(&record));
                 }
@@ -192,9 +200,8 @@ impl Consumer {
         if kind.is_some_and(|kind| self.table.passes_over(topic, kind)) {
             return None;
         }
-        let message = Incoming::new(record, topic.to_owned());
-        let decoded = message.envelope.is_some();
-        (!decoded || !self.table.passes_over(topic, message.kind())).then_some(message)
+        let mut message = Incoming::new(record, topic.to_owned());
+        self.table.admit(&mut message).then_some(message)
     }
 
     /// Repeats until the batch is committed or its bad messages are parked. Whether it was, or a stop came first.
@@ -202,7 +209,7 @@ impl Consumer {
         &self,
         consumer: &StreamConsumer<Context>,
         batch: &[&Incoming],
-        held: &mut Vec<Incoming>,
+        held: &mut Held,
         stop: &CancellationToken,
     ) -> bool {
         let Some(fault) = self.retried(consumer, held, stop, Work::Handle(batch)).await else {
@@ -210,9 +217,10 @@ impl Consumer {
         };
         let Err(fault) = fault else { return true };
         let &[message] = batch else {
-            warn!(messages = batch.len(), %fault, "the batch failed and is redone message by message");
-            for message in batch {
-                if !Box::pin(self.settle(consumer, &[message], held, stop)).await {
+            let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
+            warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
+            for part in batch.chunks(size) {
+                if !Box::pin(self.settle(consumer, part, held, stop)).await {
                     return false;
                 }
             }
@@ -227,20 +235,31 @@ impl Consumer {
         self.retried(consumer, held, stop, Work::Park(message, &reason)).await.is_some()
     }
 
-    /// Repeats `work` while its failure may pass. `None` if a stop came first, else how it ended.
+    /// Repeats `work` while its failure may pass; a batch that is too much for the database is given back after a few
+    /// tries, to be halved. `None` if a stop came first, else how it ended.
     async fn retried(
         &self,
         consumer: &StreamConsumer<Context>,
-        held: &mut Vec<Incoming>,
+        held: &mut Held,
         stop: &CancellationToken,
         work: Work<'_>,
     ) -> Option<Result<(), Fault>> {
         let mut backoff = BACKOFF_MIN;
+        let mut exhausted = 0;
         loop {
             let ended = match work {
                 Work::Handle(batch) => bounded(attempt(&self.db, &self.table, batch)).await,
                 Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
             };
+            if let (Err(fault), Work::Handle(batch)) = (&ended, work)
+                && fault.exhausts()
+                && batch.len() > 1
+            {
+                exhausted += 1;
+                if exhausted == TRIES_BEFORE_HALVING {
+                    return Some(ended);
+                }
+            }
             match ended {
                 // Parking is repeated whatever it fails with: a message that is neither handled nor parked is lost.
                 Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
@@ -252,19 +271,26 @@ impl Consumer {
             if stop.is_cancelled() {
                 return None;
             }
-            self.wait_paused(consumer, jittered(backoff), held, stop).await;
+            if let Err(error) = self.wait_paused(consumer, jittered(backoff), held, stop).await {
+                warn!(%error, "a partition could not be set back; the member joins anew");
+                return None;
+            }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
     /// Waits while polling, with the partitions paused, so that the member stays in its group however long it takes.
+    ///
+    /// # Errors
+    /// If a partition could not be set back to the first record that was not held. The membership must end then: what
+    /// is read next would leave that record out.
     async fn wait_paused(
         &self,
         consumer: &StreamConsumer<Context>,
         wait: Duration,
-        held: &mut Vec<Incoming>,
+        held: &mut Held,
         stop: &CancellationToken,
-    ) {
+    ) -> Result<(), KafkaError> {
         let mut partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
         if let Err(error) = consumer.pause(&partitions) {
             warn!(%error, "the partitions could not be paused");
@@ -279,7 +305,9 @@ impl Consumer {
                 next = stream.next() => {
                     // A record that was on its way before the pause; it is handled after the batch in hand.
                     if let Some(Ok(record)) = next {
-                        held.extend(self.incoming(&record));
+                        if held.has_room(record.topic(), record.partition(), record.offset()) {
+                            self.incoming(&record).into_iter().for_each(|message| held.push(message));
+                        }
                         // It may be of a partition that was assigned meanwhile: pause that too.
                         if let Ok(all) = consumer.assignment() {
                             let _ = consumer.pause(&all);
@@ -289,18 +317,19 @@ impl Consumer {
                 }
             }
         }
+        let owned = consumer.assignment()?;
+        for ((topic, partition), offset) in held.set_back() {
+            // Where it has another owner now, that one goes on from what was stored.
+            if owned.find_partition(&topic, partition).is_none() {
+                continue;
+            }
+            metrics::counter!("amends_consumer_set_back_total").increment(1);
+            consumer.seek(&topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
+        }
         if let Err(error) = consumer.resume(&partitions) {
             warn!(%error, "the partitions could not be resumed");
         }
-    }
-}
-
-/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
-async fn bounded(work: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
-    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
-        Err(_) => Err(Fault::retry(format!("no end within {LONGEST_BATCH:?}"))),
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Incoming;
+use super::versions::Versions;
+use crate::envelope::Message;
 use crate::fault::Fault;
 use crate::inbox::Claimed;
 
@@ -14,6 +16,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Handles a batch of messages, in their order, in the transaction that claimed them.
 pub trait BatchHandler: Send + Sync + 'static {
+    /// Whether a message that comes again changes nothing because its id is a key of what the handler writes. The
+    /// inbox then need not remember it, which halves the cost of a read model.
+    fn is_idempotent(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// A technical failure, which rolls the whole batch back. A business refusal is an answer, not an error.
     fn handle<'a>(
@@ -29,6 +37,7 @@ pub struct Table {
     handlers: Vec<Arc<dyn BatchHandler>>,
     routes: HashMap<&'static str, usize>,
     topics: BTreeSet<&'static str>,
+    pub(super) versions: Versions,
 }
 
 impl Table {
@@ -45,8 +54,28 @@ impl Table {
         for (kind, topic) in types {
             let before = self.routes.insert(kind, index);
             assert!(before.is_none(), "two handlers for {kind}");
+            self.versions.add(kind);
             self.topics.insert(topic);
         }
+        self
+    }
+
+    /// Takes a previous version too: its messages are cast up to `New` before any handler sees them. The handler for
+    /// `New` is registered before.
+    ///
+    /// ```
+    /// # use shared::consumer::Table;
+    /// # use shared::envelope::Message;
+    /// # fn with<PricedV1: Message, PricedV2: Message>(table: Table, up: fn(PricedV1) -> PricedV2) -> Table {
+    /// table.upcast::<PricedV1, PricedV2>(up)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn upcast<Old: Message, New: Message>(mut self, up: fn(Old) -> New) -> Self {
+        assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
+        assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
+        self.versions.upcast(up);
+        self.topics.insert(Old::TOPIC);
         self
     }
 
@@ -59,13 +88,43 @@ impl Table {
         self.routes.get(kind).copied()
     }
 
+    /// Whether the inbox must remember a message of this type.
+    pub(super) fn claims(&self, kind: &str) -> bool {
+        self.route(kind).is_none_or(|index| !self.handler(index).is_idempotent())
+    }
+
     pub(super) fn handler(&self, index: usize) -> &dyn BatchHandler {
         self.handlers[index].as_ref()
     }
 
+    /// The handler that takes a type.
+    ///
+    /// # Errors
+    /// If none does. It will not be better next time.
+    pub(crate) fn handler_of(&self, kind: &str) -> Result<&dyn BatchHandler, Fault> {
+        let index = self.route(kind).ok_or_else(|| Fault::permanent(format!("no handler for {kind}")))?;
+        Ok(self.handler(index))
+    }
+
     /// Whether a message can be passed over unread: an event that this service does not listen to. On a topic of
-    /// commands or replies nothing may be passed over, since somebody waits for an answer.
+    /// commands or replies nothing may be passed over, since somebody waits for an answer; and an event that it does
+    /// listen to is not passed over because it comes in another version.
     pub(super) fn passes_over(&self, topic: &str, kind: &str) -> bool {
-        topic.ends_with(".events") && !self.routes.contains_key(kind)
+        topic.ends_with(".events") && !self.routes.contains_key(kind) && !self.versions.know(kind)
+    }
+
+    /// Makes a message ready for its handler: casts it up, or refuses it with the reason why there is none. `false`
+    /// if it is passed over.
+    pub(crate) fn admit(&self, message: &mut Incoming) -> bool {
+        if message.envelope.is_none() || self.routes.contains_key(message.kind()) {
+            return true;
+        }
+        if self.passes_over(&message.topic, message.kind()) {
+            return false;
+        }
+        if message.refused().is_none() {
+            self.versions.cast(message);
+        }
+        true
     }
 }

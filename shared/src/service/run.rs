@@ -75,7 +75,7 @@ async fn run<A: App>(
         failed: CancellationToken::new(),
         expected: migrator.iter().map(|migration| migration.version).collect(),
         prunes: Vec::new(),
-        topics: Vec::new(),
+        table: Arc::new(Table::new()),
         assigned: Arc::default(),
         instance: format!("{}-{instance}", A::NAME),
         common,
@@ -91,19 +91,29 @@ impl<C: Send + Sync + 'static> Service<C> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
+        let topics: Vec<&str> = self.table.topics().collect();
         let health = Health::new(
             self.db.clone(),
             &self.kafka,
-            &self.topics,
+            &topics,
             Arc::clone(&self.expected),
             intake.clone(),
             assigned,
         )?;
-        let document = axum::Json(A::openapi());
+        let parked = parked::App {
+            db: self.db.clone(),
+            table: Arc::clone(&self.table),
+            stopping: self.stages.intake.stop.clone(),
+        };
+        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
+        let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
+        let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
-            .route("/openapi.json", axum::routing::get(async move || document.clone()));
-        let router = http::finish(router.merge(health::router(Arc::new(health))));
-        let server = axum::serve(listener, router).with_graceful_shutdown(intake.cancelled_owned());
+            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())));
+        let router =
+            http::finish(router.merge(health::router(Arc::new(health))).merge(parked::router(parked)));
+        let server = axum::serve(listener, router.into_make_service())
+            .with_graceful_shutdown(intake.cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
         self.keep();
@@ -112,6 +122,11 @@ impl<C: Send + Sync + 'static> Service<C> {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
                 telemetry::upkeep();
             }
+            Ok(())
+        });
+        let (db, stop) = (self.db.clone(), self.stages.intake.stop.clone());
+        self.spawn(&self.stages.intake, "parked keys", async move {
+            parked::count(db, stop).await;
             Ok(())
         });
         info!(service = self.name, %address, "serving");

@@ -171,15 +171,16 @@ fn outcomes(records: &[Record]) -> Vec<Option<&str>> {
     records.iter().map(|record| record.outcome.as_deref().map(RawValue::get)).collect()
 }
 
-/// Writes the outcomes of steps that were pending.
-pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<(), sqlx::Error> {
-    sqlx::query(
+/// Writes the outcomes of those steps that are pending. How many were.
+pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<u64, sqlx::Error> {
+    let resolved = sqlx::query(
         "update step_outcome o
          set status = row.status, outcome = row.outcome::jsonb, command = null, claimed_by = null,
              claimed_until = null, recorded_at = now()
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
               as row (saga_id, step, direction, status, outcome)
-         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction",
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'",
     )
     .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
     .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
@@ -188,7 +189,7 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
     .bind(outcomes(records))
     .execute(db)
     .await?;
-    Ok(())
+    Ok(resolved.rows_affected())
 }
 
 /// Lets the open steps rest; after `seconds` anybody may take them up again.

@@ -67,10 +67,6 @@ impl<'s> Model<'s> {
             self.must(self.ended.is_none(), "nothing is decided after the end");
             match decision {
                 Decision::Ask { step, direction } => self.asked(self.index(step), *direction, woken, now),
-                Decision::StepCompleted { step, direction } => {
-                    let told = Input::Done { step: step.clone(), direction: *direction };
-                    self.must(answered && *input == told, "only what has just been done is told");
-                }
                 Decision::Compensate { step, reason } => {
                     let refused = self.steps[self.index(step)].status == StepStatus::Refused;
                     self.must(refused && !self.turned_round, "a refusal turns the saga round, once");

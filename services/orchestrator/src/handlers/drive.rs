@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, StepCompleted};
+use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted};
 use serde_json::value::RawValue;
 use shared::envelope::{Cause, Direction, Metadata};
 use shared::fault::Fault;
@@ -191,10 +191,6 @@ impl<'r> Live<'r> {
                 // A participant knows the saga by the correlation id.
                 let cause = Cause { correlation_id: saga_id, ..cause.clone() };
                 claimed.send_erased(key, &cause, &command, Attributes { sequence: None, metadata })?;
-            }
-            Decision::StepCompleted { step, direction } => {
-                let direction = direction.as_str().to_owned();
-                claimed.publish(key, cause, &StepCompleted { saga_id, step: step.clone(), direction })?;
             }
             Decision::Compensate { step, reason } => {
                 info!(saga = %saga_id, step, reason, "the saga is undone");

@@ -87,9 +87,11 @@ impl Orders {
             timeline.push((id, message, now, "order", <E as Message>::TYPE));
         }
         store::append_timeline(claimed.db(), &timeline).await?;
-        let (watchers, ids) = (self.watchers.clone(), settled.into_keys().collect::<Vec<_>>());
+        let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
+        let ids: Vec<Uuid> = settled.into_keys().collect();
         claimed.after_commit(move || {
             watchers.tell(&ids);
+            settlements.tell(&ids);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the order has settled");
             }

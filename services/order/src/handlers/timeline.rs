@@ -42,6 +42,10 @@ pub(super) struct Timeline {
 }
 
 impl BatchHandler for Timeline {
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,

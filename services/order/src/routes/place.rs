@@ -9,8 +9,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::http::{Body, Trace};
 use shared::problem::{Invalid, Problem};
-use tracing::warn;
-use uuid::Uuid;
 
 use super::App;
 use crate::domain::{self, NewOrder, Order, OrderInput};
@@ -63,12 +61,13 @@ pub(super) async fn post(
 
     // From here on nothing is an error: the order is on record, and whoever is told otherwise places it twice.
     let settled = match wait {
-        Some(wait) => settled(&app, placed.id, wait).await.unwrap_or_else(|problem| {
-            warn!(order = %placed.id, title = %problem.title, "the wait for an order broke off");
-            None
-        }),
+        Some(wait) => tokio::select! {
+            settled = app.settlements.wait(placed.id, wait, placed.replayed) => settled,
+            () = app.stopping.cancelled() => None,
+        },
         None => None,
     };
+    let settled = settled.and_then(|order| serde_json::to_string(&*order).ok());
     let (status, body) =
         settled.map_or((StatusCode::ACCEPTED, placed.answer), |order| (StatusCode::CREATED, order));
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
@@ -94,15 +93,6 @@ async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, P
     let lines = order.items.iter().enumerate();
     let unknown = lines.filter(|(_, line)| !line.sku.is_empty() && !known.contains_key(&line.sku));
     Ok(unknown.map(|(index, line)| domain::unknown_product(index, &line.sku)).collect())
-}
-
-/// The settled order, if it settles in time.
-async fn settled(app: &App, order: Uuid, wait: Duration) -> Result<Option<String>, Problem> {
-    if !app.settled(order, wait).await? {
-        return Ok(None);
-    }
-    let order = store::find(&mut *app.db.read().await?, order).await?;
-    Ok(order.map(|order| serde_json::to_string(&order)).transpose()?)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

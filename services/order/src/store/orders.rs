@@ -125,6 +125,13 @@ pub async fn find(db: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx
     Ok(row.map(Order::from))
 }
 
+/// Those of the orders that have settled.
+pub async fn find_settled(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
+    let find = format!("select {ORDER} from orders where id = any($1) and status <> 'pending'");
+    let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(ids).fetch_all(db).await?;
+    Ok(rows.into_iter().map(Order::from).collect())
+}
+
 /// Where an order stands.
 pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Status>, sqlx::Error> {
     let status: Option<String> =

@@ -21,7 +21,8 @@ pub struct TimelineRow {
     pub kind: String,
 }
 
-/// Appends to timelines: (order, message, when, service, type). The caller holds the orders' locks.
+/// Appends to timelines: (order, message, when, service, type). What is there already stays as it is. The caller holds
+/// the orders' locks.
 pub async fn append_timeline(
     db: &mut PgConnection,
     entries: &[(Uuid, Uuid, OffsetDateTime, &str, &str)],
@@ -31,7 +32,8 @@ pub async fn append_timeline(
          select order_id, message_id, at, service, type
          from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[])
               with ordinality as row (order_id, message_id, at, service, type, ordinal)
-         order by ordinal",
+         order by ordinal
+         on conflict do nothing",
     )
     .bind(entries.iter().map(|entry| entry.0).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.1).collect::<Vec<_>>())

@@ -1,0 +1,146 @@
+//! `amends parked list` and `show`.
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Place, path, text_of};
+use crate::api::Api;
+use crate::output::{complain, say};
+
+/// Which parked keys.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    place: Place,
+    /// Print a JSON array instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    place: Place,
+    /// The key that is parked.
+    key: String,
+    /// Print a JSON array instead, with every member of every message.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Every parked key of a service.
+pub(super) async fn keys(api: &Api, service: &str) -> anyhow::Result<Vec<Value>> {
+    pages(api, service, "/parked?limit=200", "keys").await
+}
+
+async fn pages(api: &Api, service: &str, first: &str, member: &str) -> anyhow::Result<Vec<Value>> {
+    let mut all = Vec::new();
+    let mut next = first.to_owned();
+    loop {
+        let mut page = api.get(service, &next).await?;
+        if let Value::Array(items) = page[member].take() {
+            all.extend(items);
+        }
+        let Some(cursor) = page["next"].as_i64() else { return Ok(all) };
+        next = format!("{first}&cursor={cursor}");
+    }
+}
+
+impl List {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let api = self.place.api();
+        let services = self.place.services();
+        let (mut all, mut silent) = (Vec::new(), 0);
+        for service in &services {
+            match keys(&api, service).await {
+                Ok(keys) => all.extend(keys.into_iter().map(|key| with_service(service, key))),
+                // What the others have parked is worth knowing all the same.
+                Err(error) => {
+                    silent += 1;
+                    complain!("{service}: {error:#}");
+                }
+            }
+        }
+        if silent == services.len() {
+            bail!("no service told what is parked");
+        }
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&all)?);
+        } else {
+            table(&all);
+        }
+        if silent > 0 {
+            bail!("{silent} of {} services did not tell what is parked", services.len());
+        }
+        Ok(())
+    }
+}
+
+fn with_service(service: &str, mut value: Value) -> Value {
+    value["service"] = json!(service);
+    value
+}
+
+fn table(keys: &[Value]) {
+    if keys.is_empty() {
+        say!("nothing is parked");
+        return;
+    }
+    let width = keys.iter().map(|key| text_of(key, "key").len()).max().unwrap_or_default().max(3);
+    say!("{:<12}  {:<width$}  {:>5}  {:<20}  REASON", "SERVICE", "KEY", "COUNT", "SINCE");
+    for key in keys {
+        say!(
+            "{:<12}  {:<width$}  {:>5}  {:<20}  {}",
+            text_of(key, "service"),
+            text_of(key, "key"),
+            key["count"],
+            second(text_of(key, "since")),
+            text_of(key, "reason")
+        );
+    }
+}
+
+/// A time without its fraction of a second.
+fn second(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(time, _)| format!("{time}Z"))
+}
+
+impl Show {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let api = self.place.api();
+        let mut all = Vec::new();
+        for (service, _) in self.place.holders(&api, &self.key).await? {
+            let messages = pages(&api, service, &path(&self.key, "?limit=20")?, "messages").await?;
+            all.extend(messages.into_iter().map(|message| with_service(service, message)));
+        }
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&all)?);
+            return Ok(());
+        }
+        for message in &all {
+            show(message);
+        }
+        Ok(())
+    }
+}
+
+fn show(message: &Value) {
+    let place = format!("{}/{}/{}", text_of(message, "topic"), message["partition"], message["offset"]);
+    say!(
+        "{}  message {}  {}  {}  {place}",
+        text_of(message, "service"),
+        message["id"],
+        text_of(message, "status"),
+        message["type"].as_str().unwrap_or("unreadable")
+    );
+    say!("  parked {}, tried {} times since", second(text_of(message, "parkedAt")), message["tries"]);
+    say!("  reason: {}", text_of(message, "reason"));
+    if let Some(note) = message["note"].as_str() {
+        say!("  skipped by {}: {note}", text_of(message, "settledBy"));
+    }
+    for line in super::edit::readable(message).lines() {
+        say!("    {line}");
+    }
+}

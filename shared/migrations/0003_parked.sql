@@ -1,0 +1,23 @@
+-- What operators do with parked messages: replays that failed again, messages that were skipped, and by whom.
+alter table parked
+    add column tries integer not null default 0,
+    add column tried_at timestamptz,
+    add column settled_at timestamptz,
+    add column settled_by text,
+    -- Why a message was skipped.
+    add column note text;
+
+-- In the order of replay; the index of 0001 would sort all of a key for each message of it.
+create index parked_open on parked (key, id) where status = 'parked';
+drop index parked_by_key;
+create index parked_of_key on parked (key, id);
+
+-- The bodies that operators replaced, each as it was before.
+create table parked_edit (
+    parked_id bigint not null,
+    edited_at timestamptz not null default clock_timestamp(),
+    edited_by text not null,
+    body bytea not null,
+    constraint parked_edit_pkey primary key (parked_id, edited_at),
+    constraint parked_edit_message foreign key (parked_id) references parked (id) on delete cascade
+);

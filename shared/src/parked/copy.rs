@@ -1,0 +1,124 @@
+//! The copy of a parked message on the topic `<service>.parked`.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::storable;
+use crate::consumer::Incoming;
+use crate::envelope::{Cause, new_id};
+use crate::inbox::Claimed;
+use crate::outbox::{self, AppendError, Attributes};
+
+/// A message was parked: it failed for good, or an earlier one of its key did. Told on `<service>.parked` of the
+/// service that parked it; the table `parked` of that service is what the message is replayed from.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ParkedCopy {
+    /// The key that is parked.
+    pub key: String,
+    /// Why the message was not handled.
+    pub reason: String,
+    /// The topic that it came from.
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    /// The message's type, where it could be read.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The message's id, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<Uuid>,
+    /// The record's value. May be personal data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// How the body is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+    /// The body would not fit into a message; the table has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body_omitted: bool,
+}
+
+/// How bytes are written in JSON.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As they are: they are UTF-8.
+    Text,
+    Base64,
+}
+
+impl ParkedCopy {
+    /// Its name on the wire.
+    pub const TYPE: &str = "messaging.parked.v1";
+    pub const DATA_VERSION: &str = "1.0.0";
+}
+
+impl std::fmt::Debug for ParkedCopy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ParkedCopy({}/{}/{})", self.topic, self.partition, self.offset)
+    }
+}
+
+/// Bytes as JSON has them.
+pub(super) fn readable(body: &[u8]) -> (String, Encoding) {
+    match std::str::from_utf8(body) {
+        Ok(text) => (text.to_owned(), Encoding::Text),
+        Err(_) => (BASE64_STANDARD.encode(body), Encoding::Base64),
+    }
+}
+
+/// Appends the copy. The caller holds the key's lock.
+pub(super) fn append(claimed: &mut Claimed, message: &Incoming, reason: &str) -> Result<(), AppendError> {
+    let cause = Cause {
+        correlation_id: message.envelope.as_ref().map_or_else(new_id, |envelope| envelope.correlation_id),
+        causation_id: message.envelope.as_ref().map(|envelope| envelope.id),
+        traceparent: message.traceparent.clone(),
+    };
+    let (source, now) = (claimed.source(), claimed.now());
+    let kind = (ParkedCopy::TYPE, ParkedCopy::DATA_VERSION);
+    let encode = |copy: &ParkedCopy| {
+        outbox::encode_as(source, &message.key, now, &cause, kind, copy, Attributes::default())
+    };
+    let mut copy = of(message, reason);
+    let encoded = match encode(&copy) {
+        Err(AppendError::TooLarge { .. }) => {
+            copy = ParkedCopy { body: None, encoding: None, body_omitted: true, ..copy };
+            encode(&copy)
+        }
+        encoded => encoded,
+    };
+    let (_, body) = encoded?;
+    claimed.append(ParkedCopy::TYPE, format!("{source}.parked"), &message.key, &cause, body)
+}
+
+fn of(message: &Incoming, reason: &str) -> ParkedCopy {
+    let (body, encoding) = readable(message.original());
+    ParkedCopy {
+        key: message.key.clone(),
+        reason: reason.to_owned(),
+        topic: message.topic.clone(),
+        partition: message.partition,
+        offset: message.offset,
+        kind: message.envelope.as_ref().map(|_| storable(message.kind())),
+        message_id: message.envelope.as_ref().map(|envelope| envelope.id),
+        body: Some(body),
+        encoding: Some(encoding),
+        body_omitted: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_written_as_base64() {
+        assert_eq!(readable(b"{}"), ("{}".to_owned(), Encoding::Text));
+        assert_eq!(readable(&[0xff, 0x00]), ("/wA=".to_owned(), Encoding::Base64));
+    }
+}

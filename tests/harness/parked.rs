@@ -1,0 +1,88 @@
+//! Messages that can't be handled, and what an operator does about them over HTTP.
+
+use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
+use reqwest::{Method, Url};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Suite;
+
+/// A message as somebody else's service might write it.
+pub fn message(kind: &str, subject: &str, correlation: Uuid, data: Value) -> Value {
+    json!({
+        "id": shared::envelope::new_id(), "type": kind, "source": "foreign", "subject": subject,
+        "dataVersion": "1.0.0", "timestamp": "2026-11-21T10:00:00Z", "correlationId": correlation, "data": data,
+    })
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+impl Suite {
+    pub async fn produce(&self, topic: &str, key: &str, value: &[u8]) {
+        self.send(&self.kafka().name(topic), key.as_bytes(), value, OwnedHeaders::new()).await;
+    }
+
+    /// Sends a request about a parked key, and returns the status with the answer.
+    pub async fn parked(
+        &self,
+        method: Method,
+        service: &str,
+        key: &str,
+        rest: &[&str],
+        body: Option<&str>,
+    ) -> (u16, Value) {
+        let mut url = Url::parse(&self.url(service)).expect("a URL");
+        url.path_segments_mut().expect("segments").push("parked").push(key).extend(rest);
+        url.query_pairs_mut().append_pair("by", "ada");
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body.to_owned());
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    pub async fn retry(&self, service: &str, key: &str) -> (u16, Value) {
+        self.parked(Method::POST, service, key, &["retry"], None).await
+    }
+
+    pub async fn edit(&self, service: &str, key: &str, id: &Value, body: &str) -> (u16, Value) {
+        self.parked(Method::PUT, service, key, &["messages", &id.to_string()], Some(body)).await
+    }
+
+    pub async fn skip(&self, service: &str, key: &str, id: &Value) -> (u16, Value) {
+        let body = json!({"reason": "a test of theirs", "by": "ada"}).to_string();
+        self.parked(Method::POST, service, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
+    }
+
+    /// Waits until so many messages of a key are parked, and returns them.
+    pub async fn parked_messages(&self, service: &str, key: &str, count: usize) -> Vec<Value> {
+        self.until(&format!("{count} messages of {key} to be parked"), async |suite| {
+            let (status, page) = suite.parked(Method::GET, service, key, &[], None).await;
+            status == 200 && page["messages"].as_array().is_some_and(|messages| messages.len() == count)
+        })
+        .await;
+        let (_, page) = self.parked(Method::GET, service, key, &[], None).await;
+        page["messages"].as_array().expect("messages").clone()
+    }
+
+    /// The copies of a key's parked messages, in order.
+    pub fn copies(&self, service: &str, key: &str) -> Vec<Value> {
+        let topic = self.kafka().name(&format!("{service}.parked"));
+        let ours = |record: &OwnedMessage| {
+            record.topic() == topic && record.key().is_some_and(|found| found == key.as_bytes())
+        };
+        let records = self.records();
+        let bodies = records.iter().filter(|record| ours(record)).filter_map(|record| record.payload());
+        bodies.map(|body| serde_json::from_slice(body).expect("an envelope")).collect()
+    }
+
+    pub async fn metric(&self, service: &str, name: &str) -> Option<f64> {
+        let answer = self.client.get(format!("{}/metrics", self.url(service))).send().await.ok()?;
+        let text = answer.text().await.ok()?;
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
