@@ -3,6 +3,7 @@
 //! action (null compensation, hanging action); so a zombie changes nothing.
 
 mod store;
+mod together;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 pub(crate) use self::store::{Open, Reclaimed, Record, Status};
 pub(crate) use self::store::{claim_open, find, resolve, save, try_later};
+pub use self::together::{Commands, HandleTogether, Reply};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
 use crate::fault::Fault;
@@ -141,14 +143,14 @@ impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
 }
 
 /// Decodes the commands, answers those whose step has an outcome already, and returns the rest.
-pub(crate) async fn unanswered<C: Command>(
+pub(crate) async fn unanswered<C: Commands>(
     claimed: &mut Claimed,
     messages: &[&Incoming],
 ) -> Result<Vec<Task<C>>, Fault> {
     let mut tasks = Vec::with_capacity(messages.len());
     for message in messages {
         let step = StepKey::of(message)?;
-        let command = message.data::<C>()?;
+        let command = C::read(message)?;
         tasks.push(Task {
             command,
             subject: message.envelope()?.subject.clone(),
@@ -183,7 +185,7 @@ pub(crate) async fn unanswered<C: Command>(
 }
 
 /// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
-fn settled_by_action<C: Command>(
+fn settled_by_action<C: Commands>(
     claimed: &mut Claimed,
     task: &Task<C>,
     known: &std::collections::HashMap<StepKey, Record>,
@@ -207,7 +209,7 @@ fn settled_by_action<C: Command>(
 }
 
 /// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
-fn repeat<C: Command>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
+fn repeat<C: Commands>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
     match (record.status, &record.outcome) {
         (Status::Done, Some(result)) => tell(claimed, task, ReplyOutcome::Done, result.clone()),
         (Status::Refused, Some(result)) => tell(claimed, task, ReplyOutcome::Refused, result.clone()),
@@ -222,12 +224,16 @@ pub(crate) fn reply<C: Command>(
     task: &Task<C>,
     answer: &Answer<C>,
 ) -> Result<Record, Fault> {
-    let (outcome, status, result) = match answer {
-        Answer::Done(reply) => (ReplyOutcome::Done, Status::Done, to_raw_value(reply)?),
-        Answer::Refused(refusal) => (ReplyOutcome::Refused, Status::Refused, to_raw_value(refusal)?),
+    answered(claimed, task, Reply::of(answer)?)
+}
+
+fn answered<C: Commands>(claimed: &mut Claimed, task: &Task<C>, reply: Reply) -> Result<Record, Fault> {
+    let status = match reply.outcome {
+        ReplyOutcome::Done => Status::Done,
+        ReplyOutcome::Refused => Status::Refused,
     };
-    tell(claimed, task, outcome, result.clone())?;
-    Ok(Record::answered(task, status, result))
+    tell(claimed, task, reply.outcome, reply.result.clone())?;
+    Ok(Record::answered(task, status, reply.result))
 }
 
 fn tell<C>(
