@@ -4,6 +4,7 @@ pub mod kafka;
 mod order;
 mod process;
 mod rest;
+mod sequence;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,9 @@ pub struct Suite {
     pub name: String,
     pub client: reqwest::Client,
     pub servers: Arc<Servers>,
-    processes: BTreeMap<&'static str, Process>,
+    /// By service and number of the replica.
+    processes: BTreeMap<(&'static str, usize), Process>,
+    replicas: usize,
     settings: Vec<(&'static str, String)>,
 }
 
@@ -53,6 +56,8 @@ pub struct Suite {
 pub struct Setup {
     /// Servers that no other test uses, for faults of theirs.
     pub own_servers: bool,
+    /// How many processes of each service there are beside the first.
+    pub twins: usize,
     /// Further environment variables of the services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -75,14 +80,15 @@ impl Suite {
             client: reqwest::Client::new(),
             servers,
             processes: BTreeMap::new(),
+            replicas: 1 + setup.twins,
             settings: setup.settings,
         };
         suite.prepare().await;
-        for service in SERVICES {
-            suite.launch(service);
+        for (service, replica) in suite.replicas() {
+            suite.launch_replica(service, replica);
         }
-        for service in SERVICES {
-            suite.ready(service).await;
+        for (service, replica) in suite.replicas() {
+            suite.replica_ready(service, replica).await;
         }
         suite.stock("lamp", 4900, 1000).await;
         suite.stock("mug", 1200, 1000).await;
@@ -122,22 +128,43 @@ impl Suite {
         self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres", None)
     }
 
+    /// Every process there is to be: service and number of the replica.
+    pub fn replicas(&self) -> Vec<(&'static str, usize)> {
+        let replicas = self.replicas;
+        SERVICES
+            .into_iter()
+            .flat_map(|service| (0..replicas).map(move |replica| (service, replica)))
+            .collect()
+    }
+
     /// Starts a service's process.
     pub fn launch(&mut self, service: &'static str) {
+        self.launch_replica(service, 0);
+    }
+
+    /// Starts one of a service's processes, on the port that it had before.
+    pub fn launch_replica(&mut self, service: &'static str, replica: usize) {
         let mut settings = vec![
             ("DATABASE_URL", self.database_url(service)),
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
-            ("INSTANCE", "0".to_owned()),
+            ("INSTANCE", replica.to_string()),
         ];
         settings.extend(self.settings.iter().cloned());
-        let port = self.processes.get(service).map(|process| process.port);
-        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}.log", self.name));
-        self.processes.insert(service, Process::start(service, port, &settings, &log));
+        let port = self.processes.get(&(service, replica)).map(|process| process.port);
+        let log = format!("{}-{service}-{replica}.log", self.name);
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(log);
+        self.processes.insert((service, replica), Process::start(service, port, &settings, &log));
     }
 
-    pub fn process(&mut self, service: &str) -> &mut Process {
-        self.processes.get_mut(service).unwrap_or_else(|| panic!("no process {service}"))
+    pub fn process(&mut self, service: &'static str) -> &mut Process {
+        self.replica(service, 0)
+    }
+
+    pub fn replica(&mut self, service: &'static str, replica: usize) -> &mut Process {
+        self.processes
+            .get_mut(&(service, replica))
+            .unwrap_or_else(|| panic!("no process {service}-{replica}"))
     }
 
     /// Ends a service as a crash would.
@@ -152,8 +179,8 @@ impl Suite {
     }
 
     /// Lets a frozen service go on.
-    pub fn processes_go_on(&self, service: &str) {
-        self.processes[service].signal(local::Signal::CONT);
+    pub fn processes_go_on(&self, service: &'static str) {
+        self.processes[&(service, 0)].signal(local::Signal::CONT);
     }
 
     /// The suite as clients see it, without its processes.
@@ -163,24 +190,34 @@ impl Suite {
             client: self.client.clone(),
             servers: Arc::clone(&self.servers),
             processes: BTreeMap::new(),
+            replicas: 0,
             settings: Vec::new(),
         }
     }
 
-    pub fn url(&self, service: &str) -> String {
-        let process = self.processes.get(service).unwrap_or_else(|| panic!("no process {service}"));
+    pub fn url(&self, service: &'static str) -> String {
+        self.replica_url(service, 0)
+    }
+
+    pub fn replica_url(&self, service: &'static str, replica: usize) -> String {
+        let process = self.processes.get(&(service, replica));
+        let process = process.unwrap_or_else(|| panic!("no process {service}-{replica}"));
         format!("http://127.0.0.1:{}", process.port)
     }
 
-    pub async fn ready(&self, service: &str) {
-        let url = format!("{}/readyz", self.url(service));
-        self.until(&format!("{service} to be ready"), async |suite| {
+    pub async fn ready(&self, service: &'static str) {
+        self.replica_ready(service, 0).await;
+    }
+
+    pub async fn replica_ready(&self, service: &'static str, replica: usize) {
+        let url = format!("{}/readyz", self.replica_url(service, replica));
+        self.until(&format!("{service}-{replica} to be ready"), async |suite| {
             suite.client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
     }
 
-    pub async fn get(&self, service: &str, path: &str) -> Value {
+    pub async fn get(&self, service: &'static str, path: &str) -> Value {
         let answer = self.client.get(format!("{}{path}", self.url(service))).send().await.expect("an answer");
         assert!(answer.status().is_success(), "GET {path}: {}", answer.status());
         answer.json().await.expect("JSON")

@@ -12,6 +12,7 @@ mod idempotency;
 mod load;
 mod messaging;
 mod orders;
+mod replicas;
 mod servers;
 mod shutdown;
 mod traces;
