@@ -6,6 +6,7 @@ mod process;
 mod rest;
 mod sequence;
 mod sql;
+pub mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub struct Suite {
     pub servers: Arc<Servers>,
     /// By service and number of the replica.
     processes: BTreeMap<(&'static str, usize), Process>,
+    services: Vec<&'static str>,
     replicas: usize,
     settings: Vec<(&'static str, String)>,
 }
@@ -58,6 +60,8 @@ pub struct Setup {
     pub own_servers: bool,
     /// How many processes of each service there are beside the first.
     pub twins: usize,
+    /// The one service that runs, where a test speaks to it by messages alone.
+    pub only: Option<&'static str>,
     /// Further environment variables of the services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -80,6 +84,7 @@ impl Suite {
             client: reqwest::Client::new(),
             servers,
             processes: BTreeMap::new(),
+            services: setup.only.map_or(SERVICES.to_vec(), |only| vec![only]),
             replicas: 1 + setup.twins,
             settings: setup.settings,
         };
@@ -90,9 +95,14 @@ impl Suite {
         for (service, replica) in suite.replicas() {
             suite.replica_ready(service, replica).await;
         }
-        suite.stock("lamp", 4900, 1000).await;
-        suite.stock("mug", 1200, 1000).await;
-        suite.stock("poster", 6000, 3).await;
+        if suite.services.contains(&"inventory") {
+            suite.stock("lamp", 4900, 1000).await;
+            suite.stock("mug", 1200, 1000).await;
+            suite.stock("poster", 6000, 3).await;
+        }
+        if setup.only.is_some() {
+            return suite;
+        }
         suite
             .until("the products to be known", async |suite| {
                 let products = suite.get("order", "/products").await;
@@ -190,6 +200,7 @@ impl Suite {
             client: self.client.clone(),
             servers: Arc::clone(&self.servers),
             processes: BTreeMap::new(),
+            services: Vec::new(),
             replicas: 0,
             settings: Vec::new(),
         }

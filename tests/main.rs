@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod barrier;
 mod command_line;
 mod crashes;
 mod dependencies;
@@ -15,4 +16,5 @@ mod orders;
 mod replicas;
 mod servers;
 mod shutdown;
+mod stock;
 mod traces;

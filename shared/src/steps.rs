@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tracing::warn;
 use uuid::Uuid;
 
 pub(crate) use self::store::{Open, Reclaimed, Record, Status};
@@ -169,12 +170,21 @@ pub(crate) async fn unanswered<C: Commands>(
                 repeat(claimed, &task, record)?;
                 continue;
             }
-            None => {
-                if let Some(outcome) = settled_by_action(claimed, &task, &known, &mut barred)? {
-                    barred.push(outcome);
+            None => match undoing(claimed, &task, &known)? {
+                Undoing::Needed => {}
+                Undoing::Settled(outcomes) => {
+                    barred.extend(outcomes);
                     continue;
                 }
-            }
+                Undoing::TooEarly => {
+                    metrics::counter!("amends_steps_undone_early_total").increment(1);
+                    warn!(
+                        saga = %task.step.saga_id, step = task.step.step,
+                        "an undo came while its action is under way; it is not answered, its saga asks again"
+                    );
+                    continue;
+                }
+            },
         }
         // A second command for the same step in one batch is a repetition of the first.
         known.insert(task.step.clone(), Record::open(&task));
@@ -184,28 +194,38 @@ pub(crate) async fn unanswered<C: Commands>(
     Ok(rest)
 }
 
+/// What is to be done about a command that is an undo, or is not.
+enum Undoing {
+    /// There is something to do, or to undo.
+    Needed,
+    /// There is nothing to undo: it was answered, and this is to be recorded.
+    Settled(Vec<Record>),
+    /// Whether there is something to undo is not known yet.
+    TooEarly,
+}
+
 /// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
-fn settled_by_action<C: Commands>(
+///
+/// An undo of an action that is under way is passed over, as a second asking of it is. Its saga, which has not heard
+/// of the action's end either, asks again. Parking would call an operator for what mends itself, and waiting would
+/// hold up every other order for as long as the outside is silent.
+fn undoing<C: Commands>(
     claimed: &mut Claimed,
     task: &Task<C>,
     known: &std::collections::HashMap<StepKey, Record>,
-    barred: &mut Vec<Record>,
-) -> Result<Option<Record>, Fault> {
-    let Some(action) = task.step.action() else { return Ok(None) };
+) -> Result<Undoing, Fault> {
+    let Some(action) = task.step.action() else { return Ok(Undoing::Needed) };
+    let mut outcomes = Vec::new();
     match known.get(&action).map(|record| record.status) {
-        Some(Status::Done) => Ok(None),
-        Some(Status::Pending) => {
-            Err(Fault::permanent("an undo came while its action is under way: its outcome is not known yet"))
-        }
-        Some(Status::Refused | Status::Barred) | None => {
-            if !known.contains_key(&action) {
-                barred.push(Record::barred(task, action));
-            }
-            let result = to_raw_value(&serde_json::Map::new())?;
-            tell(claimed, task, ReplyOutcome::Done, result.clone())?;
-            Ok(Some(Record::answered(task, Status::Done, result)))
-        }
+        Some(Status::Done) => return Ok(Undoing::Needed),
+        Some(Status::Pending) => return Ok(Undoing::TooEarly),
+        Some(Status::Refused | Status::Barred) => {}
+        None => outcomes.push(Record::barred(task, action)),
     }
+    let result = to_raw_value(&serde_json::Map::new())?;
+    tell(claimed, task, ReplyOutcome::Done, result.clone())?;
+    outcomes.push(Record::answered(task, Status::Done, result));
+    Ok(Undoing::Settled(outcomes))
 }
 
 /// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
