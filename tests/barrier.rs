@@ -200,6 +200,7 @@ async fn a_call_that_comes_after_its_undo_is_never_made() {
     let barred = "select count(*) from step_outcome where status = 'barred'";
     assert_eq!(suite.number("payment", barred).await, 1);
     assert_eq!(suite.number("payment", "select count(*) from payment").await, 0, "no intent, so no call");
+    nothing_is_parked(&suite, "payment").await;
 }
 
 /// Waits until the provider has answered, and returns its authorization.

@@ -25,8 +25,11 @@ use crate::outbox::Attributes;
 /// Which step of which saga, and whether it is done or undone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StepKey {
+    /// The saga.
     pub saga_id: Uuid,
+    /// The step's name in the saga's plan.
     pub step: String,
+    /// Whether it is done or undone.
     pub direction: Direction,
 }
 
@@ -54,17 +57,22 @@ impl StepKey {
 /// A command to carry out.
 #[derive(Debug)]
 pub struct Task<C> {
+    /// What is to be done.
     pub command: C,
     /// The aggregate that the command is about, an order id.
     pub subject: String,
+    /// What the messages inherit that come of it.
     pub cause: Cause,
+    /// Which step it is; its [`StepKey::idempotency_key`] is for the outside.
     pub step: StepKey,
 }
 
 /// How a command ended. Both are business outcomes: both commit, both are the reply.
 #[derive(Debug)]
 pub enum Answer<C: Command> {
+    /// It was carried out.
     Done(C::Reply),
+    /// It was not, for a reason of the business.
     Refused(C::Refusal),
 }
 
@@ -85,8 +93,11 @@ pub trait Handle<C: Command>: Send + Sync + 'static {
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReply {
+    /// The step's name in the saga's plan.
     pub step: String,
+    /// Whether it was to be done or undone.
     pub direction: Direction,
+    /// Whether it was carried out.
     pub outcome: ReplyOutcome,
     /// The command's reply, or its refusal with a `code`.
     #[schemars(with = "serde_json::Value")]
@@ -97,7 +108,9 @@ pub struct StepReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplyOutcome {
+    /// It was carried out.
     Done,
+    /// It was not, for a reason of the business.
     Refused,
 }
 
