@@ -140,11 +140,8 @@ impl Suite {
 
     /// Every process there is to be: service and number of the replica.
     pub fn replicas(&self) -> Vec<(&'static str, usize)> {
-        let replicas = self.replicas;
-        SERVICES
-            .into_iter()
-            .flat_map(|service| (0..replicas).map(move |replica| (service, replica)))
-            .collect()
+        let of = |&service| (0..self.replicas).map(move |replica| (service, replica));
+        self.services.iter().flat_map(of).collect()
     }
 
     /// Starts a service's process.
