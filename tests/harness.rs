@@ -5,7 +5,9 @@ mod order;
 pub mod parked;
 mod process;
 mod rest;
+mod sequence;
 mod sql;
+pub mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,7 +47,10 @@ pub struct Suite {
     pub name: String,
     pub client: reqwest::Client,
     pub servers: Arc<Servers>,
-    processes: BTreeMap<&'static str, Process>,
+    /// By service and number of the replica.
+    processes: BTreeMap<(&'static str, usize), Process>,
+    services: Vec<&'static str>,
+    replicas: usize,
     settings: Vec<(&'static str, String)>,
 }
 
@@ -54,6 +59,10 @@ pub struct Suite {
 pub struct Setup {
     /// Servers that no other test uses, for faults of theirs.
     pub own_servers: bool,
+    /// How many processes of each service there are beside the first.
+    pub twins: usize,
+    /// The one service that runs, where a test speaks to it by messages alone.
+    pub only: Option<&'static str>,
     /// Further environment variables of the services.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -76,18 +85,25 @@ impl Suite {
             client: reqwest::Client::new(),
             servers,
             processes: BTreeMap::new(),
+            services: setup.only.map_or(SERVICES.to_vec(), |only| vec![only]),
+            replicas: 1 + setup.twins,
             settings: setup.settings,
         };
         suite.prepare().await;
-        for service in SERVICES {
-            suite.launch(service);
+        for (service, replica) in suite.replicas() {
+            suite.launch_replica(service, replica);
         }
-        for service in SERVICES {
-            suite.ready(service).await;
+        for (service, replica) in suite.replicas() {
+            suite.replica_ready(service, replica).await;
         }
-        suite.stock("lamp", 4900, 1000).await;
-        suite.stock("mug", 1200, 1000).await;
-        suite.stock("poster", 6000, 3).await;
+        if suite.services.contains(&"inventory") {
+            suite.stock("lamp", 4900, 1000).await;
+            suite.stock("mug", 1200, 1000).await;
+            suite.stock("poster", 6000, 3).await;
+        }
+        if setup.only.is_some() {
+            return suite;
+        }
         suite
             .until("the products to be known", async |suite| {
                 let products = suite.get("order", "/products").await;
@@ -101,7 +117,7 @@ impl Suite {
     async fn prepare(&self) {
         let admin: PgConnectOptions = self.servers.admin_url().parse().expect("a URL");
         let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
-        for service in SERVICES {
+        for &service in &self.services {
             let create = format!("create database {}_{service}", self.name);
             sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut db).await.expect("a new database");
         }
@@ -111,10 +127,19 @@ impl Suite {
         self.migrate::<shipping::Shipping>().await;
         self.migrate::<notification::Notification>().await;
         self.migrate::<orchestrator::Orchestrator>().await;
-        self.kafka().create_topics(&schemas::topics::all()).await.expect("topics");
+        let mut topics = schemas::topics::all();
+        // Every service answers the orchestrator.
+        topics.retain(|topic| {
+            let owner = topic.name.split('.').next().unwrap_or_default();
+            owner == "orchestrator" || self.services.contains(&owner)
+        });
+        self.kafka().create_topics(&topics).await.expect("topics");
     }
 
     async fn migrate<A: App>(&self) {
+        if !self.services.contains(&A::NAME) {
+            return;
+        }
         let mut db = self.connect(A::NAME).await;
         migrations::<A>().run_direct(None, &mut db, false).await.expect("migrations");
     }
@@ -123,22 +148,40 @@ impl Suite {
         self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres", None)
     }
 
+    /// Every process there is to be: service and number of the replica.
+    pub fn replicas(&self) -> Vec<(&'static str, usize)> {
+        let of = |&service| (0..self.replicas).map(move |replica| (service, replica));
+        self.services.iter().flat_map(of).collect()
+    }
+
     /// Starts a service's process.
     pub fn launch(&mut self, service: &'static str) {
+        self.launch_replica(service, 0);
+    }
+
+    /// Starts one of a service's processes, on the port that it had before.
+    pub fn launch_replica(&mut self, service: &'static str, replica: usize) {
         let mut settings = vec![
             ("DATABASE_URL", self.database_url(service)),
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
-            ("INSTANCE", "0".to_owned()),
+            ("INSTANCE", replica.to_string()),
         ];
         settings.extend(self.settings.iter().cloned());
-        let port = self.processes.get(service).map(|process| process.port);
-        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}.log", self.name));
-        self.processes.insert(service, Process::start(service, port, &settings, &log));
+        let port = self.processes.get(&(service, replica)).map(|process| process.port);
+        let log = format!("{}-{service}-{replica}.log", self.name);
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(log);
+        self.processes.insert((service, replica), Process::start(service, port, &settings, &log));
     }
 
-    pub fn process(&mut self, service: &str) -> &mut Process {
-        self.processes.get_mut(service).unwrap_or_else(|| panic!("no process {service}"))
+    pub fn process(&mut self, service: &'static str) -> &mut Process {
+        self.replica(service, 0)
+    }
+
+    pub fn replica(&mut self, service: &'static str, replica: usize) -> &mut Process {
+        self.processes
+            .get_mut(&(service, replica))
+            .unwrap_or_else(|| panic!("no process {service}-{replica}"))
     }
 
     /// Ends a service as a crash would.
@@ -153,8 +196,8 @@ impl Suite {
     }
 
     /// Lets a frozen service go on.
-    pub fn processes_go_on(&self, service: &str) {
-        self.processes[service].signal(local::Signal::CONT);
+    pub fn processes_go_on(&self, service: &'static str) {
+        self.processes[&(service, 0)].signal(local::Signal::CONT);
     }
 
     /// The suite as clients see it, without its processes.
@@ -164,24 +207,35 @@ impl Suite {
             client: self.client.clone(),
             servers: Arc::clone(&self.servers),
             processes: BTreeMap::new(),
+            services: Vec::new(),
+            replicas: 0,
             settings: Vec::new(),
         }
     }
 
-    pub fn url(&self, service: &str) -> String {
-        let process = self.processes.get(service).unwrap_or_else(|| panic!("no process {service}"));
+    pub fn url(&self, service: &'static str) -> String {
+        self.replica_url(service, 0)
+    }
+
+    pub fn replica_url(&self, service: &'static str, replica: usize) -> String {
+        let process = self.processes.get(&(service, replica));
+        let process = process.unwrap_or_else(|| panic!("no process {service}-{replica}"));
         format!("http://127.0.0.1:{}", process.port)
     }
 
-    pub async fn ready(&self, service: &str) {
-        let url = format!("{}/readyz", self.url(service));
-        self.until(&format!("{service} to be ready"), async |suite| {
+    pub async fn ready(&self, service: &'static str) {
+        self.replica_ready(service, 0).await;
+    }
+
+    pub async fn replica_ready(&self, service: &'static str, replica: usize) {
+        let url = format!("{}/readyz", self.replica_url(service, replica));
+        self.until(&format!("{service}-{replica} to be ready"), async |suite| {
             suite.client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
     }
 
-    pub async fn get(&self, service: &str, path: &str) -> Value {
+    pub async fn get(&self, service: &'static str, path: &str) -> Value {
         let answer = self.client.get(format!("{}{path}", self.url(service))).send().await.expect("an answer");
         assert!(answer.status().is_success(), "GET {path}: {}", answer.status());
         answer.json().await.expect("JSON")

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod barrier;
 mod command_line;
 mod crashes;
 mod dependencies;
@@ -15,7 +16,9 @@ mod messaging;
 mod orders;
 mod overload;
 mod parked;
+mod replicas;
 mod retention;
 mod servers;
 mod shutdown;
+mod stock;
 mod traces;

@@ -34,7 +34,9 @@ use crate::telemetry;
 pub struct Incoming {
     /// The topic without the installation's prefix.
     pub topic: String,
+    /// The partition of the topic that it came from.
     pub partition: i32,
+    /// Its place in the partition.
     pub offset: i64,
     /// The record's key: the aggregate that the message is about.
     pub key: String,

@@ -39,7 +39,9 @@ pub trait Command: Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
+    /// It is carried out.
     Do,
+    /// It is taken back.
     Undo,
 }
 
@@ -94,7 +96,9 @@ pub struct Envelope<D = Box<RawValue>> {
     /// The version of the aggregate after the change, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
+    /// What is told or asked for.
     pub data: D,
+    /// What is said about the message beside its data.
     #[serde(default)]
     pub metadata: Metadata,
 }
@@ -102,7 +106,9 @@ pub struct Envelope<D = Box<RawValue>> {
 /// What a message inherits from the one, or from the request, that caused it.
 #[derive(Debug, Clone)]
 pub struct Cause {
+    /// The saga, or whatever else all the messages that come of one thing have in common.
     pub correlation_id: Uuid,
+    /// The message that is the cause; none where a request is.
     pub causation_id: Option<Uuid>,
     /// W3C trace context of the span in which the cause is handled.
     pub traceparent: Option<String>,

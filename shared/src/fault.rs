@@ -15,6 +15,7 @@ pub enum Class {
 /// An error that knows whether repeating the work can help. Implement it by an exhaustive `match`, so that a new
 /// variant is a decision and not an accident.
 pub trait Classified: Error + Send + Sync + 'static {
+    /// Whether repeating the work can help.
     fn class(&self) -> Class;
 
     /// Whether there was too much of it at once: a smaller part may pass where the whole never will.
@@ -46,6 +47,7 @@ impl Fault {
         Self { class: Class::Retry, exhausts: true, source: source.into() }
     }
 
+    /// What is to be done about it.
     pub fn class(&self) -> Class {
         self.class
     }

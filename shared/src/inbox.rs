@@ -188,9 +188,13 @@ impl Claimed {
 /// A command without its Rust type.
 #[derive(Clone)]
 pub struct ErasedCommand {
+    /// See [`Message::TYPE`].
     pub kind: &'static str,
+    /// See [`Message::TOPIC`].
     pub topic: &'static str,
+    /// See [`Message::DATA_VERSION`].
     pub data_version: &'static str,
+    /// The command as JSON.
     pub data: Box<serde_json::value::RawValue>,
 }
 

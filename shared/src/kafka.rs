@@ -21,6 +21,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the broker is, and how its topics are called here.
 #[derive(Debug, Clone)]
 pub struct Kafka {
+    /// `host:port`, separated by commas.
     pub brokers: String,
     /// Put before every topic and consumer group, so that several installations can share a cluster.
     pub prefix: String,
@@ -31,19 +32,31 @@ pub struct Kafka {
 /// A topic as it is declared, once, for everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
+    /// Without the installation's prefix.
     pub name: &'static str,
+    /// Into how many partitions it is divided. More of them later would change which one a key belongs to.
     pub partitions: i32,
+    /// How long records are kept; as long may a consumer be away.
     pub retention: Duration,
 }
 
 /// What went wrong between here and the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
+    /// The broker refused a topic, for example because the client may not create any.
     #[error("the broker refused to create the topic {topic}: {code}")]
-    Create { topic: String, code: RDKafkaErrorCode },
+    Create {
+        /// The topic with its prefix.
+        topic: String,
+        /// What the broker said.
+        code: RDKafkaErrorCode,
+    },
+    /// There was no answer within ten seconds.
     #[error("the broker at {brokers} did not answer")]
     Client {
+        /// Where it should be.
         brokers: String,
+        /// What the client says.
         #[source]
         source: KafkaError,
     },

@@ -14,15 +14,32 @@ use crate::fault::{Class, Classified};
 /// Why a message was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
+    /// It has more than [`MAX_MESSAGE_BYTES`].
     #[error(
         "a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
     )]
-    TooLarge { kind: &'static str, key: String, bytes: usize },
+    TooLarge {
+        /// The message's type.
+        kind: &'static str,
+        /// The aggregate that it is about.
+        key: String,
+        /// How large it is.
+        bytes: usize,
+    },
+    /// Its place among the messages of its key could not be kept.
     #[error("a {kind} about {key} was appended without holding the key's lock")]
-    NotLocked { kind: &'static str, key: String },
+    NotLocked {
+        /// The message's type.
+        kind: &'static str,
+        /// The aggregate whose lock is missing.
+        key: String,
+    },
+    /// Its type serialises to something that JSON has not.
     #[error("a {kind} can't be written as JSON")]
     Json {
+        /// The message's type.
         kind: &'static str,
+        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
@@ -50,6 +67,7 @@ pub(crate) struct Row {
 pub struct Attributes {
     /// The version of the aggregate after the change.
     pub sequence: Option<i64>,
+    /// Which step it belongs to, and who caused it.
     pub metadata: Metadata,
 }
 

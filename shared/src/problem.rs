@@ -43,6 +43,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// What is wrong with the member at this pointer.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), detail: detail.into() }
     }
@@ -61,13 +62,14 @@ impl Problem {
         }
     }
 
+    /// Adds what is wrong with this very request, and what to do.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds a `Retry-After`.
+    /// Adds a `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
@@ -84,10 +86,12 @@ impl Problem {
         Self { errors, ..problem }
     }
 
+    /// A 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "There is no such thing").detail(detail)
     }
 
+    /// A 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "/problems/bad-request", "The request can't be understood")
             .detail(detail)

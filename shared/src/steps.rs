@@ -3,16 +3,19 @@
 //! action (null compensation, hanging action); so a zombie changes nothing.
 
 mod store;
+mod together;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tracing::warn;
 use uuid::Uuid;
 
 pub(crate) use self::store::{Open, Reclaimed, Record, Status};
 pub(crate) use self::store::{claim_open, find, resolve, save, try_later};
+pub use self::together::{Commands, HandleTogether, Reply};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
 use crate::fault::Fault;
@@ -23,8 +26,11 @@ use crate::retention;
 /// Which step of which saga, and whether it is done or undone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StepKey {
+    /// The saga.
     pub saga_id: Uuid,
+    /// The step's name in the saga's plan.
     pub step: String,
+    /// Whether it is done or undone.
     pub direction: Direction,
 }
 
@@ -52,17 +58,22 @@ impl StepKey {
 /// A command to carry out.
 #[derive(Debug)]
 pub struct Task<C> {
+    /// What is to be done.
     pub command: C,
     /// The aggregate that the command is about, an order id.
     pub subject: String,
+    /// What the messages inherit that come of it.
     pub cause: Cause,
+    /// Which step it is; its [`StepKey::idempotency_key`] is for the outside.
     pub step: StepKey,
 }
 
 /// How a command ended. Both are business outcomes: both commit, both are the reply.
 #[derive(Debug)]
 pub enum Answer<C: Command> {
+    /// It was carried out.
     Done(C::Reply),
+    /// It was not, for a reason of the business.
     Refused(C::Refusal),
 }
 
@@ -83,8 +94,11 @@ pub trait Handle<C: Command>: Send + Sync + 'static {
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReply {
+    /// The step's name in the saga's plan.
     pub step: String,
+    /// Whether it was to be done or undone.
     pub direction: Direction,
+    /// Whether it was carried out.
     pub outcome: ReplyOutcome,
     /// The command's reply, or its refusal with a `code`.
     #[schemars(with = "serde_json::Value")]
@@ -95,7 +109,9 @@ pub struct StepReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplyOutcome {
+    /// It was carried out.
     Done,
+    /// It was not, for a reason of the business.
     Refused,
 }
 
@@ -142,14 +158,14 @@ impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
 }
 
 /// Decodes the commands, answers those whose step has an outcome already, and returns the rest.
-pub(crate) async fn unanswered<C: Command>(
+pub(crate) async fn unanswered<C: Commands>(
     claimed: &mut Claimed,
     messages: &[&Incoming],
 ) -> Result<Vec<Task<C>>, Fault> {
     let mut tasks = Vec::with_capacity(messages.len());
     for message in messages {
         let step = StepKey::of(message)?;
-        let command = message.data::<C>()?;
+        let command = C::read(message)?;
         tasks.push(Task {
             command,
             subject: message.envelope()?.subject.clone(),
@@ -173,9 +189,20 @@ pub(crate) async fn unanswered<C: Command>(
                 if !task.step.action().is_some_and(|action| known.contains_key(&action)) {
                     retention::still_known(claimed, &task.step)?;
                 }
-                if let Some(outcome) = settled_by_action(claimed, &task, &known, &mut barred)? {
-                    barred.push(outcome);
-                    continue;
+                match undoing(claimed, &task, &known)? {
+                    Undoing::Needed => {}
+                    Undoing::Settled(outcomes) => {
+                        barred.extend(outcomes);
+                        continue;
+                    }
+                    Undoing::TooEarly => {
+                        metrics::counter!("amends_steps_undone_early_total").increment(1);
+                        warn!(
+                            saga = %task.step.saga_id, step = task.step.step,
+                            "an undo came while its action is under way; it is not answered, its saga asks again"
+                        );
+                        continue;
+                    }
                 }
             }
         }
@@ -187,32 +214,42 @@ pub(crate) async fn unanswered<C: Command>(
     Ok(rest)
 }
 
+/// What is to be done about a command that is an undo, or is not.
+enum Undoing {
+    /// There is something to do, or to undo.
+    Needed,
+    /// There is nothing to undo: it was answered, and this is to be recorded.
+    Settled(Vec<Record>),
+    /// Whether there is something to undo is not known yet.
+    TooEarly,
+}
+
 /// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
-fn settled_by_action<C: Command>(
+///
+/// An undo of an action that is under way is passed over, as a second asking of it is. Its saga, which has not heard
+/// of the action's end either, asks again. Parking would call an operator for what mends itself, and waiting would
+/// hold up every other order for as long as the outside is silent.
+fn undoing<C: Commands>(
     claimed: &mut Claimed,
     task: &Task<C>,
     known: &std::collections::HashMap<StepKey, Record>,
-    barred: &mut Vec<Record>,
-) -> Result<Option<Record>, Fault> {
-    let Some(action) = task.step.action() else { return Ok(None) };
+) -> Result<Undoing, Fault> {
+    let Some(action) = task.step.action() else { return Ok(Undoing::Needed) };
+    let mut outcomes = Vec::new();
     match known.get(&action).map(|record| record.status) {
-        Some(Status::Done) => Ok(None),
-        Some(Status::Pending) => {
-            Err(Fault::permanent("an undo came while its action is under way: its outcome is not known yet"))
-        }
-        Some(Status::Refused | Status::Barred) | None => {
-            if !known.contains_key(&action) {
-                barred.push(Record::barred(task, action));
-            }
-            let result = to_raw_value(&serde_json::Map::new())?;
-            tell(claimed, task, ReplyOutcome::Done, result.clone())?;
-            Ok(Some(Record::answered(task, Status::Done, result)))
-        }
+        Some(Status::Done) => return Ok(Undoing::Needed),
+        Some(Status::Pending) => return Ok(Undoing::TooEarly),
+        Some(Status::Refused | Status::Barred) => {}
+        None => outcomes.push(Record::barred(task, action)),
     }
+    let result = to_raw_value(&serde_json::Map::new())?;
+    tell(claimed, task, ReplyOutcome::Done, result.clone())?;
+    outcomes.push(Record::answered(task, Status::Done, result));
+    Ok(Undoing::Settled(outcomes))
 }
 
 /// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
-fn repeat<C: Command>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
+fn repeat<C: Commands>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
     match (record.status, &record.outcome) {
         (Status::Done, Some(result)) => tell(claimed, task, ReplyOutcome::Done, result.clone()),
         (Status::Refused, Some(result)) => tell(claimed, task, ReplyOutcome::Refused, result.clone()),
@@ -227,12 +264,16 @@ pub(crate) fn reply<C: Command>(
     task: &Task<C>,
     answer: &Answer<C>,
 ) -> Result<Record, Fault> {
-    let (outcome, status, result) = match answer {
-        Answer::Done(reply) => (ReplyOutcome::Done, Status::Done, to_raw_value(reply)?),
-        Answer::Refused(refusal) => (ReplyOutcome::Refused, Status::Refused, to_raw_value(refusal)?),
+    answered(claimed, task, Reply::of(answer)?)
+}
+
+fn answered<C: Commands>(claimed: &mut Claimed, task: &Task<C>, reply: Reply) -> Result<Record, Fault> {
+    let status = match reply.outcome {
+        ReplyOutcome::Done => Status::Done,
+        ReplyOutcome::Refused => Status::Refused,
     };
-    tell(claimed, task, outcome, result.clone())?;
-    Ok(Record::answered(task, status, result))
+    tell(claimed, task, reply.outcome, reply.result.clone())?;
+    Ok(Record::answered(task, status, reply.result))
 }
 
 fn tell<C>(

@@ -29,7 +29,9 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
+    /// A line for people.
     Text,
+    /// An object a line, for programs.
     Json,
 }
 

@@ -11,18 +11,29 @@ pub struct Shelf {
     products: BTreeMap<String, Stock>,
 }
 
-/// What there is of a product.
+/// What there is of a product, and what the batch has moved of it so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
     pub on_hand: i64,
     pub low_threshold: i64,
-    /// What the batch has taken so far.
-    pub taken: i64,
+    before: i64,
+    reserved: i64,
+    shipped: i64,
+}
+
+/// What a batch has changed of a product.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change<'s> {
+    pub sku: &'s str,
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub shipped: i64,
 }
 
 impl Shelf {
     pub fn put(&mut self, sku: String, on_hand: i64, low_threshold: i64) {
-        self.products.insert(sku, Stock { on_hand, low_threshold, taken: 0 });
+        let stock = Stock { on_hand, low_threshold, before: on_hand, reserved: 0, shipped: 0 };
+        self.products.insert(sku, stock);
     }
 
     /// Holds all of the lines or none.
@@ -49,25 +60,51 @@ impl Shelf {
         for (sku, quantity) in wanted {
             if let Some(stock) = self.products.get_mut(&sku) {
                 stock.on_hand -= quantity;
-                stock.taken += quantity;
+                stock.reserved += quantity;
             }
         }
         Ok(())
     }
 
-    /// How many the batch has taken of each product.
-    pub fn taken(&self) -> Vec<(&str, i64)> {
-        self.products.iter().filter(|(_, s)| s.taken > 0).map(|(sku, s)| (sku.as_str(), s.taken)).collect()
+    /// Puts held lines back.
+    pub fn release(&mut self, lines: &[Line]) {
+        for line in lines {
+            if let Some(stock) = self.products.get_mut(&line.sku) {
+                stock.on_hand += line.quantity;
+                stock.reserved -= line.quantity;
+            }
+        }
+    }
+
+    /// Sends held lines out of the house.
+    pub fn ship(&mut self, lines: &[Line]) {
+        for line in lines {
+            if let Some(stock) = self.products.get_mut(&line.sku) {
+                stock.reserved -= line.quantity;
+                stock.shipped += line.quantity;
+            }
+        }
+    }
+
+    /// What the batch has changed, product by product.
+    pub fn changes(&self) -> Vec<Change<'_>> {
+        let all = self.products.iter().map(|(sku, stock)| Change {
+            sku,
+            on_hand: stock.on_hand - stock.before,
+            reserved: stock.reserved,
+            shipped: stock.shipped,
+        });
+        all.filter(|change| (change.on_hand, change.reserved, change.shipped) != (0, 0, 0)).collect()
     }
 
     /// The products that the batch has brought below their threshold.
     pub fn fallen_low(&self) -> impl Iterator<Item = (&str, &Stock)> {
-        let fell = |s: &Stock| s.on_hand < s.low_threshold && s.on_hand + s.taken >= s.low_threshold;
+        let fell = |s: &Stock| s.on_hand < s.low_threshold && s.before >= s.low_threshold;
         self.products.iter().filter(move |(_, s)| fell(s)).map(|(sku, s)| (sku.as_str(), s))
     }
 }
 
-/// The lines with each product named once, in the order in which products are locked.
+/// The lines with each product named once.
 pub fn merged(lines: &[Line]) -> BTreeMap<String, i64> {
     let mut merged = BTreeMap::new();
     for line in lines {
@@ -97,7 +134,7 @@ mod tests {
         let refused = shelf.hold(&[line("lamp", 2), line("chair", 2)]).expect_err("only one chair");
         let short = Shortage { sku: "chair".to_owned(), requested: 2, available: 1 };
         assert_eq!(refused, ReserveRefused::OutOfStock { items: vec![short] });
-        assert_eq!(shelf.taken(), []);
+        assert_eq!(shelf.changes(), []);
     }
 
     #[test]
@@ -105,7 +142,7 @@ mod tests {
         let mut shelf = shelf();
         assert!(shelf.hold(&[line("lamp", 3), line("lamp", 3)]).is_err());
         assert!(shelf.hold(&[line("lamp", 3), line("lamp", 2)]).is_ok());
-        assert_eq!(shelf.taken(), [("lamp", 5)]);
+        assert_eq!(shelf.changes(), [Change { sku: "lamp", on_hand: -5, reserved: 5, shipped: 0 }]);
     }
 
     #[test]
@@ -113,6 +150,16 @@ mod tests {
         let mut shelf = shelf();
         assert!(shelf.hold(&[line("chair", 1)]).is_ok());
         assert!(shelf.hold(&[line("chair", 1)]).is_err());
+    }
+
+    #[test]
+    fn what_one_order_gives_back_the_next_one_gets() {
+        let mut shelf = shelf();
+        assert!(shelf.hold(&[line("chair", 1)]).is_ok());
+        shelf.release(&[line("chair", 1)]);
+        assert!(shelf.hold(&[line("chair", 1)]).is_ok());
+        shelf.ship(&[line("chair", 1)]);
+        assert_eq!(shelf.changes(), [Change { sku: "chair", on_hand: -1, reserved: 0, shipped: 1 }]);
     }
 
     #[test]

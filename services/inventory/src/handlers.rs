@@ -1,22 +1,53 @@
-//! The commands that inventory takes. All are hot, so they work on a whole batch with a constant number of statements.
+//! The commands that inventory takes. All move stock, so one handler takes a whole batch of them with two statements,
+//! and locks its products once, in the order of their sku: two replicas can't deadlock.
 
-mod reserve;
-mod settle;
+mod stock;
 
 use std::sync::Arc;
 
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
-use shared::consumer::Table;
+use shared::consumer::{Incoming, Table};
+use shared::envelope::Message;
+use shared::fault::Fault;
+use shared::steps::Commands;
 
 /// Carries out the commands about stock.
 #[derive(Debug)]
 pub struct Inventory;
 
+/// A command about stock.
+#[derive(Debug)]
+pub enum StockCommand {
+    Reserve(ReserveStock),
+    Release(ReleaseStock),
+    Commit(CommitStock),
+}
+
+impl Commands for StockCommand {
+    const TYPES: &'static [(&'static str, &'static str)] = &[
+        (ReserveStock::TYPE, ReserveStock::TOPIC),
+        (ReleaseStock::TYPE, ReleaseStock::TOPIC),
+        (CommitStock::TYPE, CommitStock::TOPIC),
+    ];
+
+    fn read(message: &Incoming) -> Result<Self, Fault> {
+        Ok(match message.kind() {
+            ReserveStock::TYPE => Self::Reserve(message.data()?),
+            ReleaseStock::TYPE => Self::Release(message.data()?),
+            _ => Self::Commit(message.data()?),
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Reserve(_) => ReserveStock::TYPE,
+            Self::Release(_) => ReleaseStock::TYPE,
+            Self::Commit(_) => CommitStock::TYPE,
+        }
+    }
+}
+
 /// The messages that inventory takes.
 pub fn table() -> Table {
-    let inventory = Arc::new(Inventory);
-    Table::new()
-        .command::<ReserveStock>(&inventory)
-        .command::<ReleaseStock>(&inventory)
-        .command::<CommitStock>(&inventory)
+    Table::new().commands::<StockCommand>(&Arc::new(Inventory))
 }

@@ -141,7 +141,7 @@ async fn put(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let mut claimed = db.write(std::slice::from_ref(&sku)).await?;
+    let mut claimed = db.write(&[]).await?;
     let product = ProductPut {
         sku: &sku,
         name: input.name.trim(),
@@ -150,6 +150,8 @@ async fn put(
         low_threshold: input.low_threshold.unwrap_or(10),
     };
     let (row, new) = store::put_product(claimed.db(), &product).await?;
+    // Behind the row's lock, as every writer of a product takes it.
+    claimed.lock([sku.clone()]).await?;
     let event = ProductUpdated { sku: sku.clone(), name: row.name.clone(), price: input.price };
     claimed.publish_version(&sku, &Cause::request(new_id(), trace.0), &event, row.version)?;
     claimed.commit().await?;
@@ -171,7 +173,7 @@ async fn receive(
     if !(1..=MOST_PIECES).contains(&receipt.quantity) {
         return Err(Problem::invalid(vec![Invalid::new("/quantity", format!("is from 1 to {MOST_PIECES}"))]));
     }
-    let mut claimed = db.write(std::slice::from_ref(&sku)).await?;
+    let mut claimed = db.write(&[]).await?;
     let row = store::receive(claimed.db(), &sku, receipt.quantity).await?;
     let row = row.ok_or_else(|| unknown(&sku))?;
     claimed.commit().await?;

@@ -1,6 +1,6 @@
 //! Every SQL statement of the inventory service. Functions take the caller's transaction.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use schemas::common::Line;
 use sqlx::types::Json;
@@ -33,111 +33,116 @@ pub struct ProductPut<'p> {
     pub low_threshold: i64,
 }
 
-/// Locks the products in the order of their sku.
-pub async fn lock_shelf(db: &mut PgConnection, skus: &[&str]) -> Result<Shelf, sqlx::Error> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "select sku, on_hand, low_threshold from product where sku = any($1) order by sku for no key update",
+/// What a batch of orders holds and ends.
+#[derive(Debug, Default)]
+pub struct Moves<'m> {
+    pub held: Vec<(Uuid, &'m [Line])>,
+    pub ended: Vec<(Uuid, End)>,
+    pub entries: Vec<Entry>,
+}
+
+/// How a reservation ends.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    Released,
+    Committed,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Committed => "committed",
+        }
+    }
+}
+
+/// A row of the ledger.
+#[derive(Debug)]
+pub struct Entry {
+    pub order_id: Uuid,
+    pub kind: &'static str,
+    pub sku: String,
+    pub quantity: i64,
+}
+
+#[derive(FromRow)]
+struct Locked {
+    order_id: Option<Uuid>,
+    items: Option<Json<Vec<Line>>>,
+    sku: Option<String>,
+    on_hand: i64,
+    low_threshold: i64,
+}
+
+/// Locks these products and those that `ending` orders hold, all in the order of their sku, so that two batches can't
+/// deadlock. Returns the products, and what the orders hold; the caller has the orders' locks.
+pub async fn lock_stock(
+    db: &mut PgConnection,
+    skus: &[&str],
+    ending: &[Uuid],
+) -> Result<(Shelf, HashMap<Uuid, Vec<Line>>), sqlx::Error> {
+    let rows: Vec<Locked> = sqlx::query_as(
+        "with ending as materialized (
+             select order_id, items from reservation where order_id = any($2) and status = 'held'),
+         wanted as (
+             select sku from unnest($1::text[]) as row (sku)
+             union select line ->> 'sku' from ending, json_array_elements(items) as line),
+         locked as materialized (
+             select p.sku, p.on_hand, p.low_threshold from product p join wanted using (sku)
+             order by p.sku for no key update of p)
+         select null::uuid as order_id, null::json as items, sku, on_hand, low_threshold from locked
+         union all
+         select order_id, items, null, 0, 0 from ending",
     )
     .bind(skus)
+    .bind(ending)
     .fetch_all(db)
     .await?;
-    let mut shelf = Shelf::default();
-    for (sku, on_hand, low_threshold) in rows {
-        shelf.put(sku, on_hand, low_threshold);
+    let (mut shelf, mut held) = (Shelf::default(), HashMap::with_capacity(ending.len()));
+    for row in rows {
+        match (row.sku, row.order_id, row.items) {
+            (Some(sku), ..) => shelf.put(sku, row.on_hand, row.low_threshold),
+            (None, Some(order), Some(Json(items))) => drop(held.insert(order, items)),
+            _ => {}
+        }
     }
-    Ok(shelf)
+    Ok((shelf, held))
 }
 
-/// Moves pieces of locked products from the shelf to the reserved ones.
-pub async fn save_taken(db: &mut PgConnection, taken: &[(&str, i64)]) -> Result<(), sqlx::Error> {
+/// Writes what a batch has moved: the products, which are locked, who holds what, and the ledger.
+pub async fn save_moves(db: &mut PgConnection, shelf: &Shelf, moves: &Moves<'_>) -> Result<(), sqlx::Error> {
+    let changes = shelf.changes();
     sqlx::query(
-        "update product p
-         set on_hand = on_hand - quantity, reserved = reserved + quantity, updated_at = now()
-         from unnest($1::text[], $2::bigint[]) as row (sku, quantity) where p.sku = row.sku",
+        "with moved as (
+             update product p
+             set on_hand = p.on_hand + row.on_hand, reserved = p.reserved + row.reserved,
+                 shipped = p.shipped + row.shipped, updated_at = now()
+             from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
+                  as row (sku, on_hand, reserved, shipped)
+             where p.sku = row.sku),
+         held as (
+             insert into reservation (order_id, status, items)
+             select order_id, 'held', items from unnest($5::uuid[], $6::json[]) as row (order_id, items)),
+         ended as (
+             update reservation r set status = row.status, updated_at = now()
+             from unnest($7::uuid[], $8::text[]) as row (order_id, status) where r.order_id = row.order_id)
+         insert into stock_entry (sku, kind, quantity, order_id)
+         select sku, kind, quantity, order_id
+         from unnest($9::uuid[], $10::text[], $11::text[], $12::bigint[]) as row (order_id, kind, sku, quantity)",
     )
-    .bind(taken.iter().map(|(sku, _)| *sku).collect::<Vec<_>>())
-    .bind(taken.iter().map(|(_, quantity)| *quantity).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Writes down who holds what.
-pub async fn insert_reservations(db: &mut PgConnection, held: &[(Uuid, &[Line])]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into reservation (order_id, status, items)
-         select order_id, 'held', items from unnest($1::uuid[], $2::json[]) as row (order_id, items)",
-    )
-    .bind(held.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(held.iter().map(|(_, lines)| Json(*lines)).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Ends held reservations and returns what they held. An order without one is left out.
-pub async fn end_reservations(
-    db: &mut PgConnection,
-    orders: &[Uuid],
-    status: &str,
-) -> Result<BTreeMap<Uuid, Vec<Line>>, sqlx::Error> {
-    let rows: Vec<(Uuid, Json<Vec<Line>>)> = sqlx::query_as(
-        "update reservation set status = $2, updated_at = now()
-         where order_id = any($1) and status = 'held' returning order_id, items",
-    )
-    .bind(orders)
-    .bind(status)
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().map(|(order, Json(items))| (order, items)).collect())
-}
-
-/// Moves reserved pieces back to the shelf. Products are locked in the order of their sku.
-pub async fn save_released(db: &mut PgConnection, moves: &BTreeMap<String, i64>) -> Result<(), sqlx::Error> {
-    save_reserved_move(db, moves, "on_hand = on_hand + quantity").await
-}
-
-/// Moves reserved pieces out of the house.
-pub async fn save_committed(db: &mut PgConnection, moves: &BTreeMap<String, i64>) -> Result<(), sqlx::Error> {
-    save_reserved_move(db, moves, "shipped = shipped + quantity").await
-}
-
-async fn save_reserved_move(
-    db: &mut PgConnection,
-    moves: &BTreeMap<String, i64>,
-    target: &str,
-) -> Result<(), sqlx::Error> {
-    let statement = format!(
-        "with locked as (
-             select p.sku, row.quantity
-             from product p join unnest($1::text[], $2::bigint[]) as row (sku, quantity) using (sku)
-             order by p.sku for no key update of p)
-         update product p set reserved = reserved - quantity, {target}, updated_at = now()
-         from locked where p.sku = locked.sku"
-    );
-    sqlx::query(sqlx::AssertSqlSafe(statement))
-        .bind(moves.keys().map(String::as_str).collect::<Vec<_>>())
-        .bind(moves.values().copied().collect::<Vec<_>>())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Appends moves to the ledger.
-pub async fn append_ledger(
-    db: &mut PgConnection,
-    kind: &str,
-    moves: &[(Uuid, String, i64)],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into stock_entry (sku, kind, quantity, order_id)
-         select sku, $1, quantity, order_id
-         from unnest($2::uuid[], $3::text[], $4::bigint[]) as row (order_id, sku, quantity)",
-    )
-    .bind(kind)
-    .bind(moves.iter().map(|(order, _, _)| *order).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, sku, _)| sku.as_str()).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, _, quantity)| *quantity).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.sku).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.on_hand).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.reserved).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.shipped).collect::<Vec<_>>())
+    .bind(moves.held.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(moves.held.iter().map(|(_, lines)| Json(*lines)).collect::<Vec<_>>())
+    .bind(moves.ended.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(moves.ended.iter().map(|(_, end)| end.as_str()).collect::<Vec<_>>())
+    .bind(moves.entries.iter().map(|entry| entry.order_id).collect::<Vec<_>>())
+    .bind(moves.entries.iter().map(|entry| entry.kind).collect::<Vec<_>>())
+    .bind(moves.entries.iter().map(|entry| entry.sku.as_str()).collect::<Vec<_>>())
+    .bind(moves.entries.iter().map(|entry| entry.quantity).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

@@ -22,6 +22,8 @@ pub trait BatchHandler: Send + Sync + 'static {
         false
     }
 
+    /// Handles the messages. They may be redone, together or one by one, if the transaction is rolled back.
+    ///
     /// # Errors
     /// A technical failure, which rolls the whole batch back. A business refusal is an answer, not an error.
     fn handle<'a>(
@@ -41,12 +43,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table of no messages.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Gives the messages of these types, each with its topic, to one handler. It sees those of one key in the order
     /// in which they were written to their topic.
+    ///
+    /// # Panics
+    /// If one of the types has a handler already.
     #[must_use]
     pub fn on(mut self, types: &[(&'static str, &'static str)], handler: Arc<dyn BatchHandler>) -> Self {
         let index = self.handlers.len();

@@ -7,8 +7,8 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{StepKey, Task};
-use crate::envelope::{Command, Direction};
+use super::{Commands, StepKey, Task};
+use crate::envelope::Direction;
 
 /// Where a step stands at its participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,20 +63,25 @@ pub(crate) struct Open {
 }
 
 impl Record {
-    fn new<C: Command>(task: &Task<C>, key: StepKey, status: Status, outcome: Option<Box<RawValue>>) -> Self {
+    fn new<C: Commands>(
+        task: &Task<C>,
+        key: StepKey,
+        status: Status,
+        outcome: Option<Box<RawValue>>,
+    ) -> Self {
         let message_id = task.cause.causation_id.unwrap_or_else(Uuid::nil);
-        Self { key, kind: C::TYPE, message_id, status, outcome, open: None }
+        Self { key, kind: task.command.kind(), message_id, status, outcome, open: None }
     }
 
-    pub(super) fn answered<C: Command>(task: &Task<C>, status: Status, outcome: Box<RawValue>) -> Self {
+    pub(super) fn answered<C: Commands>(task: &Task<C>, status: Status, outcome: Box<RawValue>) -> Self {
         Self::new(task, task.step.clone(), status, Some(outcome))
     }
 
-    pub(super) fn barred<C: Command>(task: &Task<C>, action: StepKey) -> Self {
+    pub(super) fn barred<C: Commands>(task: &Task<C>, action: StepKey) -> Self {
         Self::new(task, action, Status::Barred, None)
     }
 
-    pub(crate) fn open<C: Command>(task: &Task<C>) -> Self {
+    pub(crate) fn open<C: Commands>(task: &Task<C>) -> Self {
         Self::new(task, task.step.clone(), Status::Pending, None)
     }
 }

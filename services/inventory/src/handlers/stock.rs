@@ -1,0 +1,98 @@
+//! Holds stock for orders, and ends that: the stock goes back to the shelf, or out of the house.
+
+use schemas::common::{Line, Nothing};
+use schemas::inventory::{CommitStock, Committed, ReleaseStock, Released, ReserveStock, Reserved, StockLow};
+use shared::envelope::Cause;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, HandleTogether, Reply, Task};
+use uuid::Uuid;
+
+use super::{Inventory, StockCommand};
+use crate::domain::{Shelf, merged};
+use crate::store::{self, End, Entry, Moves};
+
+impl HandleTogether<StockCommand> for Inventory {
+    async fn handle(&self, claimed: &mut Claimed, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
+        let (skus, ending) = touched(tasks);
+        let (mut shelf, mut held) = store::lock_stock(claimed.db(), &skus, &ending).await?;
+        let mut moves = Moves::default();
+        let mut replies = Vec::with_capacity(tasks.len());
+        // In the order of the messages: who came first is served first.
+        for task in tasks {
+            let (subject, cause) = (task.subject.as_str(), &task.cause);
+            replies.push(match &task.command {
+                StockCommand::Reserve(ReserveStock { order_id, items }) => {
+                    Reply::of::<ReserveStock>(&match shelf.hold(items) {
+                        Ok(()) => {
+                            moves.held.push((*order_id, items));
+                            moves.entries.extend(entries(*order_id, "reserved", items));
+                            let event = Reserved { order_id: *order_id, items: items.clone() };
+                            claimed.publish(subject, cause, &event)?;
+                            Answer::Done(Nothing {})
+                        }
+                        Err(refusal) => Answer::Refused(refusal),
+                    })?
+                }
+                StockCommand::Release(ReleaseStock { order_id }) => {
+                    let items = held.remove(order_id).ok_or_else(|| nothing_held(*order_id))?;
+                    shelf.release(&items);
+                    moves.ended.push((*order_id, End::Released));
+                    moves.entries.extend(entries(*order_id, "released", &items));
+                    claimed.publish(subject, cause, &Released { order_id: *order_id, items })?;
+                    Reply::of::<ReleaseStock>(&Answer::Done(Nothing {}))?
+                }
+                StockCommand::Commit(CommitStock { order_id }) => {
+                    let items = held.remove(order_id).ok_or_else(|| nothing_held(*order_id))?;
+                    shelf.ship(&items);
+                    moves.ended.push((*order_id, End::Committed));
+                    moves.entries.extend(entries(*order_id, "committed", &items));
+                    claimed.publish(subject, cause, &Committed { order_id: *order_id, items })?;
+                    Reply::of::<CommitStock>(&Answer::Done(Nothing {}))?
+                }
+            });
+        }
+        if !moves.entries.is_empty() {
+            store::save_moves(claimed.db(), &shelf, &moves).await?;
+            tell_low(claimed, &shelf, &tasks[0].cause).await?;
+        }
+        Ok(replies)
+    }
+}
+
+/// The products that are asked for by name, and the orders that say by what they hold which others are touched.
+fn touched(tasks: &[Task<StockCommand>]) -> (Vec<&str>, Vec<Uuid>) {
+    let (mut skus, mut ending) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match &task.command {
+            StockCommand::Reserve(reserve) => skus.extend(reserve.items.iter().map(|line| line.sku.as_str())),
+            StockCommand::Release(ReleaseStock { order_id })
+            | StockCommand::Commit(CommitStock { order_id }) => {
+                ending.push(*order_id);
+            }
+        }
+    }
+    skus.sort_unstable();
+    skus.dedup();
+    (skus, ending)
+}
+
+/// The ledger's rows of what an order holds.
+fn entries(order_id: Uuid, kind: &'static str, lines: &[Line]) -> impl Iterator<Item = Entry> + use<> {
+    merged(lines).into_iter().map(move |(sku, quantity)| Entry { order_id, kind, sku, quantity })
+}
+
+/// The saga says that the stock is held; if it is not, an operator has to look.
+fn nothing_held(order: Uuid) -> Fault {
+    Fault::permanent(format!("nothing is held for the order {order}"))
+}
+
+async fn tell_low(claimed: &mut Claimed, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
+    // Behind the rows' locks, as every writer of a product takes them.
+    claimed.lock(shelf.fallen_low().map(|(sku, _)| sku.to_owned())).await?;
+    for (sku, stock) in shelf.fallen_low() {
+        let event = StockLow { sku: sku.to_owned(), on_hand: stock.on_hand, threshold: stock.low_threshold };
+        claimed.publish(sku, cause, &event)?;
+    }
+    Ok(())
+}

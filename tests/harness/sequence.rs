@@ -1,0 +1,71 @@
+//! Whether what happened to one aggregate was sent, and was handled, in its order.
+
+use std::collections::{HashMap, HashSet};
+
+use rdkafka::message::Message;
+
+use super::Suite;
+use super::kafka::header;
+
+/// A topic's first copies of its messages: key by key their ids, in the order of the partition.
+type Sequences = HashMap<(String, String), Vec<String>>;
+
+impl Suite {
+    /// Checks that every key's messages came to its topic in the order in which they were written, and that the order
+    /// service and the orchestrator took them in that order.
+    pub async fn every_key_kept_its_order(&self) {
+        let sent = self.first_copies();
+        for service in super::SERVICES {
+            // What is left of the outbox; its older slots may have been emptied.
+            let written = "select topic || ' ' || key || ' ' || (convert_from(body, 'UTF8')::json ->> 'id')
+                           from outbox order by position";
+            let written = sequences(self.texts(service, written).await);
+            assert!(!written.is_empty(), "the outbox of {service} shows nothing");
+            assert_subsequences(&written, &sent, &format!("{service} has sent"));
+        }
+        let timeline = "select service || '.events ' || order_id || ' ' || message_id
+                        from order_timeline where service <> 'order' order by order_id, position";
+        let timeline = sequences(self.texts("order", timeline).await);
+        assert_subsequences(&timeline, &sent, "order has handled");
+        let replies = "select 'orchestrator.replies ' || subject || ' ' || message_id
+                       from saga_log join saga using (saga_id)
+                       where message_id is not null and saga_log.sequence > 1
+                       order by saga_id, saga_log.sequence";
+        let replies = sequences(self.texts("orchestrator", replies).await);
+        assert_subsequences(&replies, &sent, "the orchestrator has handled");
+    }
+
+    fn first_copies(&self) -> Sequences {
+        let (mut seen, mut sent) = (HashSet::new(), Sequences::new());
+        for record in self.records() {
+            let id = header(&record, "ce_id").expect("an id");
+            let topic = record.topic().split_once('.').map_or(record.topic(), |(_, topic)| topic).to_owned();
+            let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+            if seen.insert(id.clone()) {
+                sent.entry((topic, key)).or_default().push(id);
+            }
+        }
+        sent
+    }
+}
+
+fn sequences(rows: Vec<String>) -> Sequences {
+    let mut sequences = Sequences::new();
+    for row in rows {
+        let words: Vec<&str> = row.split(' ').collect();
+        let [topic, key, id] = words[..] else { panic!("three words: {row}") };
+        sequences.entry((topic.to_owned(), key.to_owned())).or_default().push(id.to_owned());
+    }
+    sequences
+}
+
+/// Each of `parts` must be found in `wholes`, in its order.
+fn assert_subsequences(parts: &Sequences, wholes: &Sequences, who: &str) {
+    for (place, part) in parts {
+        let whole =
+            wholes.get(place).unwrap_or_else(|| panic!("{who}: nothing of {place:?} is on the topics"));
+        let known: HashSet<&String> = part.iter().collect();
+        let there: Vec<&String> = whole.iter().filter(|id| known.contains(id)).collect();
+        assert_eq!(there, part.iter().collect::<Vec<_>>(), "{who} {place:?} in another order");
+    }
+}

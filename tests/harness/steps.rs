@@ -1,0 +1,71 @@
+//! Speaking to one service as an orchestrator does: commands by Kafka, and what it answers.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+use shared::envelope::{Command, Direction, new_id};
+use uuid::Uuid;
+
+use super::Suite;
+
+/// A command in its envelope, on its way.
+pub struct Asked {
+    pub id: Uuid,
+    topic: &'static str,
+    key: String,
+    body: String,
+}
+
+/// A command of a saga's step. The saga's id is the order's too.
+pub fn ask<C: Command>(order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
+    let id = new_id();
+    let body = json!({
+        "id": id, "type": C::TYPE, "source": "orchestrator", "subject": order, "dataVersion": "1.0.0",
+        "timestamp": "2026-11-21T10:00:00Z", "correlationId": order, "data": command,
+        "metadata": {"step": step, "direction": direction},
+    });
+    Asked { id, topic: C::TOPIC, key: order.to_string(), body: body.to_string() }
+}
+
+impl Suite {
+    /// Sends commands as one record batch, so that their service gets them as one batch, in this order; and waits
+    /// until it has taken them.
+    pub async fn told(&self, service: &str, commands: &[Asked]) {
+        self.send_together(commands).await;
+        let ids: Vec<String> = commands.iter().map(|command| format!("'{}'", command.id)).collect();
+        let taken = format!("select count(*) from inbox where message_id in ({})", ids.join(", "));
+        let all = commands.len() as i64;
+        self.until("the commands to be taken", async |suite| suite.number(service, &taken).await == all)
+            .await;
+    }
+
+    /// Sends commands as one record batch, so that their service gets them as one batch, in this order.
+    #[expect(clippy::disallowed_methods, reason = "the test plays the orchestrator's relay")]
+    pub async fn send_together(&self, commands: &[Asked]) {
+        let mut config = self.kafka().client();
+        let producer: FutureProducer = config.set("linger.ms", "200").create().expect("a producer");
+        let sent = commands.iter().map(|command| {
+            let topic = self.kafka().name(command.topic);
+            let producer = producer.clone();
+            async move {
+                let record = FutureRecord::to(&topic).key(&command.key).payload(&command.body).partition(0);
+                producer.send(record, Duration::from_secs(10)).await.map(drop).map_err(|(error, _)| error)
+            }
+        });
+        for sent in join_all(sent).await {
+            sent.expect("sent");
+        }
+    }
+
+    /// What a service has answered to a saga, in its order: step, direction, outcome, result.
+    pub async fn answers(&self, service: &str, saga: Uuid) -> Vec<Value> {
+        let answers = format!(
+            "select convert_from(body, 'UTF8')::json ->> 'data' from outbox
+             where topic = 'orchestrator.replies' and key = '{saga}' order by position"
+        );
+        let answers = self.texts(service, &answers).await;
+        answers.iter().map(|answer| serde_json::from_str(answer).expect("JSON")).collect()
+    }
+}
