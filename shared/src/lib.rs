@@ -10,6 +10,7 @@
 //!   ([`consumer`]); a command is claimed a second time by its saga step ([`steps`]).
 //! - **No call to the outside happens inside a transaction.** See [`effects`].
 
+pub mod audit;
 pub mod cloudevents;
 pub mod config;
 pub mod consumer;
