@@ -1,7 +1,10 @@
 //! `amends`: starts the suite, talks to it, and runs its services.
 
 mod api;
+mod audit;
+mod events;
 mod generate;
+mod load;
 mod order;
 mod output;
 mod run;
@@ -35,6 +38,8 @@ enum Command {
     /// Place orders and look at them.
     #[command(subcommand)]
     Order(order::Command),
+    /// Place orders at a rate or from clients, measure what becomes of them, and audit money and stock.
+    Load(load::Load),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
     /// Create or list the topics on an existing Kafka.
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Command::Down(place) => run::down(&place),
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
+        Command::Load(load) => load.run(),
         Command::Serve(serve) => return serve.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
