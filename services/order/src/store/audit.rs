@@ -10,11 +10,11 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     (
         "total_is_the_sum_of_the_lines",
         "An order's total is the sum of its lines, in their currency",
-        "select id::text from orders o
-         where (o.total_amount, 1) is distinct from (
-             select sum((line->>'quantity')::bigint * (line->'unitPrice'->>'amount')::bigint)::bigint,
-                    count(distinct line->'unitPrice'->>'currency')::int
-             from json_array_elements(o.items) as line)
+        "select id::text from orders o, lateral (
+             select sum((line->>'quantity')::bigint * (line->'unitPrice'->>'amount')::bigint) as amount,
+                    bool_and(line->'unitPrice'->>'currency' = o.currency) as in_currency
+             from json_array_elements(o.items) as line) as lines
+         where o.total_amount is distinct from lines.amount or lines.in_currency is distinct from true
          order by id limit 20",
     ),
     (
