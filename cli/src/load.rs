@@ -15,13 +15,16 @@
 mod board;
 mod counters;
 mod feed;
+mod meter;
 mod mix;
+mod per_order;
 mod place;
 mod plan;
 mod processes;
 mod report;
 mod stock;
 mod tally;
+mod terminal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,14 +39,15 @@ use tokio_util::sync::CancellationToken;
 use self::board::Board;
 use self::counters::Database;
 use self::feed::Feed;
+use self::meter::{Meter, mark};
+use self::per_order::PerOrder;
 use self::place::{MOST_AT_ONCE, Placing};
 use self::plan::{Rates, positive, rates, share};
 use self::processes::Processes;
-use self::report::{PerOrder, Phase, Reading, Report, Settings};
+use self::report::{Phase, Report, Settings};
 use self::tally::{Tally, rounded};
 use crate::api::Api;
 use crate::audit;
-use crate::output::complain;
 use crate::run::Where;
 use shared::config::duration;
 
@@ -165,8 +169,8 @@ impl Load {
             let (feed, over) = (Arc::clone(&feed), over.clone());
             async move { feed.ask(over).await }
         });
-        helpers.spawn(show_progress(Arc::clone(&board), over.clone()));
-        helpers.spawn(end_on_signal(stop.clone(), over.clone()));
+        helpers.spawn(terminal::show_progress(Arc::clone(&board), over.clone()));
+        helpers.spawn(terminal::end_on_signal(stop.clone(), over.clone()));
 
         let placing = Arc::new(Placing {
             client,
@@ -252,87 +256,6 @@ impl Load {
     }
 }
 
-/// Reads what the suite uses and does.
-struct Meter {
-    api: Arc<Api>,
-    board: Arc<Board>,
-    processes: Processes,
-    database: Database,
-}
-
-impl Meter {
-    async fn read(&mut self) -> Reading {
-        let settled = self.board.standing().settled;
-        // Some milliseconds of reading files, which must not hold up the orders.
-        let ticks = tokio::task::block_in_place(|| self.processes.ticks());
-        let commits = self.database.commits().await;
-        let published = counters::published(&self.api).await;
-        Reading { settled, ticks, published, commits }
-    }
-}
-
-/// What was read at the end of the warm-up, and how many orders had settled at the end of placing.
-struct Marks {
-    meter: Meter,
-    at: Instant,
-    first: Reading,
-    end: Instant,
-    settled: u64,
-}
-
-async fn mark(mut meter: Meter, measured: Instant, end: Instant, stop: CancellationToken) -> Marks {
-    let until = async |moment: Instant| {
-        let _ = stop.run_until_cancelled(tokio::time::sleep_until(moment.into())).await;
-    };
-    until(measured).await;
-    let at = Instant::now();
-    let first = meter.read().await;
-    until(end).await;
-    let (end, settled) = (Instant::now(), meter.board.standing().settled);
-    Marks { meter, at, first, end, settled }
-}
-
-/// Ctrl-C ends the placing; a second one ends the program.
-async fn end_on_signal(stop: CancellationToken, over: CancellationToken) {
-    for first in [true, false] {
-        match over.run_until_cancelled(tokio::signal::ctrl_c()).await {
-            Some(Ok(())) if first => {
-                complain!(
-                    "no more orders are placed; what is under way is waited for (again to end at once)"
-                );
-                stop.cancel();
-            }
-            Some(Ok(())) => std::process::exit(130),
-            Some(Err(_)) | None => return,
-        }
-    }
-}
-
-/// Says on a terminal where the run stands, once a second.
-async fn show_progress(board: Arc<Board>, over: CancellationToken) {
-    use std::io::{IsTerminal as _, Write as _};
-    let mut terminal = std::io::stderr();
-    if !terminal.is_terminal() {
-        return;
-    }
-    let (began, mut before) = (Instant::now(), 0);
-    while over.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
-        let now = board.standing();
-        let _ = write!(
-            terminal,
-            "\r\x1b[K{:>4} s  {} placed, {} settled ({}/s), {} under way, {} errors",
-            began.elapsed().as_secs(),
-            now.placed,
-            now.settled,
-            now.settled - before,
-            now.pending,
-            now.errors
-        );
-        before = now.settled;
-    }
-    let _ = write!(terminal, "\r\x1b[K");
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -354,7 +277,7 @@ mod tests {
         assert!(parse("--warmup 1s").is_err(), "neither");
         assert!(parse("--rate 5 --clients 5").is_err(), "both");
         assert!(parse("--clients 0").is_err());
-        let closed = parse("--clients 5").and_then(|load| Ok(load.parts())).expect("good").expect("good");
+        let closed = parse("--clients 5").expect("good").parts().expect("good");
         assert!(closed.rates.is_empty());
         assert_eq!(closed.end(), Duration::from_secs(70));
         assert_eq!(closed.orders(), 70 * 5000);
