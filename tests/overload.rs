@@ -46,7 +46,7 @@ async fn until_taken_again(suite: &Suite) {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_refused_before_anything_is_written_and_taken_again_when_there_is_room() {
     let settings = vec![("ORDER_OUTBOX_LIMIT", "20".to_owned()), ("ORDER_PENDING_LIMIT", "150".to_owned())];
-    let mut suite = Suite::with(Setup { own_servers: true, settings }).await;
+    let mut suite = Suite::with(Setup { own_servers: true, settings, ..Setup::default() }).await;
     let servers = std::sync::Arc::clone(&suite.servers);
 
     servers.kafka().kill9().expect("killed");

@@ -176,7 +176,7 @@ pub(super) async fn edit(
 
 /// A message that could not be read was not claimed when it was parked. Whether its id is new.
 async fn claim(claimed: &mut Claimed, id: Uuid) -> Result<bool, sqlx::Error> {
-    Ok(!inbox::claim(claimed.db(), &[id]).await?.is_empty())
+    Ok(!inbox::claim(claimed.db(), &[id], &[]).await?.new.is_empty())
 }
 
 async fn find(claimed: &mut Claimed, key: &str, id: i64) -> Result<Row, Refused> {
