@@ -195,7 +195,8 @@ impl Load {
         feed.drain(self.settle_timeout).await;
         let mut meter = marks.meter;
         let last = meter.read().await;
-        let memory = meter.processes.memory_mb();
+        // Looked for anew: what was started again in the run uses memory too.
+        let memory = Processes::find(&self.place).memory_mb();
         over.cancel();
         while let Some(ended) = helpers.join_next().await {
             ended?;

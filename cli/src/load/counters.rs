@@ -46,15 +46,15 @@ impl Database {
     }
 }
 
-/// How many messages the relays of all services have sent since these were started. `None` if one does not tell.
-pub async fn published(api: &Api) -> Option<u64> {
-    let mut sum = 0;
-    for service in SERVICES {
+/// How many messages each service's relays have sent since it was started. `None` if one does not tell.
+pub async fn published(api: &Api) -> Option<[u64; SERVICES.len()]> {
+    let mut all = [0; SERVICES.len()];
+    for (sent, service) in all.iter_mut().zip(SERVICES) {
         let url = api.url(service.name, "/metrics");
         let response = api.request(|client| client.get(url).timeout(ANSWER)).await.ok()?;
-        sum += counted(&response.text().await.ok()?, PUBLISHED);
+        *sent = counted(&response.text().await.ok()?, PUBLISHED);
     }
-    Some(sum)
+    Some(all)
 }
 
 /// The sum of a counter over all its labels. One that is not there has counted nothing yet.

@@ -4,6 +4,7 @@ use super::counters::Commits;
 use super::processes::{Usage, milliseconds};
 use super::report::Figures;
 use super::tally::rounded;
+use crate::suite::SERVICES;
 
 /// What the suite had used and done at a moment.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +12,8 @@ pub struct Reading {
     /// Orders that had settled.
     pub settled: u64,
     pub ticks: Usage<u64>,
-    pub published: Option<u64>,
+    /// By each service.
+    pub published: Option<[u64; SERVICES.len()]>,
     pub commits: Option<Commits>,
 }
 
@@ -45,9 +47,17 @@ impl PerOrder {
             .into(),
             commits: since(|commits| commits.all),
             writing_commits: since(|commits| commits.writing),
-            messages: grown(first.published, last.published).and_then(|sent| each(sent as f64)).map(rounded),
+            messages: messages(first, last).and_then(|sent| each(sent as f64)).map(rounded),
         }
     }
+}
+
+/// How many messages were sent between two readings. `None` if a service was started again: what it had sent is gone.
+fn messages(first: &Reading, last: &Reading) -> Option<u64> {
+    if first.ticks.services.is_some() && last.ticks.services.is_none() {
+        return None;
+    }
+    first.published?.iter().zip(last.published?).map(|(first, last)| last.checked_sub(*first)).sum()
 }
 
 #[cfg(test)]
@@ -63,7 +73,7 @@ mod tests {
             generator: Some(9),
         };
         let commits = Some(Commits { all: settled as i64 * 10, writing: settled as i64 * 4 });
-        Reading { settled, ticks, published: Some(settled * 20), commits }
+        Reading { settled, ticks, published: Some([settled * 20, 0, 0, 0, 0, 0]), commits }
     }
 
     #[test]
@@ -81,9 +91,16 @@ mod tests {
         assert_eq!((none.cpu_ms.total, none.messages), (None, None), "nothing has settled");
         let mut last = reading(300, 1400);
         last.ticks.kafka = None;
-        last.published = Some(5);
+        last.published = Some([5, 9_999_999, 0, 0, 0, 0]);
         let per = PerOrder::between(&reading(100, 1000), &last);
         assert_eq!((per.cpu_ms.total, per.cpu_ms.kafka, per.messages), (None, None, None));
         assert!(per.cpu_ms.postgres.is_some());
+        let mut last = reading(300, 1400);
+        last.ticks.services = None;
+        assert_eq!(
+            PerOrder::between(&reading(100, 1000), &last).messages,
+            None,
+            "a service was started again"
+        );
     }
 }
