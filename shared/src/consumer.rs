@@ -215,7 +215,8 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
             continue;
         }
         // Its id is new only because it was forgotten, or might have been.
-        let stale = message.id().is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
+        let stale = table.claims(message.kind())
+            && message.id().is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
         if parked.contains(&message.key) {
             parked::park(&mut claimed, message, "an earlier message of this key is parked").await?;
