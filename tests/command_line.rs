@@ -205,3 +205,86 @@ fn the_generated_documents_are_those_of_the_code() {
     let output = command.args(["generate", "--check", "--root"]).arg(root).output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn load_measures_a_suite_and_finds_that_money_and_stock_add_up() {
+    let up = Up::new("load");
+    assert!(up.fails(&["load", "--clients", "4"]).contains("amends up"), "there is no suite yet");
+    up.succeeds(&["up", "--detach", "--fresh"]);
+    let file = up.state.join("load.json");
+    let report = |arguments: &[&str]| {
+        let json = ["--json", file.to_str().expect("UTF-8")];
+        let said = up.succeeds(&[&["load"], arguments, &json].concat());
+        assert!(said.contains("money adds up, stock adds up"), "{said}");
+        let text = std::fs::read(&file).expect("a report");
+        serde_json::from_slice::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {said}"))
+    };
+    let number = |report: &Value, pointer: &str| {
+        let value = report.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {report}"));
+        value.as_f64().unwrap_or_else(|| panic!("{pointer} is {value} in {report}"))
+    };
+
+    // Without a warm-up every client has an order that counts, however slow the machine is.
+    let mix = ["--warmup", "0s", "--declined", "20%", "--out-of-stock", "10%"];
+    let closed = report(&[&["--clients", "4", "--duration", "3s"], &mix[..]].concat());
+    let [placed, confirmed, rejected] =
+        ["/placed", "/confirmed", "/rejected"].map(|pointer| number(&closed, pointer));
+    assert!(placed > 0.0 && confirmed > 0.0 && rejected > 0.0, "{closed}");
+    assert_eq!(confirmed + rejected, placed, "{closed}");
+    for none in ["/unsettled", "/lost", "/errors", "/warmup/unsettled", "/warmup/errors"] {
+        assert_eq!(number(&closed, none), 0.0, "{none} in {closed}");
+    }
+    let latencies = ["/settle_p50_ms", "/settle_p95_ms", "/settle_p99_ms", "/settle_max_ms"];
+    assert!(latencies.map(|pointer| number(&closed, pointer)).is_sorted(), "{closed}");
+    assert!(number(&closed, "/accept_p50_ms") <= number(&closed, "/settle_p50_ms"), "{closed}");
+    for some in [
+        "/settled_per_s",
+        "/accept_p50_ms",
+        "/accept_p99_ms",
+        "/commits_per_order",
+        "/writing_commits_per_order",
+        "/messages_per_order",
+        "/cpu_ms_per_order/total",
+        "/cpu_ms_per_order/kafka",
+        "/cpu_ms_per_order/postgres",
+        "/cpu_ms_per_order/services",
+        "/cpu_ms_per_order/generator",
+        "/rss_mb/services",
+        "/rss_mb/kafka",
+        "/rss_mb/postgres",
+    ] {
+        assert!(number(&closed, some) > 0.0, "{some} in {closed}");
+    }
+    assert_eq!(
+        (&closed["audit"]["money"], &closed["audit"]["stock"]),
+        (&Value::Bool(true), &Value::Bool(true))
+    );
+
+    let open = report(&["--rate", "10:1s,20:2s", "--warmup", "1s", "--declined", "0%"]);
+    let phases = open["phases"].as_array().expect("phases");
+    let counts: Vec<f64> = phases.iter().map(|phase| number(phase, "/confirmed")).collect();
+    assert_eq!((counts, number(&open, "/placed")), (vec![10.0, 40.0], 50.0), "{open}");
+    assert_eq!(number(&open, "/warmup/placed"), 10.0, "{open}");
+    assert!(
+        open["drained_s"].is_number() && phases.iter().all(|phase| phase["drained_s"].is_number()),
+        "{open}"
+    );
+
+    // What the generator has counted is what the order service has.
+    let order: Value = serde_json::from_slice(&audit(&up).stdout).expect("JSON");
+    let counted = |status: &str| {
+        [&closed, &closed["warmup"], &open, &open["warmup"]]
+            .iter()
+            .map(|counts| number(counts, &format!("/{status}")))
+            .sum::<f64>()
+    };
+    for status in ["confirmed", "rejected"] {
+        assert_eq!(number(&order, &format!("/orders/{status}")), counted(status), "{status}: {order}");
+    }
+}
+
+/// What order says of its books.
+fn audit(up: &Up) -> Output {
+    let url = format!("http://127.0.0.1:{}/audit", up.ports_from + 1);
+    Command::new("curl").args(["-sS", "--fail", &url]).output().expect("it runs")
+}

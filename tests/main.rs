@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod audit;
 mod barrier;
 mod command_line;
 mod crashes;

@@ -1,7 +1,10 @@
 //! `amends`: starts the suite, talks to it, and runs its services.
 
 mod api;
+mod audit;
+mod events;
 mod generate;
+mod load;
 mod order;
 mod output;
 mod parked;
@@ -16,10 +19,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::complain;
-
-// Of what a service costs under load, a tenth was the C library's allocator; this one also gives memory back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Amends: an order saga over real Kafka and PostgreSQL that loses no money and no stock.
 #[derive(Debug, Parser)]
@@ -43,6 +42,8 @@ enum Command {
     /// Look at messages that could not be handled, and replay, mend or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
+    /// Place orders at a rate or from clients, measure what becomes of them, and audit money and stock.
+    Load(load::Load),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
     /// Create or list the topics on an existing Kafka.
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
         Command::Parked(command) => command.run(),
+        Command::Load(load) => load.run(),
         Command::Serve(serve) => return serve.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),

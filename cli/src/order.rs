@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::Api;
+use crate::events::Events;
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -139,18 +140,10 @@ impl One {
         let url = api.url("order", &format!("/orders/{}/events", self.id));
         let response = api.request(|client| client.get(url)).await?;
         let mut chunks = response.bytes_stream();
-        let mut text = String::new();
+        let (mut events, mut told) = (Events::default(), Vec::new());
         while let Some(chunk) = chunks.next().await {
-            text.push_str(&String::from_utf8_lossy(&chunk?));
-            while let Some((event, rest)) = text.split_once("\n\n").map(|(a, b)| (a.to_owned(), b.to_owned()))
-            {
-                text = rest;
-                let field = |name: &str| {
-                    event
-                        .lines()
-                        .find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
-                };
-                let (Some(kind), Some(data)) = (field("event:"), field("data:")) else { continue };
+            events.push(&chunk?, |kind, data| told.push((kind.to_owned(), data.to_owned())));
+            for (kind, data) in told.drain(..) {
                 let data: Value = serde_json::from_str(&data)?;
                 if kind == "settled" {
                     say!("{}{}", data["status"].as_str().unwrap_or("settled"), because(&data));

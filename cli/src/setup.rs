@@ -10,7 +10,7 @@ use shared::service::{App, migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
-pub use self::catalogue::seed;
+pub use self::catalogue::{PLENTIFUL, SOLD_OUT, seed};
 use crate::output::say;
 use crate::serve::{Visit, visit};
 use crate::suite::SERVICES;

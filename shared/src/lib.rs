@@ -200,6 +200,7 @@
 
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod backlog;
 pub mod cloudevents;
 pub mod config;

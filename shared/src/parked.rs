@@ -22,7 +22,6 @@ use tracing::debug;
 
 pub use self::copy::{Encoding, ParkedCopy};
 pub(crate) use self::routes::{App, document, router};
-pub(crate) use self::store::parked_keys;
 use crate::consumer::Incoming;
 use crate::db::Db;
 use crate::fault::Fault;

@@ -28,7 +28,7 @@ impl Suite {
     pub async fn parked(
         &self,
         method: Method,
-        service: &str,
+        service: &'static str,
         key: &str,
         rest: &[&str],
         body: Option<&str>,
@@ -44,21 +44,21 @@ impl Suite {
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
-    pub async fn retry(&self, service: &str, key: &str) -> (u16, Value) {
+    pub async fn retry(&self, service: &'static str, key: &str) -> (u16, Value) {
         self.parked(Method::POST, service, key, &["retry"], None).await
     }
 
-    pub async fn edit(&self, service: &str, key: &str, id: &Value, body: &str) -> (u16, Value) {
+    pub async fn edit(&self, service: &'static str, key: &str, id: &Value, body: &str) -> (u16, Value) {
         self.parked(Method::PUT, service, key, &["messages", &id.to_string()], Some(body)).await
     }
 
-    pub async fn skip(&self, service: &str, key: &str, id: &Value) -> (u16, Value) {
+    pub async fn skip(&self, service: &'static str, key: &str, id: &Value) -> (u16, Value) {
         let body = json!({"reason": "a test of theirs", "by": "ada"}).to_string();
         self.parked(Method::POST, service, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
     }
 
     /// Waits until so many messages of a key are parked, and returns them.
-    pub async fn parked_messages(&self, service: &str, key: &str, count: usize) -> Vec<Value> {
+    pub async fn parked_messages(&self, service: &'static str, key: &str, count: usize) -> Vec<Value> {
         self.until(&format!("{count} messages of {key} to be parked"), async |suite| {
             let (status, page) = suite.parked(Method::GET, service, key, &[], None).await;
             status == 200 && page["messages"].as_array().is_some_and(|messages| messages.len() == count)
@@ -69,7 +69,7 @@ impl Suite {
     }
 
     /// The copies of a key's parked messages, in order.
-    pub fn copies(&self, service: &str, key: &str) -> Vec<Value> {
+    pub fn copies(&self, service: &'static str, key: &str) -> Vec<Value> {
         let topic = self.kafka().name(&format!("{service}.parked"));
         let ours = |record: &OwnedMessage| {
             record.topic() == topic && record.key().is_some_and(|found| found == key.as_bytes())
@@ -79,7 +79,7 @@ impl Suite {
         bodies.map(|body| serde_json::from_slice(body).expect("an envelope")).collect()
     }
 
-    pub async fn metric(&self, service: &str, name: &str) -> Option<f64> {
+    pub async fn metric(&self, service: &'static str, name: &str) -> Option<f64> {
         let answer = self.client.get(format!("{}/metrics", self.url(service))).send().await.ok()?;
         let text = answer.text().await.ok()?;
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;

@@ -145,7 +145,7 @@ fn configuration() -> String {
     if let Some(up) = up.find_subcommand("up") {
         let rows: String = up.get_arguments().filter(|arg| arg.get_env().is_some()).map(row).collect();
         let backend = "| `AMENDS_BACKEND` | | `auto` | How PostgreSQL and Kafka are run: `native`, `docker`, or what is there |\n";
-        let _ = write!(text, "\n## amends up, down, status, order\n\n{TABLE}{rows}{backend}");
+        let _ = write!(text, "\n## amends up, down, status, order, load\n\n{TABLE}{rows}{backend}");
     }
     for command in commands() {
         let rows = rows(&command, false);

@@ -25,6 +25,14 @@ const PRODUCTS: [(&str, &str, i64, i64); 14] = [
     ("unicorn", "Plush unicorn, sold out", 2900, 0),
 ];
 
+/// Of which there are pieces enough for load.
+pub const PLENTIFUL: [&str; 12] = [
+    "lamp", "chair", "desk", "shelf", "rug", "mug", "kettle", "clock", "blanket", "vase", "mirror", "candle",
+];
+
+/// Of which there is none.
+pub const SOLD_OUT: &str = "unicorn";
+
 /// Puts the catalogue on the shelves of a suite that has none, and waits until it can be ordered from.
 pub async fn seed(suite: &Suite, told_to_stop: &AtomicBool) -> anyhow::Result<usize> {
     let api = Api::new(suite);
@@ -49,4 +57,16 @@ pub async fn seed(suite: &Suite, told_to_stop: &AtomicBool) -> anyhow::Result<us
     })
     .await?;
     Ok(PRODUCTS.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_load_orders_is_in_the_catalogue() {
+        let pieces = |sku| PRODUCTS.iter().find(|(known, ..)| *known == sku).map(|(.., pieces)| *pieces);
+        assert!(PLENTIFUL.into_iter().all(|sku| pieces(sku) >= Some(100_000)));
+        assert_eq!(pieces(SOLD_OUT), Some(0));
+    }
 }

@@ -1,5 +1,7 @@
 //! Inventory's HTTP interface: products and their stock.
 
+mod audit;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -29,6 +31,7 @@ pub fn router() -> OpenApiRouter<Db> {
         .routes(routes!(list))
         .routes(routes!(get, put))
         .routes(routes!(receive))
+        .routes(routes!(audit::get))
 }
 
 /// A product and its stock. `onHand + reserved + shipped` is all that was ever received.

@@ -1,6 +1,8 @@
 //! Order's HTTP interface: place an order, look at it, watch it settle.
 
+mod audit;
 mod events;
+mod feed;
 mod place;
 mod read;
 
@@ -39,5 +41,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(place::post, read::list))
         .routes(routes!(read::get))
         .routes(routes!(events::get))
+        .routes(routes!(feed::get))
         .routes(routes!(read::products))
+        .routes(routes!(audit::get))
 }

@@ -1,5 +1,6 @@
 //! Every SQL statement of the order service. Functions take the caller's transaction.
 
+pub mod audit;
 mod orders;
 mod timeline;
 

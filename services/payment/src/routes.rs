@@ -1,5 +1,7 @@
 //! Payment's HTTP interface: what was moved for an order.
 
+mod audit;
+
 use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
@@ -21,7 +23,7 @@ struct Document;
 
 /// The routes, and their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get))
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get)).routes(routes!(audit::get))
 }
 
 /// The payment of an order.

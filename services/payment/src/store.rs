@@ -1,5 +1,7 @@
 //! Every SQL statement of the payment service. Functions take the caller's transaction.
 
+pub mod audit;
+
 use std::collections::HashMap;
 
 use schemas::common::Money;

@@ -22,7 +22,9 @@ pub struct ParkedCopy {
     pub reason: String,
     /// The topic that it came from.
     pub topic: String,
+    /// The partition of that topic.
     pub partition: i32,
+    /// Where it was in the partition.
     pub offset: i64,
     /// The message's type, where it could be read.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
@@ -49,12 +51,14 @@ pub struct ParkedCopy {
 pub enum Encoding {
     /// As they are: they are UTF-8.
     Text,
+    /// As Base64 with padding (RFC 4648), since they are not.
     Base64,
 }
 
 impl ParkedCopy {
     /// Its name on the wire.
     pub const TYPE: &str = "messaging.parked.v1";
+    /// The version of its data, by semantic versioning.
     pub const DATA_VERSION: &str = "1.0.0";
 }
 

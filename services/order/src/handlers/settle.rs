@@ -12,6 +12,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Orders;
+use crate::domain::Status;
 use crate::store::{self, SettledRow};
 
 impl Handle<ConfirmOrder> for Orders {
@@ -27,6 +28,7 @@ impl Handle<ConfirmOrder> for Orders {
             tasks,
             |command| command.order_id,
             settled,
+            Status::Confirmed,
             |command, row| OrderConfirmed {
                 order_id: command.order_id,
                 total: Money { amount: row.total_amount, currency: row.currency.clone() },
@@ -50,6 +52,7 @@ impl Handle<RejectOrder> for Orders {
             tasks,
             |command| command.order_id,
             settled,
+            Status::Rejected,
             |command, _| OrderRejected {
                 order_id: command.order_id,
                 reason: command.reason.clone(),
@@ -69,6 +72,7 @@ impl Orders {
         tasks: &[Task<C>],
         order: fn(&C) -> Uuid,
         settled: Vec<SettledRow>,
+        status: Status,
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
         let settled: HashMap<Uuid, SettledRow> = settled.into_iter().map(|row| (row.id, row)).collect();
@@ -90,7 +94,7 @@ impl Orders {
         let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
         let ids: Vec<Uuid> = settled.into_keys().collect();
         claimed.after_commit(move || {
-            watchers.tell(&ids);
+            watchers.settled(&ids, status, now);
             settlements.tell(&ids);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the order has settled");

@@ -1,0 +1,77 @@
+//! What the suite counts itself: the messages that its relays have sent, and PostgreSQL's commits.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{Connection, PgConnection};
+
+use crate::api::Api;
+use crate::suite::{SERVICES, Suite};
+
+const PUBLISHED: &str = "amends_relay_published_total";
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// The suite's PostgreSQL, where it can be reached as `amends up` does.
+pub struct Database(Option<PgConnection>);
+
+/// Transactions so far, in all databases of the services.
+#[derive(Debug, Clone, Copy)]
+pub struct Commits {
+    /// All, as `pg_stat_database` has them. Each connection adds its own once a second, so this is a second old.
+    pub all: i64,
+    /// Those that wrote something, exactly: transaction ids given out in the whole server.
+    pub writing: i64,
+}
+
+impl Database {
+    pub async fn open(suite: &Suite) -> Self {
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", suite.server_ports().postgres);
+        let Ok(options) = PgConnectOptions::from_str(&url) else { return Self(None) };
+        let options = options.ssl_mode(PgSslMode::Disable);
+        let connected = tokio::time::timeout(ANSWER, PgConnection::connect_with(&options)).await;
+        Self(connected.ok().and_then(Result::ok))
+    }
+
+    /// `None` if PostgreSQL can't be reached.
+    pub async fn commits(&mut self) -> Option<Commits> {
+        let services: Vec<&str> = SERVICES.iter().map(|service| service.name).collect();
+        let read = sqlx::query_as(
+            "select sum(xact_commit)::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+             from pg_stat_database where datname = any($1)",
+        );
+        let read = read.bind(services).fetch_one(self.0.as_mut()?);
+        let (all, writing) = tokio::time::timeout(ANSWER, read).await.ok()?.ok()?;
+        Some(Commits { all, writing })
+    }
+}
+
+/// How many messages each service's relays have sent since it was started. `None` if one does not tell.
+pub async fn published(api: &Api) -> Option<[u64; SERVICES.len()]> {
+    let mut all = [0; SERVICES.len()];
+    for (sent, service) in all.iter_mut().zip(SERVICES) {
+        let url = api.url(service.name, "/metrics");
+        let response = api.request(|client| client.get(url).timeout(ANSWER)).await.ok()?;
+        *sent = counted(&response.text().await.ok()?, PUBLISHED);
+    }
+    Some(all)
+}
+
+/// The sum of a counter over all its labels. One that is not there has counted nothing yet.
+fn counted(metrics: &str, name: &str) -> u64 {
+    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
+    samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels() {
+        let metrics = "# TYPE sent counter\nsent 3\nsent{shard=\"1\"} 4\nsent_total{a=\"b c\"} 100\n";
+        assert_eq!(counted(metrics, "sent"), 7);
+        assert_eq!(counted(metrics, "received"), 0);
+    }
+}

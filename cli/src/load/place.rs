@@ -1,0 +1,225 @@
+//! Places orders: at a constant rate whatever comes of them, or from clients that wait for each order of theirs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, StatusCode};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::board::Board;
+use super::mix::Mix;
+use super::plan::Due;
+
+/// Most requests at once. Further ones wait for their turn, and their latency counts from before the wait.
+pub const MOST_AT_ONCE: usize = 512;
+/// How long the order service may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a client rests after an error that says nothing of it.
+const REST: Duration = Duration::from_millis(100);
+
+/// Places orders and puts them on the board.
+pub struct Placing {
+    pub client: Client,
+    pub url: String,
+    pub mix: Mix,
+    pub board: Arc<Board>,
+    pub turns: Semaphore,
+    pub number: AtomicU64,
+    /// Ends the placing early.
+    pub stop: CancellationToken,
+}
+
+/// What came of a request.
+enum Answer {
+    Accepted(oneshot::Receiver<()>),
+    /// How long to wait before the next one, if the service said so.
+    Failed(Option<Duration>),
+    /// It was not sent: the run was ended before.
+    Dropped,
+}
+
+impl Placing {
+    async fn place(&self, part: usize, began: Instant) -> Answer {
+        let Ok(_turn) = self.turns.acquire().await else { return Answer::Dropped };
+        if self.stop.is_cancelled() {
+            return Answer::Dropped;
+        }
+        let body = self.mix.body(self.number.fetch_add(1, Ordering::Relaxed));
+        let request = self.client.post(&self.url).header(CONTENT_TYPE, "application/json").body(body);
+        let response = match request.timeout(ANSWER).send().await {
+            Ok(response) => response,
+            Err(error) => {
+                self.board.failed(part, kind(&error).to_owned());
+                return Answer::Failed(None);
+            }
+        };
+        let now = Instant::now();
+        let status = response.status();
+        let (id, wait) = (location(response.headers()), retry_after(response.headers()));
+        // Read to its end, or the connection could not be used again.
+        let _ = response.bytes().await;
+        match id {
+            Some(id) if status == StatusCode::ACCEPTED => {
+                Answer::Accepted(self.board.accepted(id, part, began, now))
+            }
+            _ => {
+                self.board.failed(part, status.as_u16().to_string());
+                Answer::Failed(wait)
+            }
+        }
+    }
+
+    /// Places an order at each time of the schedule. Returns when the schedule is over and every request is answered.
+    pub async fn open_loop(
+        self: &Arc<Self>,
+        began: Instant,
+        schedule: impl Iterator<Item = Due> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let (send, mut dues) = mpsc::unbounded_channel();
+        let stop = self.stop.clone();
+        // A thread of its own: the runtime's timers are a millisecond apart.
+        std::thread::Builder::new().name("pace".into()).spawn(move || pace(began, schedule, &stop, &send))?;
+        let mut flights = JoinSet::new();
+        loop {
+            tokio::select! {
+                due = dues.recv() => {
+                    let Some(due) = due else { break };
+                    let placing = Arc::clone(self);
+                    flights.spawn(async move { placing.place(due.part, began + due.at).await; });
+                }
+                Some(ended) = flights.join_next() => ended?,
+            }
+        }
+        while let Some(ended) = flights.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// So many clients place one order after the other until `end`. Orders from `measured` on are in the first phase.
+    pub async fn closed_loop(
+        self: &Arc<Self>,
+        clients: usize,
+        measured: Instant,
+        end: Instant,
+    ) -> anyhow::Result<()> {
+        let mut running = JoinSet::new();
+        for _ in 0..clients {
+            let placing = Arc::clone(self);
+            running.spawn(async move { placing.client(measured, end).await });
+        }
+        while let Some(ended) = running.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    async fn client(&self, measured: Instant, end: Instant) {
+        loop {
+            let began = Instant::now();
+            if began >= end || self.stop.is_cancelled() {
+                return;
+            }
+            match self.place(usize::from(began >= measured), began).await {
+                Answer::Accepted(settled) => {
+                    tokio::select! {
+                        _ = settled => {}
+                        () = tokio::time::sleep_until(end.into()) => return,
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+                Answer::Failed(wait) => {
+                    let rested = Instant::now() + wait.unwrap_or(REST);
+                    let rest = tokio::time::sleep_until(rested.min(end).into());
+                    let _ = self.stop.run_until_cancelled(rest).await;
+                }
+                Answer::Dropped => return,
+            }
+        }
+    }
+}
+
+/// Says when each order is due, as exactly as the system's clock wakes a thread.
+fn pace(
+    began: Instant,
+    schedule: impl Iterator<Item = Due>,
+    stop: &CancellationToken,
+    send: &mpsc::UnboundedSender<Due>,
+) {
+    // How soon a told stop is heeded between two orders of a slow rate.
+    const LONGEST_NAP: Duration = Duration::from_millis(100);
+    for due in schedule {
+        loop {
+            if stop.is_cancelled() {
+                return;
+            }
+            let left = (began + due.at).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(LONGEST_NAP));
+        }
+        if send.send(due).is_err() {
+            return;
+        }
+    }
+}
+
+fn location(headers: &HeaderMap) -> Option<Uuid> {
+    headers.get(LOCATION)?.to_str().ok()?.rsplit('/').next()?.parse().ok()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+}
+
+fn kind(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "the connection broke"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_however_late_it_begins() {
+        let (send, mut dues) = mpsc::unbounded_channel();
+        let late = Instant::now() - Duration::from_secs(1);
+        let schedule = (0..100).map(|n| Due { at: Duration::from_millis(n), part: 1 });
+        pace(late, schedule, &CancellationToken::new(), &send);
+        drop(send);
+        let told: Vec<Due> = std::iter::from_fn(|| dues.try_recv().ok()).collect();
+        assert_eq!(told.len(), 100, "none is left out to catch up");
+        assert_eq!(told[7].at, Duration::from_millis(7), "each keeps its time");
+    }
+
+    #[test]
+    fn a_pace_that_is_stopped_ends() {
+        let (send, mut dues) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        pace(Instant::now(), std::iter::repeat(Due { at: Duration::ZERO, part: 1 }), &stop, &send);
+        assert!(dues.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_answer_says_which_order_and_when_to_come_back() {
+        let mut headers = HeaderMap::new();
+        assert_eq!((location(&headers), retry_after(&headers)), (None, None));
+        let id = Uuid::from_u128(7);
+        headers.insert(LOCATION, format!("/orders/{id}").parse().expect("a header"));
+        headers.insert(RETRY_AFTER, "3".parse().expect("a header"));
+        assert_eq!((location(&headers), retry_after(&headers)), (Some(id), Some(Duration::from_secs(3))));
+    }
+}

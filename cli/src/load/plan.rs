@@ -1,0 +1,133 @@
+//! What is placed, and when: rates in phases, and how many orders are to be refused.
+
+use std::time::Duration;
+
+use shared::config::duration;
+
+/// The highest rate that can be asked for.
+const HIGHEST: f64 = 100_000.0;
+
+/// A constant rate, for a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Phase {
+    /// Orders a second.
+    pub rate: f64,
+    /// As given with the rate.
+    pub lasts: Option<Duration>,
+}
+
+/// One rate, or several in turn, as `100` or `100:60s,1000:30s,100:60s`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates(pub Vec<Phase>);
+
+/// Reads [`Rates`].
+pub fn rates(text: &str) -> Result<Rates, String> {
+    let phases = text.split(',').map(phase).collect::<Result<Vec<_>, _>>()?;
+    if phases.len() > 1 && phases.iter().any(|phase| phase.lasts.is_none()) {
+        return Err("of several rates each needs its duration, for example 100:60s,1000:30s".to_owned());
+    }
+    Ok(Rates(phases))
+}
+
+fn phase(text: &str) -> Result<Phase, String> {
+    let (rate, lasts) = match text.trim().split_once(':') {
+        Some((rate, lasts)) => (rate, Some(positive(lasts)?)),
+        None => (text.trim(), None),
+    };
+    let rate: f64 = rate.parse().map_err(|_| format!("`{rate}` is not a number of orders a second"))?;
+    if !(rate > 0.0 && rate <= HIGHEST) {
+        return Err(format!("a rate is more than 0 and at most {HIGHEST} orders a second"));
+    }
+    Ok(Phase { rate, lasts })
+}
+
+/// Reads a duration that is longer than nothing.
+pub fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        lasts => Ok(lasts),
+    }
+}
+
+/// Reads a share such as `5%` or `2.5%`, as a part of one.
+pub fn share(text: &str) -> Result<f64, String> {
+    let number =
+        text.trim().strip_suffix('%').ok_or_else(|| format!("`{text}` has no `%`; write it as 5%"))?;
+    let percent: f64 = number.trim().parse().map_err(|_| format!("`{number}` is not a number"))?;
+    if !(0.0..=100.0).contains(&percent) {
+        return Err("a share is from 0% to 100%".to_owned());
+    }
+    Ok(percent / 100.0)
+}
+
+/// When an order is to be placed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Due {
+    /// Since the beginning.
+    pub at: Duration,
+    /// 0 is the warm-up, 1 the first phase.
+    pub part: usize,
+}
+
+/// When each part begins and ends, since the beginning: the warm-up, then the phases.
+pub fn bounds(warmup: Duration, phases: &[Duration]) -> Vec<(Duration, Duration)> {
+    let mut end = Duration::ZERO;
+    std::iter::once(&warmup)
+        .chain(phases)
+        .map(|lasts| {
+            let begin = end;
+            end = begin + *lasts;
+            (begin, end)
+        })
+        .collect()
+}
+
+/// The schedule of an open loop: every order at its time, whatever became of those before. The warm-up has the rate of
+/// the first phase.
+pub fn schedule(rates: &[f64], bounds: &[(Duration, Duration)]) -> impl Iterator<Item = Due> + use<> {
+    let first = rates.first().copied();
+    let parts: Vec<_> = first.into_iter().chain(rates.iter().copied()).zip(bounds.to_vec()).collect();
+    parts.into_iter().enumerate().flat_map(|(part, (rate, (begin, end)))| {
+        let due = move |n: u32| begin + Duration::from_secs_f64(f64::from(n) / rate);
+        (0..).map(due).take_while(move |at| *at < end).map(move |at| Due { at, part })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_rate_may_come_in_phases() {
+        assert_eq!(rates("25"), Ok(Rates(vec![Phase { rate: 25.0, lasts: None }])));
+        let burst = rates("100:60s, 1000:30s").expect("two phases");
+        assert_eq!(burst.0[1], Phase { rate: 1000.0, lasts: Some(SECOND * 30) });
+        for wrong in ["0", "-1", "nan", "1e9", "fast", "", "100:", "100:60", "100:0s", "100:60s,200", "100,"]
+        {
+            assert!(rates(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!(share("5%"), Ok(0.05));
+        assert_eq!(share("100 %"), Ok(1.0));
+        for wrong in ["5", "120%", "-1%", "%", "nan%", "some%"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_has_the_warm_up_and_then_each_phase_at_its_rate() {
+        let bounds = bounds(SECOND * 2, &[SECOND, SECOND * 3]);
+        assert_eq!(bounds[2], (SECOND * 3, SECOND * 6));
+        let dues: Vec<Due> = schedule(&[10.0, 100.0], &bounds).collect();
+        let count = |part| dues.iter().filter(|due| due.part == part).count();
+        assert_eq!((count(0), count(1), count(2)), (20, 10, 300));
+        assert_eq!(dues[20], Due { at: SECOND * 2, part: 1 });
+        assert!(dues.is_sorted_by_key(|due| due.at));
+        assert!(schedule(&[10.0], &super::bounds(Duration::ZERO, &[SECOND])).all(|due| due.part == 1));
+    }
+}

@@ -1,0 +1,247 @@
+//! What the suite's processes use of this machine, from /proc.
+
+use std::collections::HashMap;
+use std::fs;
+
+use rustix::param::clock_ticks_per_second;
+
+use crate::run::Where;
+use crate::suite::SERVICES;
+
+/// How often a reading is repeated in which a process ended half-way.
+const READINGS: usize = 5;
+
+/// A process, as /proc/PID/stat has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    pid: u32,
+    parent: u32,
+    /// When it began, in ticks: tells it from a later process with the same id.
+    began: u64,
+    /// The time of its own.
+    own: u64,
+    /// The time of its children that have ended and were waited for, and of theirs.
+    ended: u64,
+}
+
+/// The roots of the suite's parts, each with when it began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Processes {
+    services: Option<Vec<(u32, u64)>>,
+    kafka: Option<Vec<(u32, u64)>>,
+    postgres: Option<Vec<(u32, u64)>>,
+}
+
+/// Figures of the suite's parts. `None` where processes are not found.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage<T> {
+    pub services: Option<T>,
+    pub kafka: Option<T>,
+    pub postgres: Option<T>,
+    /// Of this very process.
+    pub generator: Option<T>,
+}
+
+impl Processes {
+    /// The processes of the suite, where it runs on this machine and they can be seen.
+    pub fn find(place: &Where) -> Self {
+        let stats = all();
+        let root = |pid: u32| stats.get(&pid).map(|stat| (pid, stat.began));
+        let services = place.find().and_then(|run| {
+            let pids = run.services.iter().map(|service| root(service.pid)).collect::<Option<Vec<_>>>()?;
+            (pids.len() == SERVICES.len()).then_some(pids)
+        });
+        let ports = place.suite.server_ports();
+        Self {
+            services,
+            kafka: server(&stats, ports.kafka, "java"),
+            postgres: server(&stats, ports.postgres, "postgres"),
+        }
+    }
+
+    /// The CPU time used so far, in ticks. A part of which a process has ended since has none.
+    pub fn ticks(&self) -> Usage<u64> {
+        let stats = steady();
+        let of = |roots: &Option<Vec<(u32, u64)>>| sum(roots.as_deref()?, &stats);
+        let me = std::process::id();
+        Usage {
+            services: of(&self.services),
+            kafka: of(&self.kafka),
+            postgres: of(&self.postgres),
+            generator: stats.get(&me).map(|stat| stat.own + stat.ended),
+        }
+    }
+
+    /// The memory in use, in megabytes. Memory that PostgreSQL's processes share is counted once, where the system tells.
+    pub fn memory_mb(&self) -> Usage<f64> {
+        let stats = all();
+        let of = |roots: &Option<Vec<(u32, u64)>>, kilobytes: fn(u32) -> Option<u64>| {
+            let roots: Vec<u32> = roots.as_ref()?.iter().map(|(pid, _)| *pid).collect();
+            let pids = stats.keys().filter(|pid| roots.iter().any(|root| is_below(**pid, *root, &stats)));
+            // One that has ended meanwhile uses none.
+            Some(pids.filter_map(|pid| kilobytes(*pid)).sum::<u64>() as f64 / 1024.0)
+        };
+        Usage {
+            services: of(&self.services, resident),
+            kafka: of(&self.kafka, resident),
+            postgres: of(&self.postgres, |pid| proportional(pid).or_else(|| resident(pid))),
+            generator: resident(std::process::id()).map(|kilobytes| kilobytes as f64 / 1024.0),
+        }
+    }
+}
+
+/// The milliseconds that ticks are.
+pub fn milliseconds(ticks: u64) -> f64 {
+    ticks as f64 * 1000.0 / clock_ticks_per_second() as f64
+}
+
+/// A server by its port, if its program has this name: a port that a container's proxy holds tells nothing.
+fn server(stats: &HashMap<u32, Stat>, port: u16, program: &str) -> Option<Vec<(u32, u64)>> {
+    let named =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program);
+    let mut pid = local::port_holder(port)?.process?.pid;
+    if !named(pid) {
+        return None;
+    }
+    // Whichever of a server's processes holds the port: the root is the topmost of that name.
+    while let Some(stat) = stats.get(&pid)
+        && named(stat.parent)
+    {
+        pid = stat.parent;
+    }
+    Some(vec![(pid, stats.get(&pid)?.began)])
+}
+
+/// All processes. What can't be read has ended.
+fn all() -> HashMap<u32, Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let stats = pids.filter_map(|pid| parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?));
+    stats.map(|stat: Stat| (stat.pid, stat)).collect()
+}
+
+/// All processes, read while none of them took over a child's time: that child would be counted twice or not at all.
+fn steady() -> HashMap<u32, Stat> {
+    let mut stats = all();
+    for _ in 1..READINGS {
+        let again = all();
+        let moved = again.values().any(|now| {
+            stats.get(&now.pid).is_some_and(|before| before.began == now.began && before.ended != now.ended)
+        });
+        stats = again;
+        if !moved {
+            break;
+        }
+    }
+    stats
+}
+
+/// Reads a line of /proc/PID/stat. The name may contain spaces and brackets; what follows its last bracket does not.
+fn parse(pid: u32, line: &str) -> Option<Stat> {
+    let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Stat {
+        pid,
+        parent: u32::try_from(field(1)?).ok()?,
+        own: field(11)? + field(12)?,
+        ended: field(13)? + field(14)?,
+        began: field(19)?,
+    })
+}
+
+fn is_below(pid: u32, root: u32, stats: &HashMap<u32, Stat>) -> bool {
+    let mut pid = pid;
+    loop {
+        if pid == root {
+            return true;
+        }
+        match stats.get(&pid) {
+            Some(stat) if stat.parent != 0 && stat.parent != pid => pid = stat.parent,
+            _ => return false,
+        }
+    }
+}
+
+/// The time of the roots and all below them, living or ended. `None` if a root has ended.
+///
+/// A child's time is its own while it lives, as a zombie too, and its parent's `ended` once the parent has waited for
+/// it; so the sum over what lives has each once.
+fn sum(roots: &[(u32, u64)], stats: &HashMap<u32, Stat>) -> Option<u64> {
+    let lives = |(pid, began): &(u32, u64)| stats.get(pid).is_some_and(|stat| stat.began == *began);
+    if !roots.iter().all(lives) {
+        return None;
+    }
+    let below = stats.values().filter(|stat| roots.iter().any(|(root, _)| is_below(stat.pid, *root, stats)));
+    Some(below.map(|stat| stat.own + stat.ended).sum())
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
+}
+
+/// The resident memory, of which what is shared counts by its part.
+fn proportional(pid: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
+}
+
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, parent: u32, times: [u64; 4], began: u64) -> String {
+        let [user, system, child_user, child_system] = times;
+        format!(
+            "1 ({name}) S {parent} 1 1 0 -1 4194560 1 2 3 4 {user} {system} {child_user} {child_system} 20 0 1 0 {began} 9 9"
+        )
+    }
+
+    fn suite(processes: &[(u32, u32, [u64; 4])]) -> HashMap<u32, Stat> {
+        let stat =
+            |(pid, parent, times): &(u32, u32, [u64; 4])| parse(*pid, &line("postgres", *parent, *times, 5));
+        processes.iter().filter_map(stat).map(|stat| (stat.pid, stat)).collect()
+    }
+
+    #[test]
+    fn a_line_is_read_whatever_the_process_is_called() {
+        let stat = parse(7, &line("a) S (b 1 2", 3, [10, 20, 30, 40], 99)).expect("a line");
+        assert_eq!(stat, Stat { pid: 7, parent: 3, began: 99, own: 30, ended: 70 });
+        assert_eq!(parse(7, "7 (cut"), None);
+    }
+
+    #[test]
+    fn a_child_counts_once_before_and_after_it_has_ended() {
+        let before = suite(&[
+            (1, 0, [9, 9, 9, 9]),
+            (10, 1, [100, 50, 0, 0]),
+            (11, 10, [7, 3, 0, 0]),
+            (12, 10, [1, 1, 0, 0]),
+        ]);
+        assert_eq!(sum(&[(10, 5)], &before), Some(162));
+        // The child 11 has ended, and its parent has waited for it.
+        let after = suite(&[(1, 0, [9, 9, 9, 9]), (10, 1, [100, 50, 7, 3]), (12, 10, [1, 1, 0, 0])]);
+        assert_eq!(sum(&[(10, 5)], &after), Some(162));
+        // A child of a child.
+        let deeper = suite(&[(10, 1, [100, 50, 0, 0]), (11, 10, [7, 3, 2, 2]), (13, 11, [5, 0, 0, 0])]);
+        assert_eq!(sum(&[(10, 5)], &deeper), Some(169));
+    }
+
+    #[test]
+    fn a_part_that_was_started_again_has_no_sum() {
+        let stats = suite(&[(10, 1, [100, 50, 0, 0])]);
+        assert_eq!(sum(&[(10, 4)], &stats), None, "another process has its id now");
+        assert_eq!(sum(&[(10, 5), (11, 5)], &stats), None, "one of them is gone");
+    }
+
+    #[test]
+    fn this_process_is_found_and_uses_something() {
+        let usage = Processes::default().ticks();
+        assert!(usage.generator.is_some());
+        assert!(usage.services.is_none(), "none was looked for");
+        assert!(Processes::default().memory_mb().generator.is_some_and(|megabytes| megabytes > 1.0));
+        assert_eq!(kilobytes("Rss: 9 kB\nPss:   123 kB\n", "Pss:"), Some(123));
+    }
+}

@@ -1,0 +1,50 @@
+//! Ctrl-C, and where the run stands.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use crate::output::complain;
+
+/// Ctrl-C ends the placing; a second one ends the program.
+pub async fn end_on_signal(stop: CancellationToken, over: CancellationToken) {
+    for first in [true, false] {
+        match over.run_until_cancelled(tokio::signal::ctrl_c()).await {
+            Some(Ok(())) if first => {
+                complain!(
+                    "no more orders are placed; what is under way is waited for (again to end at once)"
+                );
+                stop.cancel();
+            }
+            Some(Ok(())) => std::process::exit(130),
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// Says on a terminal where the run stands, once a second.
+pub async fn show_progress(board: Arc<Board>, over: CancellationToken) {
+    use std::io::{IsTerminal as _, Write as _};
+    let mut terminal = std::io::stderr();
+    if !terminal.is_terminal() {
+        return;
+    }
+    let (began, mut before) = (Instant::now(), 0);
+    while over.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+        let now = board.standing();
+        let _ = write!(
+            terminal,
+            "\r\x1b[K{:>4} s  {} placed, {} settled ({}/s), {} under way, {} errors",
+            began.elapsed().as_secs(),
+            now.placed,
+            now.settled,
+            now.settled - before,
+            now.pending,
+            now.errors
+        );
+        before = now.settled;
+    }
+    let _ = write!(terminal, "\r\x1b[K");
+}

@@ -1,0 +1,75 @@
+//! What must be true of stock and its ledger, and the figures that other services are held against.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+/// What must be true at any moment: name, meaning, and the statement that finds what offends. Each finds at most 20.
+pub const STATEMENTS: &[(&str, &str, &str)] = &[
+    (
+        "stock_adds_up",
+        "Of every product, what is on hand, reserved and shipped is what was received",
+        "select sku from product where on_hand + reserved + shipped <> received order by sku limit 20",
+    ),
+    (
+        "nothing_is_negative",
+        "Of no product is less than nothing on hand, reserved, shipped or received",
+        "select sku from product where least(on_hand, reserved, shipped, received) < 0 order by sku limit 20",
+    ),
+    (
+        "reserved_is_what_orders_hold",
+        "What is reserved of a product is what held reservations have of it",
+        "with held as (
+             select line->>'sku' as sku, sum((line->>'quantity')::bigint) as quantity
+             from reservation, json_array_elements(items) as line where status = 'held' group by 1)
+         select coalesce(p.sku, held.sku) from product p full join held using (sku)
+         where coalesce(p.reserved, 0) <> coalesce(held.quantity, 0) order by 1 limit 20",
+    ),
+    (
+        "shipped_is_what_orders_took",
+        "What is shipped of a product is what committed reservations have of it",
+        "with taken as (
+             select line->>'sku' as sku, sum((line->>'quantity')::bigint) as quantity
+             from reservation, json_array_elements(items) as line where status = 'committed' group by 1)
+         select coalesce(p.sku, taken.sku) from product p full join taken using (sku)
+         where coalesce(p.shipped, 0) <> coalesce(taken.quantity, 0) order by 1 limit 20",
+    ),
+    (
+        "the_ledger_tells_the_stock",
+        "The ledger's moves of a product sum up to what there is of it",
+        "with moved as (
+             select sku, coalesce(sum(quantity) filter (where kind = 'received'), 0) as received,
+                    coalesce(sum(quantity) filter (where kind = 'reserved'), 0) as reserved,
+                    coalesce(sum(quantity) filter (where kind = 'released'), 0) as released,
+                    coalesce(sum(quantity) filter (where kind = 'committed'), 0) as committed
+             from stock_entry group by sku)
+         select coalesce(p.sku, moved.sku) from product p full join moved using (sku)
+         where (p.received, p.on_hand, p.reserved, p.shipped) is distinct from
+               (coalesce(moved.received, 0), coalesce(moved.received - moved.reserved + moved.released, 0),
+                coalesce(moved.reserved - moved.released - moved.committed, 0), coalesce(moved.committed, 0))
+         order by 1 limit 20",
+    ),
+    (
+        "the_ledger_tells_the_reservation",
+        "A reservation was reserved in the ledger, and ended there as its status says",
+        "select r.order_id::text from reservation r left join stock_entry e on e.order_id = r.order_id
+         group by r.order_id, r.status
+         having array_agg(distinct e.kind order by e.kind) is distinct from case r.status
+             when 'held' then array['reserved']
+             when 'released' then array['released', 'reserved']
+             else array['committed', 'reserved'] end
+         order by r.order_id limit 20",
+    ),
+];
+
+/// The ids of what offends against one of [`STATEMENTS`].
+pub async fn offending(db: &mut PgConnection, statement: &'static str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(statement).fetch_all(db).await
+}
+
+/// How many reservations there are in each status. A status without reservations is left out.
+pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from reservation group by status").fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
+}

@@ -1,0 +1,43 @@
+//! `GET /audit`: whether order's books are in order, and the sums that others are held against.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use schemas::common::Money;
+use serde::Serialize;
+use shared::audit::Statement;
+use shared::problem::Problem;
+use utoipa::ToSchema;
+
+use super::App;
+use crate::store::audit;
+
+/// What order's books say. The sums can be held against payment's and inventory's while no order is pending.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Audit {
+    statements: Vec<Statement>,
+    /// How many orders are pending, confirmed and rejected. A status without orders is left out.
+    orders: BTreeMap<String, i64>,
+    /// What confirmed orders cost together, in each currency: payment must have captured as much.
+    confirmed: Vec<Money>,
+    /// The pieces in confirmed orders, by sku: inventory must have shipped as many.
+    sold: BTreeMap<String, i64>,
+}
+
+/// Whether order's books are in order. It reads all orders, so ask seldom.
+#[utoipa::path(get, path = "/audit", responses((status = 200, body = Audit)))]
+pub(super) async fn get(State(app): State<App>) -> Result<Json<Audit>, Problem> {
+    let mut db = app.db.survey().await?;
+    let mut statements = Vec::with_capacity(audit::STATEMENTS.len());
+    for (name, says, statement) in audit::STATEMENTS {
+        statements.push(Statement::new(name, says, audit::offending(&mut db, statement).await?));
+    }
+    Ok(Json(Audit {
+        statements,
+        orders: audit::count_by_status(&mut db).await?,
+        confirmed: audit::sum_confirmed(&mut db).await?,
+        sold: audit::sum_sold(&mut db).await?,
+    }))
+}

@@ -1,0 +1,75 @@
+//! `GET /orders/events`: the outcome of every order, as it settles.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::App;
+use crate::watch::Settled;
+
+/// The outcome of every order that this replica settles, from now on.
+///
+/// One event `settled` per order, sent after its commit, with `id`, `status` and `at`: when it was settled, by the
+/// database's clock. What was before is not told again. A reader that is too slow gets an event `missed` with the
+/// number of transactions that it was not told of; `GET /orders/{id}` tells what became of those orders, and of those
+/// that other replicas settled.
+#[utoipa::path(get, path = "/orders/events", responses(
+    (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+))]
+pub(super) async fn get(State(app): State<App>) -> Response {
+    // Listens before the answer begins: whoever has the answer misses nothing that settles from then on.
+    let feed = Feed { settled: app.watchers.listen(), stopping: app.stopping.clone(), ready: Vec::new() };
+    let events = stream::unfold(feed, |mut feed| async move {
+        let event = feed.next().await?;
+        Some((Ok::<_, Infallible>(event), feed))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+}
+
+struct Feed {
+    settled: Receiver<Settled>,
+    stopping: CancellationToken,
+    /// Events to be sent, the next one last.
+    ready: Vec<Event>,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop() {
+                return Some(event);
+            }
+            let settled = tokio::select! {
+                settled = self.settled.recv() => settled,
+                () = self.stopping.cancelled() => return None,
+            };
+            match settled {
+                Ok(settled) => match events(&settled) {
+                    Ok(events) => self.ready = events,
+                    Err(error) => {
+                        warn!(%error, "the feed of settled orders broke off");
+                        return None;
+                    }
+                },
+                Err(RecvError::Lagged(missed)) => {
+                    return Some(Event::default().event("missed").data(missed.to_string()));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// The events of one commit, the first one last.
+fn events(settled: &Settled) -> Result<Vec<Event>, axum::Error> {
+    let event = |id| Event::default().event("settled").json_data(settled.outcome(id));
+    settled.orders.iter().rev().map(event).collect()
+}

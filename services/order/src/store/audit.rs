@@ -1,0 +1,71 @@
+//! What must be true of orders, and the sums that other services are held against.
+
+use std::collections::BTreeMap;
+
+use schemas::common::Money;
+use sqlx::PgConnection;
+
+/// What must be true at any moment: name, meaning, and the statement that finds what offends. Each finds at most 20.
+pub const STATEMENTS: &[(&str, &str, &str)] = &[
+    (
+        "total_is_the_sum_of_the_lines",
+        "An order's total is the sum of its lines, in their currency",
+        "select id::text from orders o, lateral (
+             select sum((line->>'quantity')::bigint * (line->'unitPrice'->>'amount')::bigint) as amount,
+                    bool_and(line->'unitPrice'->>'currency' = o.currency) as in_currency
+             from json_array_elements(o.items) as line) as lines
+         where o.total_amount is distinct from lines.amount or lines.in_currency is distinct from true
+         order by id limit 20",
+    ),
+    (
+        "an_outcome_is_told_once",
+        "The timeline has the outcome of a settled order once, and none of a pending one",
+        "select o.id::text from orders o left join order_timeline t
+             on t.order_id = o.id and t.type in ('order.confirmed.v1', 'order.rejected.v1')
+         group by o.id, o.status
+         having array_agg(t.type) is distinct from case o.status
+             when 'confirmed' then array['order.confirmed.v1']
+             when 'rejected' then array['order.rejected.v1']
+             else array[null::text] end
+         order by o.id limit 20",
+    ),
+    (
+        "a_rejection_has_a_reason",
+        "A rejected order says why, and no other does",
+        "select id::text from orders where (status = 'rejected') <> (reason is not null) order by id limit 20",
+    ),
+];
+
+/// The ids of what offends against one of [`STATEMENTS`].
+pub async fn offending(db: &mut PgConnection, statement: &'static str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(statement).fetch_all(db).await
+}
+
+/// How many orders there are in each status. A status without orders is left out.
+pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from orders group by status").fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What confirmed orders cost together, by currency.
+pub async fn sum_confirmed(db: &mut PgConnection) -> Result<Vec<Money>, sqlx::Error> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "select sum(total_amount)::bigint, currency from orders where status = 'confirmed'
+         group by currency order by currency",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|(amount, currency)| Money { amount, currency }).collect())
+}
+
+/// How many pieces of each product confirmed orders have, by sku.
+pub async fn sum_sold(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select line->>'sku', sum((line->>'quantity')::bigint)::bigint
+         from orders, json_array_elements(items) as line where status = 'confirmed' group by 1",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}

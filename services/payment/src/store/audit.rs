@@ -1,0 +1,82 @@
+//! What must be true of payments and their ledger, and the sums that other services are held against.
+
+use std::collections::BTreeMap;
+
+use schemas::common::Money;
+use sqlx::PgConnection;
+
+/// What must be true at any moment: name, meaning, and the statement that finds what offends. Each finds at most 20.
+pub const STATEMENTS: &[(&str, &str, &str)] = &[
+    (
+        "the_ledger_tells_the_status",
+        "A payment's ledger entries are those that its status needs, each of the payment's amount",
+        "select p.order_id::text from payment p left join ledger_entry e
+             on e.order_id = p.order_id and e.amount = p.amount and e.currency = p.currency
+         group by p.order_id, p.status
+         having array_agg(e.kind order by e.kind) is distinct from case p.status
+             when 'authorized' then array['authorize']
+             when 'captured' then array['authorize', 'capture']
+             when 'voided' then array['authorize', 'void']
+             when 'refunded' then array['authorize', 'capture', 'refund']
+             else array[null::text] end
+         order by p.order_id limit 20",
+    ),
+    (
+        "an_entry_has_its_payment",
+        "Every ledger entry is of a payment, and of its amount",
+        "select e.order_id::text from ledger_entry e left join payment p
+             on p.order_id = e.order_id and p.amount = e.amount and p.currency = e.currency
+         where p.order_id is null order by e.order_id limit 20",
+    ),
+    (
+        "captured_was_authorized",
+        "No money is captured that was not authorized, and none that was voided",
+        "select c.order_id::text from ledger_entry c
+         where c.kind = 'capture' and (
+             not exists (select from ledger_entry a where a.order_id = c.order_id and a.kind = 'authorize')
+             or exists (select from ledger_entry v where v.order_id = c.order_id and v.kind = 'void'))
+         order by c.order_id limit 20",
+    ),
+    (
+        "nothing_is_negative",
+        "Of no order is more given back than was taken, or more let go than was held",
+        "select order_id::text from ledger_entry group by order_id
+         having sum(amount * case debit when 'holds' then 1 else 0 end - amount * case credit when 'holds' then 1 else 0 end) < 0
+             or sum(amount * case kind when 'capture' then 1 when 'refund' then -1 else 0 end) < 0
+         order by order_id limit 20",
+    ),
+    (
+        "what_is_held_is_authorized",
+        "The ledger's account of holds is the sum of the payments that are authorized, in every currency",
+        "with held as (
+             select currency, sum(case when debit = 'holds' then amount when credit = 'holds' then -amount else 0 end) as amount
+             from ledger_entry group by currency),
+         authorized as (
+             select currency, sum(amount) as amount from payment where status = 'authorized' group by currency)
+         select currency from held full join authorized using (currency)
+         where coalesce(held.amount, 0) <> coalesce(authorized.amount, 0) order by currency limit 20",
+    ),
+];
+
+/// The ids of what offends against one of [`STATEMENTS`].
+pub async fn offending(db: &mut PgConnection, statement: &'static str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(statement).fetch_all(db).await
+}
+
+/// How many payments there are in each status. A status without payments is left out.
+pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from payment group by status").fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What the ledger has of one kind of move, by currency.
+pub async fn sum_moved(db: &mut PgConnection, kind: &str) -> Result<Vec<Money>, sqlx::Error> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "select sum(amount)::bigint, currency from ledger_entry where kind = $1 group by currency order by currency",
+    )
+    .bind(kind)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|(amount, currency)| Money { amount, currency }).collect())
+}

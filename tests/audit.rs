@@ -1,0 +1,165 @@
+//! The services' audits of themselves, and the feed of settled orders.
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::harness::{Suite, order};
+
+/// Of each statement: the service, its name, what breaks it, and what mends it again. Two orders are there, one
+/// confirmed and one rejected.
+const STATEMENTS: [(&str, &str, &str, &str); 14] = [
+    (
+        "order",
+        "total_is_the_sum_of_the_lines",
+        "update orders set total_amount = total_amount + 1",
+        "update orders set total_amount = total_amount - 1",
+    ),
+    (
+        "order",
+        "an_outcome_is_told_once",
+        "update order_timeline set type = 'lost' where type = 'order.confirmed.v1'",
+        "update order_timeline set type = 'order.confirmed.v1' where type = 'lost'",
+    ),
+    (
+        "order",
+        "a_rejection_has_a_reason",
+        "update orders set reason = 'none' where status = 'confirmed'",
+        "update orders set reason = null where status = 'confirmed'",
+    ),
+    (
+        "payment",
+        "the_ledger_tells_the_status",
+        "update payment set status = 'voided' where status = 'captured'",
+        "update payment set status = 'captured' where status = 'voided'",
+    ),
+    (
+        "payment",
+        "an_entry_has_its_payment",
+        "update ledger_entry set amount = amount + 1",
+        "update ledger_entry set amount = amount - 1",
+    ),
+    (
+        "payment",
+        "captured_was_authorized",
+        "update ledger_entry set kind = 'refund' where kind = 'authorize'",
+        "update ledger_entry set kind = 'authorize' where kind = 'refund'",
+    ),
+    (
+        "payment",
+        "nothing_is_negative",
+        "update ledger_entry set debit = 'nobody' where kind = 'authorize'",
+        "update ledger_entry set debit = 'holds' where kind = 'authorize'",
+    ),
+    (
+        "payment",
+        "what_is_held_is_authorized",
+        "update payment set status = 'authorized' where status = 'captured'",
+        "update payment set status = 'captured' where status = 'authorized'",
+    ),
+    (
+        "inventory",
+        "stock_adds_up",
+        "alter table product drop constraint product_adds_up; update product set received = received + 1",
+        "update product set received = received - 1",
+    ),
+    (
+        "inventory",
+        "nothing_is_negative",
+        "alter table product drop constraint product_on_hand; update product set on_hand = -on_hand",
+        "update product set on_hand = -on_hand",
+    ),
+    (
+        "inventory",
+        "reserved_is_what_orders_hold",
+        "update reservation set status = 'held' where status = 'committed'",
+        "update reservation set status = 'committed' where status = 'held'",
+    ),
+    (
+        "inventory",
+        "shipped_is_what_orders_took",
+        "update reservation set status = 'released' where status = 'committed'",
+        "update reservation set status = 'committed'",
+    ),
+    (
+        "inventory",
+        "the_ledger_tells_the_stock",
+        "update stock_entry set quantity = quantity + 1 where kind = 'received'",
+        "update stock_entry set quantity = quantity - 1 where kind = 'received'",
+    ),
+    (
+        "inventory",
+        "the_ledger_tells_the_reservation",
+        "update stock_entry set kind = 'released' where kind = 'committed'",
+        "update stock_entry set kind = 'committed' where kind = 'released'",
+    ),
+];
+
+async fn statement(suite: &Suite, service: &'static str, name: &str) -> Value {
+    let books = suite.get(service, "/audit").await;
+    let statements = books["statements"].as_array().unwrap_or_else(|| panic!("no statements in {books}"));
+    let known: Vec<&str> = STATEMENTS.iter().filter(|s| s.0 == service).map(|s| s.1).collect();
+    assert_eq!(statements.len(), known.len(), "each statement of {service} is broken here");
+    statements.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {books}")).clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_holds_until_it_is_broken_and_names_what_offends() {
+    let suite = Suite::start().await;
+    suite.confirmed(&order()).await;
+    let mut refused = order();
+    refused["items"][0]["sku"] = json!("poster");
+    refused["items"][0]["quantity"] = json!(4);
+    let refused = suite.place(&refused).await;
+    assert_eq!(suite.settled(refused).await["status"], "rejected");
+
+    let books = suite.get("order", "/audit").await;
+    assert_eq!(books["orders"], json!({"confirmed": 1, "rejected": 1}));
+    assert_eq!(books["sold"], json!({"lamp": 2}));
+    assert_eq!(books["confirmed"], json!([{"amount": 9800, "currency": "EUR"}]));
+    let captured = suite.get("payment", "/audit").await;
+    assert_eq!((&captured["captured"], &captured["refunded"]), (&books["confirmed"], &json!([])));
+    let stock = suite.get("inventory", "/audit").await;
+    let lamps = json!({"onHand": 998, "reserved": 0, "shipped": 2, "received": 1000});
+    assert_eq!(stock["products"]["lamp"], lamps);
+
+    // The order that is refused has voided its payment; this one's books are broken on purpose.
+    suite.execute("payment", "delete from ledger_entry where order_id in (select order_id from payment where status <> 'captured'); delete from payment where status <> 'captured'").await;
+    for (service, name, breaks, mends) in STATEMENTS {
+        let before = statement(&suite, service, name).await;
+        assert_eq!((&before["holds"], &before["offending"]), (&json!(true), &json!([])), "{before}");
+        suite.execute(service, breaks).await;
+        let broken = statement(&suite, service, name).await;
+        assert_eq!(broken["holds"], false, "{broken}");
+        let offending = broken["offending"].as_array().map_or(0, Vec::len);
+        assert!((1..=20).contains(&offending), "{broken}");
+        suite.execute(service, mends).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_tells_of_every_order_that_settles() {
+    let suite = Suite::start().await;
+    let url = format!("{}/orders/events", suite.url("order"));
+    let feed = suite.client.get(url).send().await.expect("an answer");
+    assert_eq!(feed.headers()["content-type"], "text/event-stream");
+    let mut declined = order();
+    declined["paymentToken"] = json!("tok_chargeDeclined");
+    let placed = [suite.place(&order()).await, suite.place(&declined).await];
+    let wanted = [(placed[0].id, "confirmed"), (placed[1].id, "rejected")];
+
+    let (mut text, mut chunks) = (String::new(), feed.bytes_stream());
+    while text.matches("event: settled\n").count() < 2 || !text.ends_with("\n\n") {
+        let chunk = tokio::time::timeout(crate::harness::PATIENCE, chunks.next()).await.expect("it goes on");
+        text.push_str(std::str::from_utf8(&chunk.expect("it does not end").expect("bytes")).expect("UTF-8"));
+    }
+    for (id, status) in wanted {
+        let told: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+            .filter(|told: &Value| told["id"] == id.to_string())
+            .collect();
+        assert_eq!(told.len(), 1, "{id} once in {text}");
+        assert_eq!(told[0]["status"], status);
+        assert!(told[0]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{}", told[0]);
+    }
+}
