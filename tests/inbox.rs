@@ -60,6 +60,15 @@ async fn an_id_that_comes_again_in_its_batch_or_later_has_one_effect() {
     assert_eq!(suite.answered(saga, [twice, once]).await, [1, 1]);
     suite.tell(saga, &[twice]).await;
     assert_eq!(suite.answered(saga, [twice, once]).await, [1, 1]);
+
+    // The step's own record hides a repetition within a batch; behind a parked message nothing but the claim does.
+    let (parked, twice, once) = (new_id().to_string(), new_id(), new_id());
+    suite.produce("payment.commands", &parked, b"this is not an envelope").await;
+    suite.parked_messages("payment", &parked, 1).await;
+    suite.tell(parked.parse().expect("an id"), &[twice, once, twice]).await;
+    suite.parked_messages("payment", &parked, 3).await;
+    let ids = "select message_id::text from parked where message_id is not null order by id";
+    assert_eq!(suite.texts("payment", ids).await, [twice.to_string(), once.to_string()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
