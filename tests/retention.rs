@@ -7,7 +7,7 @@ use serde_json::Value;
 use shared::service::migrations;
 use sqlx::Connection;
 
-use crate::harness::{Suite, order};
+use crate::harness::{Setup, Suite, order};
 
 const PARTITIONS: &str = "select relname::text from pg_inherits join pg_class on oid = inhrelid
     where inhparent = 'inbox'::regclass order by relname";
@@ -106,7 +106,7 @@ async fn a_service_that_was_off_for_weeks_goes_on_and_makes_its_days_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_of_the_release_before_is_taken_over() {
-    let suite = Suite::start().await;
+    let suite = Suite::with(Setup { only: Some("order"), ..Setup::default() }).await;
     suite.execute("order", &format!("create database {}_before", suite.name)).await;
     let mut db = suite.connect("before").await;
     let all = migrations::<::order::Order>();
