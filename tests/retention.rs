@@ -106,10 +106,10 @@ async fn a_service_that_was_off_for_weeks_goes_on_and_makes_its_days_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_of_the_release_before_is_taken_over() {
-    let suite = Suite::with(Setup { only: Some("order"), ..Setup::default() }).await;
-    suite.execute("order", &format!("create database {}_before", suite.name)).await;
+    let suite = Suite::with(Setup { only: Some("payment"), ..Setup::default() }).await;
+    suite.execute("payment", &format!("create database {}_before", suite.name)).await;
     let mut db = suite.connect("before").await;
-    let all = migrations::<::order::Order>();
+    let all = migrations::<payment::Payment>();
     let first = sqlx::migrate::Migrator::with_migrations(all.iter().take(1).cloned().collect());
     first.run_direct(None, &mut db, false).await.expect("the first migration");
     sqlx::raw_sql(
@@ -132,9 +132,10 @@ async fn the_inbox_of_the_release_before_is_taken_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_is_missing_below_the_newest_is_noticed() {
-    let suite = Suite::start().await;
-    suite.execute("order", "update _sqlx_migrations set success = false where version = 2").await;
-    let answer = suite.client.get(format!("{}/readyz", suite.url("order"))).send().await.expect("an answer");
+    let suite = Suite::with(Setup { only: Some("payment"), ..Setup::default() }).await;
+    suite.execute("payment", "update _sqlx_migrations set success = false where version = 2").await;
+    let answer =
+        suite.client.get(format!("{}/readyz", suite.url("payment"))).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     let said: Value = answer.json().await.expect("JSON");
     let check = said["checks"]
@@ -144,8 +145,8 @@ async fn a_migration_that_is_missing_below_the_newest_is_noticed() {
         check.map(|check| &check["detail"]),
         Some(&"0002 not applied: run the service with --migrate".into())
     );
-    suite.execute("order", "update _sqlx_migrations set success = true where version = 2").await;
-    suite.ready("order").await;
+    suite.execute("payment", "update _sqlx_migrations set success = true where version = 2").await;
+    suite.ready("payment").await;
 }
 
 #[test]
