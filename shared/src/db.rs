@@ -68,7 +68,6 @@ impl Db {
     pub async fn survey(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
                      set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        #[expect(clippy::disallowed_methods, reason = "it is read only")]
         self.pool.begin_with(begin).await
     }
 
