@@ -1,6 +1,7 @@
 //! `amends`: starts the suite, talks to it, and runs its services.
 
 mod api;
+mod bench;
 mod generate;
 mod order;
 mod output;
@@ -42,6 +43,9 @@ enum Command {
     Topics(setup::Topics),
     /// Apply every service's migrations to existing databases.
     Migrate(setup::Migrate),
+    /// Measure a part of it on this machine: release builds give the figures that count.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Write the generated documents anew (schemas, catalogue, OpenAPI, configuration, plans).
     #[command(hide = true)]
     Generate(generate::Generate),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
         Command::Serve(serve) => return serve.run(),
+        Command::Bench(bench) => return bench.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Generate(generate) => generate.run(),

@@ -33,7 +33,7 @@ impl Where {
     }
 
     /// The run that is meant: by its state folder, or by its ports where it was started with another one.
-    fn find(&self) -> Option<Run> {
+    pub fn find(&self) -> Option<Run> {
         Run::find(&self.state())
             .or_else(|| if self.state.is_none() { Run::by_ports(&self.suite) } else { None })
     }
