@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod bench;
 mod events;
 mod generate;
 mod load;
@@ -51,6 +52,9 @@ enum Command {
     Topics(setup::Topics),
     /// Apply every service's migrations to existing databases.
     Migrate(setup::Migrate),
+    /// Measure a part of it on this machine: release builds give the figures that count.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Write the generated documents anew (schemas, catalogue, OpenAPI, configuration, plans).
     #[command(hide = true)]
     Generate(generate::Generate),
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Parked(command) => command.run(),
         Command::Load(load) => load.run(),
         Command::Serve(serve) => return serve.run(),
+        Command::Bench(bench) => return bench.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Generate(generate) => generate.run(),

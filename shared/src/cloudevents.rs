@@ -1,10 +1,10 @@
 //! The envelope's attributes as Kafka record headers in the CloudEvents 1.0 binary mode (`ce_*`, `content-type`), and
 //! the W3C `traceparent`: routing and dedupe need not parse the body. This is the only module that maps them.
 
+use std::borrow::Cow;
+
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use time::format_description::well_known::Rfc3339;
 
 use crate::envelope::Envelope;
 
@@ -20,34 +20,54 @@ const CONTENT_TYPE: &str = "application/json";
 /// # Errors
 /// If the body is not an envelope.
 pub fn headers(body: &[u8], traceparent: Option<&str>) -> Result<OwnedHeaders, serde_json::Error> {
-    let envelope: Envelope<IgnoredAny> = serde_json::from_slice(body)?;
+    let envelope: Attributes<'_> = serde_json::from_slice(body)?;
+    let set = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
     let mut headers = OwnedHeaders::new_with_capacity(13);
-    let mut set = |key: &str, value: &str| {
-        let with = std::mem::take(&mut headers);
-        headers = with.insert(Header { key, value: Some(value) });
-    };
-    set("content-type", CONTENT_TYPE);
-    set("ce_specversion", "1.0");
-    set("ce_id", envelope.id.hyphenated().encode_lower(&mut [0; 36]));
-    set(TYPE, &envelope.kind);
+    headers = set(headers, "content-type", CONTENT_TYPE);
+    headers = set(headers, "ce_specversion", "1.0");
+    headers = set(headers, "ce_id", &envelope.id);
+    headers = set(headers, TYPE, &envelope.kind);
     // CloudEvents wants a URI reference; a service's name is one.
-    set("ce_source", &envelope.source);
-    set("ce_subject", &envelope.subject);
-    if let Ok(time) = envelope.timestamp.format(&Rfc3339) {
-        set("ce_time", &time);
-    }
-    set("ce_dataversion", &envelope.data_version);
-    set("ce_correlationid", envelope.correlation_id.hyphenated().encode_lower(&mut [0; 36]));
+    headers = set(headers, "ce_source", &envelope.source);
+    headers = set(headers, "ce_subject", &envelope.subject);
+    headers = set(headers, "ce_time", &envelope.timestamp);
+    headers = set(headers, "ce_dataversion", &envelope.data_version);
+    headers = set(headers, "ce_correlationid", &envelope.correlation_id);
     if let Some(id) = envelope.causation_id {
-        set("ce_causationid", id.hyphenated().encode_lower(&mut [0; 36]));
+        headers = set(headers, "ce_causationid", &id);
     }
     if let Some(sequence) = envelope.sequence {
-        set("ce_sequence", &sequence.to_string());
+        headers = set(headers, "ce_sequence", &sequence.to_string());
     }
     if let Some(traceparent) = traceparent {
-        set(TRACEPARENT, traceparent);
+        headers = set(headers, TRACEPARENT, traceparent);
     }
     Ok(headers)
+}
+
+/// What headers are made of. Ids and times are passed on as they were written: the relay does this for every record, and
+/// whoever reads the envelope checks them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    data_version: Cow<'a, str>,
+    #[serde(borrow)]
+    timestamp: Cow<'a, str>,
+    #[serde(borrow)]
+    correlation_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    causation_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    sequence: Option<i64>,
 }
 
 /// The text of a header, or `None` where it is absent or not UTF-8.

@@ -1,12 +1,11 @@
 //! A service's database. Reads take a connection; writes take a [`Claimed`], so that no write can bypass the outbox.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::inbox::Claimed;
 use crate::retention::Retention;
@@ -21,7 +20,8 @@ const RESTED: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
-    relay: Arc<Notify>,
+    /// Changes with every commit that left messages.
+    relay: watch::Sender<()>,
     source: &'static str,
     shards: i16,
     retention: Retention,
@@ -40,7 +40,7 @@ impl Db {
                 Box::pin(async move { Ok(meta.idle_for < RESTED || connection.ping().await.is_ok()) })
             })
             .connect_lazy_with(bounded(options).application_name(source));
-        Self { pool, relay: Arc::new(Notify::new()), source, shards, retention: Retention::default() }
+        Self { pool, relay: watch::Sender::new(()), source, shards, retention: Retention::default() }
     }
 
     /// The same database, remembering for so long.
@@ -68,7 +68,6 @@ impl Db {
     pub async fn survey(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
                      set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        #[expect(clippy::disallowed_methods, reason = "it is read only")]
         self.pool.begin_with(begin).await
     }
 
@@ -97,14 +96,15 @@ impl Db {
         self.source
     }
 
-    /// Wakes the relay of this process. Called after commit.
+    /// Wakes the relays of this process. Called after commit.
     pub(crate) fn wake_relay(&self) {
-        self.relay.notify_waiters();
-        self.relay.notify_one();
+        self.relay.send_replace(());
     }
 
-    pub(crate) fn relay_wakeup(&self) -> Arc<Notify> {
-        Arc::clone(&self.relay)
+    /// Changes after every commit that left messages. A relay that is busy meanwhile finds the change later, so that
+    /// with several shards none misses it.
+    pub(crate) fn relay_wakeup(&self) -> watch::Receiver<()> {
+        self.relay.subscribe()
     }
 
     /// A connection of its own, outside the pool, for the relay and for migrations.
@@ -113,6 +113,18 @@ impl Db {
     /// If the database does not answer.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         PgConnection::connect_with(&self.pool.connect_options()).await
+    }
+
+    /// Listens on these channels over a connection of its own, outside the pool.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub(crate) async fn listen(&self, channels: &[&str]) -> Result<PgListener, sqlx::Error> {
+        let options = PgConnectOptions::clone(&self.pool.connect_options());
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let mut listener = PgListener::connect_with(&own.connect_lazy_with(options)).await?;
+        listener.listen_all(channels.iter().copied()).await?;
+        Ok(listener)
     }
 
     pub(crate) async fn close(&self) {

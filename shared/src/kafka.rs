@@ -1,18 +1,17 @@
-//! The broker: client settings, topics, and a publisher that counts every delivery report.
+//! The broker: client settings, topics, and the relay's publisher.
+
+mod publisher;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
-use tokio::sync::Notify;
 
+pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
 use crate::fault::{Class, Classified};
 
 /// How long a question to the broker may take.
@@ -144,30 +143,6 @@ impl Inquirer {
     }
 }
 
-/// Sends records and knows of each whether it arrived.
-pub(crate) struct Publisher {
-    producer: ThreadedProducer<Deliveries>,
-}
-
-/// The delivery reports that a batch still waits for.
-pub(crate) struct Batch {
-    left: AtomicUsize,
-    failed: Mutex<Option<KafkaError>>,
-    done: Notify,
-}
-
-struct Deliveries;
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        report(&error, reason);
-    }
-}
-
 /// The context of a client that has nothing of its own to hear.
 struct Quiet;
 
@@ -199,118 +174,5 @@ pub(crate) fn report(error: &KafkaError, reason: &str) {
     if last.is_none_or(|last| last.elapsed() > Duration::from_secs(10)) {
         *last = Some(Instant::now());
         tracing::warn!(%error, reason, "trouble with the broker; it is tried again");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Arc<Batch>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
-        if let Err((error, _)) = result {
-            batch.fail(error.clone());
-        }
-        batch.one_less();
-    }
-}
-
-impl Batch {
-    fn fail(&self, error: KafkaError) {
-        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failed.get_or_insert(error);
-        self.done.notify_one();
-    }
-
-    fn failure(&self) -> Option<KafkaError> {
-        self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn one_less(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.done.notify_one();
-        }
-    }
-
-    /// Waits until every record of the batch has arrived.
-    ///
-    /// # Errors
-    /// With the first failure, at once: what is behind it must be abandoned.
-    pub(crate) async fn wait(&self) -> Result<(), KafkaError> {
-        loop {
-            if let Some(error) = self.failure() {
-                return Err(error);
-            }
-            if self.left.load(Ordering::Acquire) == 0 {
-                return Ok(());
-            }
-            self.done.notified().await;
-        }
-    }
-}
-
-/// A record on its way.
-pub(crate) struct Outgoing {
-    pub topic: String,
-    pub key: String,
-    pub body: Vec<u8>,
-    pub headers: OwnedHeaders,
-}
-
-impl Publisher {
-    pub(crate) fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
-        let producer = kafka
-            .client()
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            // Where a record is refused for good, nothing behind it may be sent.
-            .set("enable.gapless.guarantee", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "0.5")
-            // The relay keeps the records until they are acknowledged; giving up early would only reorder them.
-            .set("message.timeout.ms", "0")
-            .set("queue.buffering.max.messages", "100000")
-            .create_with_context(Deliveries)?;
-        Ok(Self { producer })
-    }
-
-    /// Hands a batch over in its order. The answer is in [`Batch::wait`].
-    pub(crate) async fn send(&self, records: Vec<Outgoing>) -> Arc<Batch> {
-        let batch = Arc::new(Batch {
-            left: AtomicUsize::new(records.len()),
-            failed: Mutex::new(None),
-            done: Notify::new(),
-        });
-        for record in records {
-            // Behind a refused record nothing is sent, so that nothing overtakes it.
-            if batch.failure().is_some() || !self.send_one(record, &batch).await {
-                break;
-            }
-        }
-        batch
-    }
-
-    async fn send_one(&self, record: Outgoing, batch: &Arc<Batch>) -> bool {
-        let mut next = BaseRecord::with_opaque_to(&record.topic, Arc::clone(batch))
-            .key(&record.key)
-            .payload(&record.body)
-            .headers(record.headers);
-        loop {
-            #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
-            match self.producer.send(next) {
-                Ok(()) => return true,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
-                    next = unsent;
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err((error, _)) => {
-                    batch.fail(error);
-                    return false;
-                }
-            }
-        }
-    }
-
-    /// Forgets what was not sent yet, for a relay that stops or has lost its lease.
-    pub(crate) fn abandon(&self) {
-        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }

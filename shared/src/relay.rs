@@ -5,38 +5,47 @@
 //! in the order of position. The checkpoint is one row, so there is no update and no delete per message; a slot of
 //! the outbox is truncated once the relay is past everything in it. A long transaction delays nobody.
 //!
-//! A shard is relayed under a lease with an epoch. A relay that lost its lease may repeat messages but can't reorder
-//! their first occurrences, because each relay sends a gapless run that starts at or before its checkpoint.
+//! The next batch is read while the former is under way. The checkpoint knows only what the broker has acknowledged,
+//! in order; at a failure all behind it is abandoned and sent again from there. What is under way is bounded in bytes,
+//! so that an outage of the broker costs no memory.
+//!
+//! A shard is relayed under a lease with an epoch, so any number of replicas may run it: one relays, the others stand
+//! by. A relay that lost its lease may repeat messages but can't reorder their first occurrences, because each relay
+//! sends a gapless run that starts at or before its checkpoint. Another replica takes over at once when a relay stops,
+//! within a second when its process dies, and within four when its host vanishes or freezes.
+//!
+//! A record that the broker refuses for good stops its shard and no other. The reason is in the log, in `/readyz`, in
+//! the metric `amends_relay_stopped` and in `relay_checkpoint`; the relay goes on trying, and goes on by itself once
+//! the topic or its rights are mended.
 
 mod checkpoint;
+mod gauges;
+mod pass;
+mod read;
+mod signals;
 mod slots;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::checkpoint::{Cursor, Lease, Row};
-use crate::cloudevents;
+use self::checkpoint::Held;
+pub(crate) use self::checkpoint::standing_still;
+use self::pass::Pass;
+pub use self::signals::tell_relays;
+use self::signals::{Heard, Signals};
 use crate::db::Db;
-use crate::kafka::{Kafka, Outgoing, Publisher};
-use crate::telemetry;
+use crate::kafka::{Kafka, Publisher};
 
-/// How often the relay looks without having been woken. The wake-up is what makes it quick; this is the safety net
-/// for what another process wrote.
-const POLL: Duration = Duration::from_millis(100);
-/// How stale the checkpoint on disk may be while the relay is busy: what a crash makes it repeat.
-const SAVE_EVERY: Duration = Duration::from_millis(100);
-/// How often an idle relay renews its lease.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// How often the relay looks for slots to truncate.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How often a relay that stands by looks whether the shard is free.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How long a stopping relay waits for the broker to acknowledge what it has sent.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long a stopped shard waits before it tries again: at first, and in the end.
+const MEND_MIN: Duration = Duration::from_secs(2);
+const MEND_MAX: Duration = Duration::from_secs(30);
 
 /// Why a relay gave up its connection and starts anew.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +59,18 @@ pub(crate) enum RelayError {
     OtherCluster,
     #[error("the database did not answer")]
     Database(#[from] sqlx::Error),
-    #[error("the broker refused a record")]
+    #[error("the broker did not take a record")]
     Broker(#[from] rdkafka::error::KafkaError),
-    #[error("an outbox row is not an envelope")]
-    Body(#[from] serde_json::Error),
+    #[error("{}", .0.reason)]
+    Stopped(Stop),
+}
+
+/// The record at which a shard stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub position: i64,
+    /// For the operator: what is wrong, where, and the way out.
+    pub reason: String,
 }
 
 /// Relays one shard until `stop`.
@@ -95,146 +112,83 @@ impl Relay {
         }
     }
 
-    /// One connection, one lease, one producer.
+    /// One connection and one lease.
     async fn session(&self, stop: &CancellationToken) -> Result<(), RelayError> {
         let mut db = self.db.connect().await?;
         checkpoint::prepare(&mut db).await?;
-        let Some((lease, cursor)) = self.await_lease(&mut db, stop).await? else { return Ok(()) };
-        info!(shard = self.shard, epoch = lease.epoch, "the relay holds the shard");
-        let publisher = Publisher::new(&self.kafka)?;
-        let mut pass = Pass { relay: self, lease, cursor, saved: Instant::now(), dirty: false };
-        let ended = pass.until_stopped(&mut db, &publisher, stop).await;
-        if ended.is_err() {
-            publisher.abandon();
-        }
-        ended?;
+        let mut signals = Signals::of(&self.db, self.shard).await?;
+        let Some(held) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
+        info!(shard = self.shard, epoch = held.lease.epoch, "the relay holds the shard");
+        let mut pass = Pass::new(self, held, signals);
+        self.passes(&mut pass, &mut db, stop).await?;
         checkpoint::release(&mut db, &pass.lease).await?;
         Ok(())
     }
 
+    /// One producer after another: a new one after each record that was refused for good.
+    async fn passes(
+        &self,
+        pass: &mut Pass<'_>,
+        db: &mut PgConnection,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        let mut wait = MEND_MIN;
+        let mut careful = pass.stopped.is_some();
+        loop {
+            let publisher = Publisher::new(&self.kafka, careful)?;
+            let refused = match pass.until_stopped(db, &publisher, stop).await {
+                Err(RelayError::Stopped(refused)) => refused,
+                Err(error) => {
+                    publisher.abandon();
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            };
+            publisher.abandon();
+            drop(publisher);
+            // A broker refuses a request as a whole. Sent one by one, the records show which of them is meant, if any.
+            if std::mem::replace(&mut careful, true) {
+                wait =
+                    if pass.stopped.as_ref() == Some(&refused) { (wait * 2).min(MEND_MAX) } else { MEND_MIN };
+                pass.stand_still(db, refused, wait, stop).await?;
+            } else {
+                warn!(
+                    shard = self.shard,
+                    reason = refused.reason,
+                    "a record was refused; they are sent one by one"
+                );
+                pass.rewind();
+            }
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the shard, and meanwhile tells the one that relays it of what this process writes.
     async fn await_lease(
         &self,
         db: &mut PgConnection,
+        signals: &mut Signals,
         stop: &CancellationToken,
-    ) -> Result<Option<(Lease, Cursor)>, RelayError> {
+    ) -> Result<Option<Held>, RelayError> {
+        let mut wrote = self.db.relay_wakeup();
+        let mut looked: Option<Instant> = None;
         loop {
-            if let Some(held) = checkpoint::acquire(db, self.shard, &self.owner).await? {
-                return Ok(Some(held));
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+                if let Some(held) = checkpoint::acquire(db, self.shard, &self.owner).await? {
+                    return Ok(Some(held));
+                }
+                looked = Some(Instant::now());
             }
+            let rest = LOOK_EVERY.saturating_sub(looked.map_or(LOOK_EVERY, |looked| looked.elapsed()));
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(RENEW_EVERY / 2) => {}
+                // Messages that were committed while nobody relayed are found by whoever begins.
+                _ = wrote.changed() => signals::tell(db, self.shard).await?,
+                heard = signals.next() => if heard? == Heard::Free { looked = None },
+                () = tokio::time::sleep(rest) => {}
             }
         }
-    }
-}
-
-struct Pass<'r> {
-    relay: &'r Relay,
-    lease: Lease,
-    cursor: Cursor,
-    saved: Instant,
-    dirty: bool,
-}
-
-impl Pass<'_> {
-    async fn until_stopped(
-        &mut self,
-        db: &mut PgConnection,
-        publisher: &Publisher,
-        stop: &CancellationToken,
-    ) -> Result<(), RelayError> {
-        let wakeup = self.relay.db.relay_wakeup();
-        let mut tidied = Instant::now();
-        loop {
-            // Read before asking whether to stop, so that what was committed before the stop is still sent.
-            let stopping = stop.is_cancelled();
-            let more = self.step(db, publisher, stop).await?;
-            if self.due() || (self.dirty && !more) || stopping {
-                self.save(db).await?;
-            }
-            if stopping && !more {
-                return Ok(());
-            }
-            if tidied.elapsed() > TIDY_EVERY {
-                slots::truncate_passed(db).await?;
-                tidied = Instant::now();
-            }
-            if !more {
-                tokio::select! {
-                    () = wakeup.notified() => {}
-                    () = tokio::time::sleep(POLL) => {}
-                    () = stop.cancelled(), if !stopping => {}
-                }
-            }
-        }
-    }
-
-    fn due(&self) -> bool {
-        let every = if self.dirty { SAVE_EVERY } else { RENEW_EVERY };
-        self.saved.elapsed() > every
-    }
-
-    /// Sends one batch. Whether there may be more at once.
-    async fn step(
-        &mut self,
-        db: &mut PgConnection,
-        publisher: &Publisher,
-        stop: &CancellationToken,
-    ) -> Result<bool, RelayError> {
-        let (rows, next) = checkpoint::read(db, &self.lease, &self.cursor, self.relay.batch).await?;
-        let count = rows.len();
-        if count > 0 {
-            let batch = publisher.send(self.records(rows)?).await;
-            self.delivered(db, &batch, stop).await?;
-            metrics::counter!("amends_relay_published_total").increment(count as u64);
-            self.dirty = true;
-        }
-        let more = next.upto.is_some();
-        self.cursor = next;
-        Ok(more)
-    }
-
-    /// Waits for the broker, and keeps the lease meanwhile: an outage must not look like a dead relay.
-    async fn delivered(
-        &mut self,
-        db: &mut PgConnection,
-        batch: &Arc<crate::kafka::Batch>,
-        stop: &CancellationToken,
-    ) -> Result<(), RelayError> {
-        let mut grace = None;
-        loop {
-            tokio::select! {
-                result = batch.wait() => return Ok(result?),
-                () = tokio::time::sleep(RENEW_EVERY) => self.save(db).await?,
-                () = stop.cancelled(), if grace.is_none() => grace = Some(Instant::now() + STOP_GRACE),
-            }
-            if grace.is_some_and(|until| Instant::now() > until) {
-                return Err(RelayError::Broker(rdkafka::error::KafkaError::Canceled));
-            }
-        }
-    }
-
-    async fn save(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
-        checkpoint::save(db, &self.lease, &self.cursor).await?;
-        self.saved = Instant::now();
-        self.dirty = false;
-        Ok(())
-    }
-
-    fn records(&self, rows: Vec<Row>) -> Result<Vec<Outgoing>, RelayError> {
-        rows.into_iter()
-            .map(|row| {
-                let span = telemetry::publish_span(&row.topic, row.traceparent.as_deref());
-                let traceparent = telemetry::traceparent_of(&span).or(row.traceparent);
-                let headers = cloudevents::headers(&row.body, traceparent.as_deref())?;
-                Ok(Outgoing {
-                    topic: self.relay.kafka.name(&row.topic),
-                    key: row.key,
-                    body: row.body,
-                    headers,
-                })
-            })
-            .collect()
     }
 }

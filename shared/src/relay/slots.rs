@@ -1,32 +1,130 @@
 //! Emptying the outbox by truncation: writers use three slots in turn, a minute each, and a slot is truncated when
-//! every relay is past all of its rows.
+//! every relay is past all of its rows and no transaction uses it.
+
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
-use tracing::debug;
+use tracing::warn;
 
 use crate::fault::{Class, Classified};
 
-/// Truncates the slot that will be written next, if it holds rows and all of them are on Kafka.
-pub(super) async fn truncate_passed(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let next: i64 = sqlx::query_scalar("select (extract(epoch from now())::bigint / 60 + 1) % 3")
-        .fetch_one(&mut *db)
-        .await?;
-    let slot = format!("outbox_{next}");
-    match truncate(db, &slot).await {
-        Err(error) if error.class() == Class::Retry && error.as_database_error().is_some() => {
-            debug!(slot, %error, "the slot is in use; it is tried again later");
-            Ok(())
+/// How often a relay looks for a slot to truncate.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How long truncation may be held back before somebody is told, and how often it is said again.
+const TELL_AFTER: Duration = Duration::from_secs(30);
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// What is known of the truncation from look to look.
+#[derive(Default)]
+pub(super) struct Slots {
+    looked: Option<Instant>,
+    held_since: Option<Instant>,
+    told: Option<Instant>,
+}
+
+/// What came of a look at the next slot.
+enum Look {
+    /// It is empty, or was emptied.
+    Empty,
+    /// A relay is not past all of its rows.
+    Unsent,
+    /// A transaction uses it.
+    InUse,
+}
+
+impl Slots {
+    /// Truncates the slot that will be written next, if it holds rows and all of them are on Kafka. If it can't, the
+    /// gauge `amends_outbox_truncation_held_back_seconds` says since when, and the log which process holds it.
+    pub(super) async fn truncate_passed(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < TIDY_EVERY) {
+            return Ok(());
         }
-        other => other,
+        self.looked = Some(Instant::now());
+        let next: i64 = sqlx::query_scalar("select (extract(epoch from now())::bigint / 60 + 1) % 3")
+            .fetch_one(&mut *db)
+            .await?;
+        let slot = format!("outbox_{next}");
+        match truncate(db, &slot).await {
+            Ok(Look::Empty) => {
+                self.held_since = None;
+                self.told = None;
+                held_back(Duration::ZERO);
+                Ok(())
+            }
+            Ok(look) => self.held_back(db, &slot, look).await,
+            Err(error) if error.class() == Class::Retry && error.as_database_error().is_some() => {
+                self.held_back(db, &slot, Look::InUse).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn held_back(&mut self, db: &mut PgConnection, slot: &str, look: Look) -> Result<(), sqlx::Error> {
+        let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
+        let holder = oldest_user(db, slot).await?;
+        let age = holder.as_ref().map_or(0.0, |holder| holder.age);
+        held_back(held.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
+        if (held < TELL_AFTER && age < TELL_AFTER.as_secs_f64())
+            || self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN)
+        {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        match holder {
+            Some(holder) => warn!(
+                slot,
+                pid = holder.pid,
+                since = holder.since,
+                application = holder.application,
+                state = holder.state,
+                "the outbox can't be truncated: a transaction holds it; end it, or `select pg_terminate_backend(pid)`"
+            ),
+            None if matches!(look, Look::Unsent) => {
+                warn!(slot, "the outbox can't be truncated: it has rows that were not sent yet");
+            }
+            None => {}
+        }
+        Ok(())
     }
 }
 
-async fn truncate(db: &mut PgConnection, slot: &str) -> Result<(), sqlx::Error> {
+fn held_back(held: Duration) {
+    metrics::gauge!("amends_outbox_truncation_held_back_seconds").set(held.as_secs_f64());
+}
+
+/// A transaction that keeps a slot from being truncated.
+#[derive(sqlx::FromRow)]
+struct Holder {
+    pid: i32,
+    since: String,
+    /// In seconds.
+    age: f64,
+    application: String,
+    state: String,
+}
+
+/// The oldest transaction that has a lock on the slot: it has written to it, or reads it.
+async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>, sqlx::Error> {
+    sqlx::query_as(
+        "select a.pid, a.xact_start::text as since, a.application_name as application,
+                extract(epoch from clock_timestamp() - a.xact_start)::double precision as age,
+                coalesce(a.state, '') as state
+         from pg_locks l join pg_stat_activity a on a.pid = l.pid
+         where l.relation = to_regclass($1) and l.database = (select oid from pg_database where datname = current_database())
+           and l.granted and a.pid <> pg_backend_pid() and a.xact_start is not null
+         order by a.xact_start limit 1",
+    )
+    .bind(slot)
+    .fetch_optional(db)
+    .await
+}
+
+async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error> {
     let any: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select exists (select from {slot})")))
         .fetch_one(&mut *db)
         .await?;
     if !any {
-        return Ok(());
+        return Ok(Look::Empty);
     }
     #[expect(clippy::disallowed_methods, reason = "the relay's own connection, not the pool's")]
     let mut tx = db.begin().await?;
@@ -49,5 +147,6 @@ async fn truncate(db: &mut PgConnection, slot: &str) -> Result<(), sqlx::Error> 
         sqlx::query(sqlx::AssertSqlSafe(format!("truncate {slot}"))).execute(&mut *tx).await?;
         metrics::counter!("amends_outbox_truncations_total").increment(1);
     }
-    tx.commit().await
+    tx.commit().await?;
+    Ok(if passed { Look::Empty } else { Look::Unsent })
 }

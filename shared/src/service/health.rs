@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::Db;
 use crate::kafka::{Inquirer, Kafka};
-use crate::telemetry;
+use crate::{relay, telemetry};
 
 /// How long each check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl Health {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
-    checks: [Check; 4],
+    checks: [Check; 5],
 }
 
 #[derive(Serialize)]
@@ -89,11 +89,14 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     } else {
         Err("no partitions are assigned yet".to_owned())
     };
+    // A shard that stands still needs its operator, but the service can work: taking it out would help nobody.
+    let relay = Check { name: "relay", ok: true, detail: standing_still(&health.db).await };
     let checks = [
         Check::of("database", database),
         Check::of("migrations", migrations),
         Check::of("broker", broker),
         Check::of("consumer", consumer),
+        relay,
     ];
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -113,6 +116,17 @@ async fn database(db: &Db, expected: &[i64]) -> Result<Result<(), String>, Strin
         return Ok(Ok(()));
     }
     Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
+}
+
+/// Which shards of the outbox stand still, and why; nothing if none does, or if the database does not say.
+async fn standing_still(db: &Db) -> Option<String> {
+    let ask = async {
+        let mut connection = db.read().await.ok()?;
+        relay::standing_still(&mut connection).await.ok()
+    };
+    let shards = tokio::time::timeout(CHECK_TIMEOUT, ask).await.ok()??;
+    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} stands still: {reason}"));
+    Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 
 /// Those of the migrations that are not applied; all of them in an empty database. The newest alone would not tell:

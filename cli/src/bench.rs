@@ -1,0 +1,111 @@
+//! `amends bench`: figures that anybody can measure again.
+
+mod app;
+mod ground;
+mod reader;
+mod relay;
+mod usage;
+mod writers;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use self::ground::Ground;
+use crate::output::{complain, say};
+use crate::run::Where;
+
+/// What is measured.
+#[derive(Debug, clap::Subcommand)]
+pub enum Bench {
+    /// How quickly the relay moves outbox rows to Kafka.
+    ///
+    /// With `--rows`, so many rows wait already, and the time runs until the broker has acknowledged all of them and the
+    /// checkpoint is past them. With `--rate`, rows are committed on schedule, and the time of each runs from the return
+    /// of its commit to its receipt by a consumer; the writers are another process than the relay.
+    Relay(Relay),
+    /// The process that is measured: a service that has nothing but a relay.
+    #[command(hide = true, disable_help_flag = true)]
+    Service {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<OsString>,
+    },
+}
+
+/// How the relay is measured.
+#[derive(Debug, clap::Args)]
+pub struct Relay {
+    #[command(flatten)]
+    place: Where,
+    /// Drain so many rows of 650 bytes.
+    #[arg(long, default_value_t = 200_000, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rows: u32,
+    /// Commit so many rows a second, each in a transaction of its own.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
+    /// For how long, with `--rate`.
+    #[arg(long, default_value = "30s", requires = "rate", value_parser = shared::config::duration)]
+    duration: Duration,
+    /// Write the figures there too, as one JSON object.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Bench {
+    pub fn run(self) -> ExitCode {
+        match self {
+            Self::Relay(bench) => match bench.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain!("amends: {error:#}");
+                    ExitCode::FAILURE
+                }
+            },
+            Self::Service { flags } => {
+                let program = OsString::from("amends bench service");
+                shared::service::main_from::<app::Bench>(std::iter::once(program).chain(flags))
+            }
+        }
+    }
+}
+
+impl Relay {
+    fn run(self) -> anyhow::Result<()> {
+        let ground = Ground::lay(&self.place)?;
+        let measured = crate::block_on(async {
+            ground.prepare().await?;
+            let measured = tokio::select! {
+                measured = self.measure(&ground) => measured,
+                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped before the end")),
+            };
+            ground.clear().await;
+            measured
+        });
+        ground.leave();
+        measured
+    }
+
+    async fn measure(&self, ground: &Ground) -> anyhow::Result<()> {
+        match self.rate {
+            None => report(&relay::drain(ground, self.rows).await?, self.json.as_deref()),
+            Some(rate) => report(&relay::paced(ground, rate, self.duration).await?, self.json.as_deref()),
+        }
+    }
+}
+
+/// The figures, a line each; and as one JSON object, where that is wanted.
+fn report(figures: &impl Serialize, file: Option<&Path>) -> anyhow::Result<()> {
+    let figures = serde_json::to_value(figures)?;
+    for (name, value) in figures.as_object().into_iter().flatten() {
+        say!("  {name:<28} {value}");
+    }
+    if let Some(file) = file {
+        let text = serde_json::to_string_pretty(&figures)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("can't write {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Where it is measured: a database and topics of its own, on the servers of a suite that runs, or on its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use local::{Backend, Options, Ports, Servers, Signal, Terminal, spawn_bound};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use shared::db::Db;
+use shared::kafka::Kafka;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+use super::app::TOPIC;
+use crate::run::Where;
+
+/// Connections of the writers.
+pub const WRITERS: u32 = 16;
+
+pub struct Ground {
+    /// Servers that were started for this.
+    own: Option<Servers>,
+    state: PathBuf,
+    admin: PgConnectOptions,
+    database: String,
+    pub kafka: Kafka,
+    pub ports: Ports,
+}
+
+impl Ground {
+    /// Finds servers, or starts some. Blocks.
+    pub fn lay(place: &Where) -> anyhow::Result<Self> {
+        let state = place.state().join("bench");
+        std::fs::create_dir_all(&state).with_context(|| format!("can't create {}", state.display()))?;
+        let name = format!("bench_{}", std::process::id());
+        let (own, ports, admin, brokers) = match place.find() {
+            Some(run) => {
+                let ports = crate::suite::Suite { ports_from: run.ports_from }.server_ports();
+                let admin = format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres);
+                (None, ports, admin, format!("127.0.0.1:{}", ports.kafka))
+            }
+            None => {
+                let ports = Ports::free()?;
+                let backend = Backend::from_env()?;
+                let options = Options { ports, fresh: true, backend, ..Options::new(&state) };
+                let servers = Servers::start(&options, &Terminal::new())?;
+                let (admin, brokers) = (servers.admin_url(), servers.kafka_brokers());
+                (Some(servers), ports, admin, brokers)
+            }
+        };
+        let kafka = Kafka { brokers, prefix: format!("{name}."), settings: BTreeMap::new() };
+        Ok(Self { own, state, admin: admin.parse()?, database: name, kafka, ports })
+    }
+
+    /// Creates the database, its tables and the topic.
+    pub async fn prepare(&self) -> anyhow::Result<()> {
+        self.administer(&format!("create database {}", self.database)).await?;
+        let mut db = self.connect().await?;
+        shared::MIGRATIONS.run_direct(None, &mut db, false).await.context("the tables can't be made")?;
+        db.close().await?;
+        self.kafka.create_topics(&[TOPIC]).await?;
+        Ok(())
+    }
+
+    async fn administer(&self, statement: &str) -> anyhow::Result<()> {
+        let mut db = PgConnection::connect_with(&self.admin).await.context("PostgreSQL does not answer")?;
+        // The names are our own.
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut db).await?;
+        Ok(())
+    }
+
+    /// A connection to look with.
+    pub async fn connect(&self) -> anyhow::Result<PgConnection> {
+        let options = self.admin.clone().database(&self.database);
+        PgConnection::connect_with(&options).await.context("the database does not answer")
+    }
+
+    /// The database as the writers have it.
+    pub fn db(&self) -> Db {
+        Db::new("bench", self.admin.clone().database(&self.database), WRITERS, 1)
+    }
+
+    /// Starts the process that is measured.
+    pub fn relay(&self) -> anyhow::Result<Child> {
+        let log = self.state.join("relay.log");
+        let log = std::fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
+        let url = format!("postgres://postgres@127.0.0.1:{}/{}", self.ports.postgres, self.database);
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["bench", "service"])
+            .env("DATABASE_URL", url)
+            .env("KAFKA_BROKERS", &self.kafka.brokers)
+            .env("TOPIC_PREFIX", &self.kafka.prefix)
+            .env("OUTBOX_SHARDS", "1")
+            .env("MALLOC_ARENA_MAX", "2")
+            .env("HTTP_ADDR", "127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        spawn_bound(command, Signal::KILL).context("the relay could not be started")
+    }
+
+    /// What the relay has said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.state.join("relay.log")).unwrap_or_default()
+    }
+
+    /// Takes away what was created. What can't be taken away is not worth failing for.
+    pub async fn clear(&self) {
+        let _ = self.administer(&format!("drop database if exists {} with (force)", self.database)).await;
+        let admin = self.kafka.client().create::<AdminClient<DefaultClientContext>>();
+        if let Ok(admin) = admin {
+            let _ = admin.delete_topics(&[&self.kafka.name(TOPIC.name)], &AdminOptions::new()).await;
+        }
+    }
+
+    /// Stops servers that were started for this, and forgets their data.
+    pub fn leave(self) {
+        if let Some(servers) = self.own {
+            servers.stop();
+            let _ = std::fs::remove_dir_all(&self.state);
+        }
+    }
+}

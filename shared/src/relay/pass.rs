@@ -1,0 +1,292 @@
+//! A relay at work: reads ahead of the acknowledgements, and saves behind them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use sqlx::PgConnection;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::checkpoint::{self, Cursor, Held, Lease};
+use super::gauges::Gauges;
+use super::read::{self, Found};
+use super::signals::Signals;
+use super::slots::Slots;
+use super::{Relay, RelayError, Stop};
+use crate::kafka::{Batch, Outgoing, Publisher, Refusal};
+use crate::{cloudevents, telemetry};
+
+/// How often the relay looks without having been woken. The signals are what makes it quick; this is the safety net.
+const POLL: Duration = Duration::from_millis(100);
+/// How stale the checkpoint on disk may be while the relay is busy: what a crash makes it repeat.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+/// How often an idle relay renews its lease, and writes down how far it has seen that there is nothing.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// How long a stopping relay waits for the broker to acknowledge what it has sent.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// Most bytes of messages that are under way; beyond them the relay does not read on.
+const UNDER_WAY_MAX: usize = 8 * 1024 * 1024;
+
+/// A shard's relay while it holds the lease.
+pub(super) struct Pass<'r> {
+    relay: &'r Relay,
+    pub(super) lease: Lease,
+    /// Where the shard stands still, if it does.
+    pub(super) stopped: Option<Stop>,
+    signals: Signals,
+    wrote: watch::Receiver<()>,
+    /// All before it was acknowledged: what is saved.
+    sent: Cursor,
+    /// All before it was handed over.
+    ahead: Cursor,
+    /// What lies between the two, in order.
+    flights: VecDeque<Flight>,
+    saved: Instant,
+    dirty: bool,
+    gauges: Gauges,
+    slots: Slots,
+    topic: String,
+}
+
+/// Rows that were read by one statement and are on their way.
+struct Flight {
+    batch: Arc<Batch>,
+    rows: u64,
+    bytes: usize,
+    /// Where the relay stands when they have arrived.
+    after: Cursor,
+}
+
+impl<'r> Pass<'r> {
+    pub(super) fn new(relay: &'r Relay, held: Held, signals: Signals) -> Self {
+        Self {
+            relay,
+            lease: held.lease,
+            stopped: held.stopped,
+            signals,
+            wrote: relay.db.relay_wakeup(),
+            ahead: held.cursor.clone(),
+            sent: held.cursor,
+            flights: VecDeque::new(),
+            saved: Instant::now(),
+            dirty: false,
+            gauges: Gauges::new(relay.shard),
+            slots: Slots::default(),
+            topic: String::new(),
+        }
+    }
+
+    pub(super) async fn until_stopped(
+        &mut self,
+        db: &mut PgConnection,
+        publisher: &Publisher,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        let mut grace = None;
+        loop {
+            // Read before asking whether to stop, so that what was committed before the stop is still sent.
+            let stopping = stop.is_cancelled();
+            self.settle()?;
+            let reading = self.room();
+            let unfinished = if reading { self.advance(db, publisher).await? } else { true };
+            self.care(db).await?;
+            if stopping {
+                if !unfinished && self.flights.is_empty() {
+                    return self.save(db).await;
+                }
+                let until = *grace.get_or_insert_with(|| Instant::now() + STOP_GRACE);
+                if Instant::now() > until {
+                    return Err(KafkaError::Canceled.into());
+                }
+            }
+            if !(reading && unfinished && self.room()) {
+                self.rest(publisher, stop, stopping).await?;
+            }
+        }
+    }
+
+    /// Forgets what was handed over but not acknowledged.
+    pub(super) fn rewind(&mut self) {
+        self.flights.clear();
+        self.ahead = self.sent.clone();
+    }
+
+    /// Stands still at a record that was refused for good, with the reason where operators look, and keeps the lease.
+    pub(super) async fn stand_still(
+        &mut self,
+        db: &mut PgConnection,
+        stop: Stop,
+        wait: Duration,
+        told_to_stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        error!(
+            shard = self.lease.shard,
+            position = stop.position,
+            reason = stop.reason,
+            again_in = ?wait,
+            "the shard stands still; it goes on by itself once this is mended"
+        );
+        self.rewind();
+        self.stopped = Some(stop);
+        self.save(db).await?;
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !told_to_stop.is_cancelled() {
+            tokio::select! {
+                () = told_to_stop.cancelled() => {}
+                () = tokio::time::sleep(RENEW_EVERY.min(wait)) => {}
+            }
+            self.care(db).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what was acknowledged off the front.
+    fn settle(&mut self) -> Result<(), RelayError> {
+        if let Some(refusal) = self.flights.iter().find_map(|flight| flight.batch.refusal()) {
+            return Err(refused(refusal));
+        }
+        while let Some(flight) = self.flights.pop_front_if(|flight| flight.batch.done()) {
+            metrics::counter!("amends_relay_published_total").increment(flight.rows);
+            self.sent = flight.after;
+            self.dirty = true;
+            if self.stopped.take().is_some() {
+                info!(shard = self.lease.shard, "the shard goes on");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether more may be handed over.
+    fn room(&self) -> bool {
+        self.flights.iter().map(|flight| flight.bytes).sum::<usize>() < UNDER_WAY_MAX / 2
+    }
+
+    /// Reads the next rows and hands them over. Whether there may be more at once.
+    async fn advance(&mut self, db: &mut PgConnection, publisher: &Publisher) -> Result<bool, RelayError> {
+        let Self { relay, lease, ahead, topic, .. } = self;
+        let batch = publisher.batch();
+        let (mut rows, mut bytes, mut untaken, mut wrong) = (0, 0, false, None);
+        let next = read::read(db, lease, ahead, relay.batch, |row| {
+            if bytes + row.body.len() > UNDER_WAY_MAX / 2 && rows > 0 {
+                return false;
+            }
+            let taken = match record(relay, topic, &row) {
+                Ok(record) => publisher.send(record, &batch),
+                Err(error) => {
+                    wrong = Some(unreadable(row.position, &error));
+                    false
+                }
+            };
+            if !taken {
+                untaken = true;
+                return false;
+            }
+            rows += 1;
+            bytes += row.body.len();
+            true
+        })
+        .await;
+        batch.close();
+        let next = next?;
+        // The rows before the wrong one are sent first, so that they need not be sent again each time it is tried.
+        if let Some(stop) = wrong
+            && rows == 0
+            && self.flights.is_empty()
+        {
+            return Err(RelayError::Stopped(stop));
+        }
+        self.ahead = next.clone();
+        if rows > 0 || batch.refusal().is_some() {
+            self.flights.push_back(Flight { batch, rows, bytes, after: next });
+        } else if let Some(last) = self.flights.back_mut() {
+            last.after = next;
+        } else {
+            self.sent = next;
+        }
+        Ok(self.ahead.upto.is_some() && !untaken)
+    }
+
+    /// What is due beside sending: the checkpoint, the lease, the measurements, the truncation.
+    async fn care(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
+        if self.saved.elapsed() >= if self.dirty { SAVE_EVERY } else { RENEW_EVERY } {
+            self.save(db).await?;
+        }
+        self.gauges.measure(db, &self.lease, &self.sent, self.stopped.is_some()).await?;
+        self.slots.truncate_passed(db).await?;
+        Ok(())
+    }
+
+    async fn save(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
+        checkpoint::save(db, &self.lease, &self.sent, self.stopped.as_ref()).await?;
+        self.saved = Instant::now();
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Waits until there may be something to read, or something is due.
+    async fn rest(
+        &mut self,
+        publisher: &Publisher,
+        stop: &CancellationToken,
+        stopping: bool,
+    ) -> Result<(), RelayError> {
+        let until = tokio::time::Instant::now() + POLL;
+        let full = !self.room();
+        loop {
+            tokio::select! {
+                _ = self.wrote.changed(), if !full && !stopping => return Ok(()),
+                heard = self.signals.next(), if !full && !stopping => return heard.map(drop),
+                () = publisher.progress(), if !self.flights.is_empty() => {
+                    self.settle()?;
+                    // An acknowledgement alone is no reason to read, unless reading waited for it.
+                    if full && self.room() || stopping && self.flights.is_empty() {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = stop.cancelled(), if !stopping => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The record of a row.
+fn record<'a>(
+    relay: &Relay,
+    topic: &'a mut String,
+    row: &Found<'a>,
+) -> Result<Outgoing<'a>, serde_json::Error> {
+    let span = telemetry::publish_span(row.topic, row.traceparent);
+    let own = telemetry::traceparent_of(&span);
+    let headers = cloudevents::headers(row.body, own.as_deref().or(row.traceparent))?;
+    topic.clear();
+    topic.push_str(&relay.kafka.prefix);
+    topic.push_str(row.topic);
+    Ok(Outgoing { topic, key: row.key, body: row.body, headers, position: row.position })
+}
+
+fn refused(refusal: Refusal) -> RelayError {
+    if !refusal.for_good() {
+        return refusal.error.into();
+    }
+    let Refusal { position, topic, error } = refusal;
+    RelayError::Stopped(Stop {
+        position,
+        reason: format!(
+            "the broker refuses the record at position {position} of the outbox for the topic {topic}: {error}; mend the \
+             topic's settings or rights"
+        ),
+    })
+}
+
+fn unreadable(position: i64, error: &serde_json::Error) -> Stop {
+    Stop {
+        position,
+        reason: format!(
+            "the row at position {position} of the outbox is not an envelope: {error}; mend or delete the row"
+        ),
+    }
+}

@@ -1,0 +1,141 @@
+//! The read by snapshot. Rows are given to the caller as they arrive, and the caller may stop anywhere: every row is a
+//! place from which the rest can be read later.
+
+use futures::TryStreamExt;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::checkpoint::{Cursor, Lease};
+
+/// A row of the outbox, as long as it is looked at.
+pub(super) struct Found<'r> {
+    pub position: i64,
+    pub topic: &'r str,
+    pub key: &'r str,
+    pub traceparent: Option<&'r str>,
+    pub body: &'r [u8],
+}
+
+impl<'r> Found<'r> {
+    /// The row from this column on, or `None` where it has no body: it is not to be sent.
+    fn of(row: &'r PgRow, first: usize) -> Result<Option<Self>, sqlx::Error> {
+        let Some(body) = row.try_get_unchecked(first + 4)? else { return Ok(None) };
+        Ok(Some(Self {
+            position: row.try_get_unchecked(first)?,
+            topic: row.try_get_unchecked(first + 1)?,
+            key: row.try_get_unchecked(first + 2)?,
+            traceparent: row.try_get_unchecked(first + 3)?,
+            body,
+        }))
+    }
+}
+
+/// Gives the next rows to `take`, at most `limit`, until it refuses one. Returns the cursor for when those that it took
+/// are sent; there may be more at once if it is inside a window.
+pub(super) async fn read(
+    db: &mut PgConnection,
+    lease: &Lease,
+    cursor: &Cursor,
+    limit: i64,
+    take: impl FnMut(Found<'_>) -> bool,
+) -> Result<Cursor, sqlx::Error> {
+    match &cursor.upto {
+        None => new_window(db, lease, cursor, limit, take).await,
+        Some(upto) => rest_of_window(db, lease, cursor, upto, limit, take).await,
+    }
+}
+
+/// What is visible now and was not visible in `seen`. A statement's `pg_current_snapshot()` is the snapshot it reads in.
+///
+/// If there is more than `limit` nothing is taken: what there is becomes a window, to be read by position in pieces, so
+/// that no statement grows with the backlog.
+async fn new_window(
+    db: &mut PgConnection,
+    lease: &Lease,
+    cursor: &Cursor,
+    limit: i64,
+    mut take: impl FnMut(Found<'_>) -> bool,
+) -> Result<Cursor, sqlx::Error> {
+    let mut rows = sqlx::query(
+        // Two index scans: the planner serves an `or` by reading the whole outbox. Every id in xip is below xmax, so
+        // the halves do not overlap; being one statement, they are read in one snapshot. The subselects make the
+        // snapshot a snapshot once, not once per row.
+        "with here as materialized (select pg_current_snapshot()::text as snapshot)
+         select here.snapshot, unseen.total, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
+         from here left join
+             (select count(*) over () as total, position, topic, key, traceparent, body
+              from ((select position, topic, key, traceparent, body from outbox
+                     where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3 + 1)
+                    union all
+                    (select position, topic, key, traceparent, body from outbox
+                     where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot)))
+                     limit $3 + 1)) as found) as unseen on true
+         order by unseen.position",
+    )
+    .bind(lease.shard)
+    .bind(&cursor.seen)
+    .bind(limit)
+    .fetch(db);
+    let mut snapshot = None;
+    let mut position = 0;
+    while let Some(row) = rows.try_next().await? {
+        let here = match &snapshot {
+            Some(known) => known,
+            None => snapshot.insert(row.try_get_unchecked::<String, _>(0)?),
+        };
+        let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
+        if row.try_get_unchecked::<Option<i64>, _>(1)?.is_some_and(|total| total > limit) {
+            return Ok(cut(0));
+        }
+        let Some(found) = Found::of(&row, 2)? else { break };
+        let next = found.position;
+        if !take(found) {
+            return Ok(cut(position));
+        }
+        position = next;
+    }
+    let seen = snapshot.unwrap_or_else(|| cursor.seen.clone());
+    Ok(Cursor { seen, upto: None, position: 0 })
+}
+
+/// The set that [`new_window`] began, read on by position; rows that became visible since belong to the next window.
+/// `limit` bounds the rows that are looked at: those that are not of the set come without a body.
+async fn rest_of_window(
+    db: &mut PgConnection,
+    lease: &Lease,
+    cursor: &Cursor,
+    upto: &str,
+    limit: i64,
+    mut take: impl FnMut(Found<'_>) -> bool,
+) -> Result<Cursor, sqlx::Error> {
+    let mut rows = sqlx::query(
+        "select position, topic, key, traceparent, case when unseen then body end
+         from (select position, topic, key, traceparent, body,
+                      shard = $1 and not pg_visible_in_snapshot(xid, (select $2::pg_snapshot))
+                      and pg_visible_in_snapshot(xid, (select $5::pg_snapshot)) as unseen
+               from outbox where position > $4 order by position limit $3) as next
+         order by position",
+    )
+    .bind(lease.shard)
+    .bind(&cursor.seen)
+    .bind(limit)
+    .bind(cursor.position)
+    .bind(upto)
+    .fetch(db);
+    let (mut position, mut looked_at) = (cursor.position, 0);
+    let on = |position| Cursor { position, ..cursor.clone() };
+    while let Some(row) = rows.try_next().await? {
+        let next = row.try_get_unchecked(0)?;
+        if let Some(found) = Found::of(&row, 0)?
+            && !take(found)
+        {
+            return Ok(on(position));
+        }
+        position = next;
+        looked_at += 1;
+    }
+    if looked_at == limit {
+        return Ok(on(position));
+    }
+    Ok(Cursor { seen: upto.to_owned(), upto: None, position: 0 })
+}

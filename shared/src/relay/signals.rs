@@ -1,0 +1,83 @@
+//! How a relay hears what other processes do. `NOTIFY` takes a lock of the whole database at commit, so no business
+//! transaction has it: the replica that does not relay a shard sends it from the connection on which it waits for the
+//! lease, after the commit, and once for all commits that were made meanwhile. A signal that is lost costs a poll.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use sqlx::PgConnection;
+use sqlx::postgres::PgNotification;
+
+use super::{RelayError, checkpoint};
+use crate::db::Db;
+
+/// What was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Another process has committed messages.
+    Rows,
+    /// The shard was given back.
+    Free,
+}
+
+/// The signals of one shard, on a connection of their own.
+pub(super) struct Signals {
+    stream: Pin<Box<dyn Stream<Item = Result<PgNotification, sqlx::Error>> + Send>>,
+    free: String,
+}
+
+fn rows(shard: i16) -> String {
+    format!("amends_outbox_{shard}")
+}
+
+fn free(shard: i16) -> String {
+    format!("amends_relay_free_{shard}")
+}
+
+impl Signals {
+    pub(super) async fn of(db: &Db, shard: i16) -> Result<Self, sqlx::Error> {
+        let (rows, free) = (rows(shard), free(shard));
+        let listener = db.listen(&[&rows, &free]).await?;
+        Ok(Self { stream: Box::pin(listener.into_stream()), free })
+    }
+
+    /// The next signal. It may be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Result<Heard, RelayError> {
+        let heard = self.stream.next().await.ok_or(sqlx::Error::PoolClosed)??;
+        Ok(if heard.channel() == self.free { Heard::Free } else { Heard::Rows })
+    }
+}
+
+/// Tells the shard's relay that there are messages.
+pub(super) async fn tell(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+    notify(db, &rows(shard)).await
+}
+
+/// Tells those who stand by that the shard is free.
+pub(super) async fn tell_free(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+    notify(db, &free(shard)).await
+}
+
+async fn notify(db: &mut PgConnection, channel: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_notify($1, '')").bind(channel).execute(db).await?;
+    Ok(())
+}
+
+/// For a process that writes but relays nothing, such as an import: tells the services' relays of its commits, so that
+/// they need not find them by polling. Runs until it is dropped.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn tell_relays(db: &Db) -> Result<Infallible, sqlx::Error> {
+    let mut wrote = db.relay_wakeup();
+    let mut connection = db.connect().await?;
+    checkpoint::prepare(&mut connection).await?;
+    loop {
+        // The sender lives in `db`.
+        let _ = wrote.changed().await;
+        for shard in 0..db.shards() {
+            tell(&mut connection, shard).await?;
+        }
+    }
+}
