@@ -12,6 +12,7 @@ mod idempotency;
 mod load;
 mod messaging;
 mod orders;
+mod relay;
 mod servers;
 mod shutdown;
 mod traces;
