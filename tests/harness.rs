@@ -4,6 +4,7 @@ pub mod kafka;
 mod order;
 pub mod parked;
 mod process;
+pub mod relay;
 mod rest;
 mod sequence;
 mod sql;
@@ -31,6 +32,11 @@ pub const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "n
 
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 static SHARED: LazyLock<Arc<Servers>> = LazyLock::new(|| Arc::new(start_servers("servers")));
+
+/// The servers that most tests share.
+fn shared_servers() -> Arc<Servers> {
+    std::thread::scope(|scope| scope.spawn(|| Arc::clone(&SHARED)).join()).expect("servers")
+}
 
 fn start_servers(name: &str) -> Servers {
     let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -75,11 +81,7 @@ impl Suite {
 
     pub async fn with(setup: Setup) -> Self {
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let servers = if setup.own_servers {
-            Arc::new(start_servers(&name))
-        } else {
-            std::thread::scope(|scope| scope.spawn(|| Arc::clone(&SHARED)).join()).expect("servers")
-        };
+        let servers = if setup.own_servers { Arc::new(start_servers(&name)) } else { shared_servers() };
         let mut suite = Self {
             name,
             client: reqwest::Client::new(),

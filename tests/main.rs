@@ -17,6 +17,7 @@ mod messaging;
 mod orders;
 mod overload;
 mod parked;
+mod relay;
 mod replicas;
 mod retention;
 mod servers;

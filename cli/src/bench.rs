@@ -16,6 +16,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use self::ground::Ground;
+use self::writers::Pace;
 use crate::output::{complain, say};
 use crate::run::Where;
 
@@ -44,12 +45,18 @@ pub struct Relay {
     /// Drain so many rows of 650 bytes.
     #[arg(long, default_value_t = 200_000, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rows: u32,
-    /// Commit so many rows a second, each in a transaction of its own.
+    /// Commit so many rows a second.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// For how long, with `--rate`.
     #[arg(long, default_value = "30s", requires = "rate", value_parser = shared::config::duration)]
     duration: Duration,
+    /// Rows in a transaction, with `--rate`: most steps of a saga write two, an event and a reply.
+    #[arg(long, default_value_t = 2, requires = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    per_commit: u32,
+    /// For how long rows are written before they count, with `--rate`.
+    #[arg(long, default_value = "5s", requires = "rate", value_parser = shared::config::duration)]
+    warmup: Duration,
     /// Write the figures there too, as one JSON object.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -92,7 +99,11 @@ impl Relay {
     async fn measure(&self, ground: &Ground) -> anyhow::Result<()> {
         match self.rate {
             None => report(&relay::drain(ground, self.rows).await?, self.json.as_deref()),
-            Some(rate) => report(&relay::paced(ground, rate, self.duration).await?, self.json.as_deref()),
+            Some(rate) => {
+                let pace =
+                    Pace { rate, per_commit: self.per_commit, warmup: self.warmup, duration: self.duration };
+                report(&relay::paced(ground, pace).await?, self.json.as_deref())
+            }
         }
     }
 }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::ground::Ground;
-use super::reader::{Reader, Received};
+use super::reader::Reader;
 use super::usage;
-use super::writers::Writers;
+use super::writers::{Pace, Writers};
 use crate::output::complain;
 
 /// How long anything may take before the run is given up.
@@ -43,6 +43,7 @@ pub struct Drained {
 #[derive(Serialize)]
 pub struct Paced {
     rate: u32,
+    per_commit: u32,
     duration_s: f64,
     rows: usize,
     row_bytes: i64,
@@ -89,19 +90,19 @@ pub async fn drain(ground: &Ground, rows: u32) -> anyhow::Result<Drained> {
 }
 
 /// Writes on schedule, and takes the time of each row from its commit to its receipt.
-pub async fn paced(ground: &Ground, rate: u32, duration: Duration) -> anyhow::Result<Paced> {
-    let rows = (f64::from(rate) * duration.as_secs_f64()) as usize;
+pub async fn paced(ground: &Ground, pace: Pace) -> anyhow::Result<Paced> {
+    let (rows, warmup) = pace.rows();
     let db = ground.db();
     let mut look = ground.connect().await?;
     let relay = Running(ground.relay()?);
     relay.leading(ground, &mut look).await?;
     let reader = Reader::start(&ground.kafka, rows)?;
     let writers = Writers::new(db.clone(), rows);
-    complain!("writing {rate} rows a second for {duration:?}");
+    complain!("writing {} rows a second for {:?}", pace.rate, pace.warmup + pace.duration);
     let meter = Meter::begin(ground, &relay);
     let began = Instant::now();
     tokio::select! {
-        written = writers.on_schedule(rate) => written?,
+        written = writers.on_schedule(pace) => written?,
         told = shared::relay::tell_relays(&db) => match told? {},
     }
     let wrote_for = began.elapsed().as_secs_f64();
@@ -110,11 +111,12 @@ pub async fn paced(ground: &Ground, rate: u32, duration: Duration) -> anyhow::Re
     relay.until_sent(ground, &mut look).await?;
     let row_bytes = row_bytes(&mut look).await?;
     let received = reader.end()?;
-    let latencies = latencies(&writers.committed(), &received);
+    let latencies = latencies(&writers.committed()[warmup..], &received.first[warmup..]);
     Ok(Paced {
-        rate,
-        duration_s: rounded(duration.as_secs_f64()),
-        rows,
+        rate: pace.rate,
+        per_commit: pace.per_commit,
+        duration_s: rounded(pace.duration.as_secs_f64()),
+        rows: rows - warmup,
         row_bytes,
         written_per_s: (rows as f64 / wrote_for).round(),
         p50_ms: percentile(&latencies, 50.0),
@@ -130,8 +132,8 @@ pub async fn paced(ground: &Ground, rate: u32, duration: Duration) -> anyhow::Re
 
 /// From the return of each row's commit to its receipt, in milliseconds and in order. A record that overtakes the
 /// commit's return took none.
-fn latencies(committed: &[Option<Instant>], received: &Received) -> Vec<f64> {
-    let pairs = committed.iter().zip(&received.first);
+fn latencies(committed: &[Option<Instant>], received: &[Option<Instant>]) -> Vec<f64> {
+    let pairs = committed.iter().zip(received);
     let mut all: Vec<f64> = pairs
         .filter_map(|(committed, came)| Some(came.as_ref()?.saturating_duration_since((*committed)?)))
         .map(|latency| latency.as_secs_f64() * 1000.0)

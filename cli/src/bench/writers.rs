@@ -16,6 +16,26 @@ pub const KEYS: usize = 1000;
 /// Rows in a transaction where only their number counts.
 const BULK: usize = 100;
 
+/// A schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Rows a second.
+    pub rate: u32,
+    /// Rows in a transaction.
+    pub per_commit: u32,
+    /// For how long rows are written that do not count.
+    pub warmup: Duration,
+    pub duration: Duration,
+}
+
+impl Pace {
+    /// How many rows are written, and how many of them do not count.
+    pub fn rows(self) -> (usize, usize) {
+        let rows = |time: Duration| (f64::from(self.rate) * time.as_secs_f64()) as usize;
+        (rows(self.warmup + self.duration), rows(self.warmup))
+    }
+}
+
 /// All rows that are written in one run.
 pub struct Writers {
     db: Db,
@@ -50,13 +70,15 @@ impl Writers {
         Ok(())
     }
 
-    /// Writes one row a transaction at its scheduled time, or as soon after as a writer is free.
-    pub async fn on_schedule(&self, rate: u32) -> anyhow::Result<()> {
+    /// Writes each transaction at its scheduled time, or as soon after as a writer is free.
+    pub async fn on_schedule(&self, pace: Pace) -> anyhow::Result<()> {
         let begin = tokio::time::Instant::now();
+        let count = pace.per_commit as usize;
         let writer = async || {
-            while let Some(row) = self.take(1) {
-                tokio::time::sleep_until(begin + Duration::from_secs_f64(row as f64 / f64::from(rate))).await;
-                self.write(row..row + 1).await?;
+            while let Some(first) = self.take(count) {
+                let due = Duration::from_secs_f64(first as f64 / f64::from(pace.rate));
+                tokio::time::sleep_until(begin + due).await;
+                self.write(first..(first + count).min(self.rows)).await?;
             }
             anyhow::Ok(())
         };

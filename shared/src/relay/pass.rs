@@ -150,13 +150,18 @@ impl<'r> Pass<'r> {
         }
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.batch.done()) {
             metrics::counter!("amends_relay_published_total").increment(flight.rows);
-            self.sent = flight.after;
+            self.passed(flight.after);
             self.dirty = true;
-            if self.stopped.take().is_some() {
-                info!(shard = self.lease.shard, "the shard goes on");
-            }
         }
         Ok(())
+    }
+
+    /// Everything up to this cursor is on Kafka.
+    fn passed(&mut self, cursor: Cursor) {
+        self.sent = cursor;
+        if self.stopped.take().is_some() {
+            info!(shard = self.lease.shard, "the shard goes on");
+        }
     }
 
     /// Whether more may be handed over.
@@ -203,6 +208,8 @@ impl<'r> Pass<'r> {
             self.flights.push_back(Flight { batch, rows, bytes, after: next });
         } else if let Some(last) = self.flights.back_mut() {
             last.after = next;
+        } else if !untaken && self.ahead.upto.is_none() {
+            self.passed(next);
         } else {
             self.sent = next;
         }

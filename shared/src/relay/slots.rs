@@ -11,7 +11,7 @@ use crate::fault::{Class, Classified};
 /// How often a relay looks for a slot to truncate.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// How long truncation may be held back before somebody is told, and how often it is said again.
-const TELL_AFTER: Duration = Duration::from_secs(30);
+const TELL_AFTER: Duration = Duration::from_secs(10);
 const TELL_AGAIN: Duration = Duration::from_secs(300);
 
 /// What is known of the truncation from look to look.
