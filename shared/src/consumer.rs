@@ -25,9 +25,10 @@ use crate::cloudevents;
 use crate::db::Db;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message};
 use crate::fault::Fault;
-use crate::inbox::{self, Claims};
+use crate::inbox::{self, Asked, Claimed, Claims};
 use crate::parked;
 use crate::retention;
+use crate::steps::StepKey;
 use crate::telemetry;
 
 /// A message as it arrived, on its way to a handler.
@@ -199,10 +200,22 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     let mut keys: Vec<String> = batch.iter().map(|message| message.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut claimed = db.write(&keys).await?;
-    let claiming = batch.iter().filter(|message| table.claims(message.kind()));
-    let ids: Vec<Uuid> = claiming.filter_map(|message| message.id()).collect();
-    let Claims { mut new, mut parked } = inbox::claim(claimed.db(), &ids, &keys).await?;
+    let (claiming, others): (Vec<_>, Vec<_>) =
+        batch.iter().copied().partition(|message| table.claims(message.kind()));
+    let ids_of = |messages: &[&Incoming]| messages.iter().filter_map(|message| message.id()).collect();
+    let (ids, others): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&others));
+    let mut steps = Vec::new();
+    for step in
+        batch.iter().filter(|message| table.takes_steps(message.kind())).map(|message| StepKey::of(message))
+    {
+        // One that does not say its step is refused by its handler.
+        let Ok(step) = step else { continue };
+        steps.extend(step.action());
+        steps.push(step);
+    }
+    let asked = Asked { ids: &ids, others: &others, steps: &steps };
+    let (mut claimed, claims) = Claimed::claim(db.clone(), &keys, &asked).await?;
+    let Claims { mut new, mut parked, settled } = claims;
     let duplicates = ids.len() - new.len();
     claimed.after_commit(move || {
         metrics::counter!("amends_inbox_duplicates_total").increment(duplicates as u64)
@@ -212,6 +225,10 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     for &message in batch {
         // The first of several copies in one batch takes the claim.
         if message.id().is_some_and(|id| table.claims(message.kind()) && !new.remove(&id)) {
+            continue;
+        }
+        // An operator has decided what was to become of it.
+        if message.id().is_some_and(|id| settled.contains(&id)) {
             continue;
         }
         // Its id is new only because it was forgotten, or might have been.
@@ -272,8 +289,9 @@ fn waves<'t, 'm>(table: &'t Table, messages: &[&'m Incoming]) -> Result<Vec<Wave
 /// Parks one message that failed for good, in a transaction of its own.
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut claimed = db.write(std::slice::from_ref(&message.key)).await?;
-    let ids: Vec<Uuid> = message.id().into_iter().collect();
-    inbox::claim(claimed.db(), &ids, &[]).await?;
+    if let Some(id) = message.id() {
+        inbox::claim_one(claimed.db(), id).await?;
+    }
     parked::park(&mut claimed, message, reason).await?;
     claimed.commit().await?;
     Ok(())

@@ -1,10 +1,12 @@
 //! A service's database. Reads take a connection; writes take a [`Claimed`], so that no write can bypass the outbox.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use deadpool::Runtime;
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres};
 use tokio::sync::watch;
 
 use crate::inbox::Claimed;
@@ -16,10 +18,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may have been idle and still be taken for alive.
 const RESTED: Duration = Duration::from_millis(500);
 
+/// A statement whose parameters are being bound.
+pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
+
 /// The database of one service.
 #[derive(Clone)]
 pub struct Db {
-    pool: PgPool,
+    pool: Pool<Connections>,
     /// Changes with every commit that left messages.
     relay: watch::Sender<()>,
     source: &'static str,
@@ -30,16 +35,15 @@ pub struct Db {
 impl Db {
     /// Connects lazily: a database that is not there yet shows in `/readyz` and in the first use.
     pub fn new(source: &'static str, options: PgConnectOptions, connections: u32, shards: i16) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping per use costs a round trip, so only a connection that has rested is asked whether it still is one:
-            // after a restart of the server each dead one would cost a request.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move { Ok(meta.idle_for < RESTED || connection.ping().await.is_ok()) })
-            })
-            .connect_lazy_with(bounded(options).application_name(source));
+        let pool = Pool::builder(Connections { options: bounded(options).application_name(source) })
+            .max_size(connections as usize)
+            .wait_timeout(Some(ACQUIRE_TIMEOUT))
+            .create_timeout(Some(ACQUIRE_TIMEOUT))
+            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build();
+        #[expect(clippy::expect_used, reason = "it fails only where timeouts are set without a runtime")]
+        let pool = pool.expect("a runtime is given");
         Self { pool, relay: watch::Sender::new(()), source, shards, retention: Retention::default() }
     }
 
@@ -57,18 +61,25 @@ impl Db {
     ///
     /// # Errors
     /// If none is to be had within five seconds.
-    pub async fn read(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.pool.acquire().await
+    pub async fn read(&self) -> Result<Pooled, sqlx::Error> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Pooled(object)),
+            Err(PoolError::Backend(error)) => Err(error),
+            Err(PoolError::Closed) => Err(sqlx::Error::PoolClosed),
+            Err(PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
+                Err(sqlx::Error::PoolTimedOut)
+            }
+        }
     }
 
     /// A snapshot of the whole database for reading, for statements that read whole tables. It ends when it is dropped.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn survey(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
         let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
                      set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        self.pool.begin_with(begin).await
+        Tx::begin(self, begin.to_owned()).await
     }
 
     /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
@@ -77,9 +88,7 @@ impl Db {
     /// # Errors
     /// If the database does not answer.
     pub async fn write(&self, keys: &[String]) -> Result<Claimed, sqlx::Error> {
-        #[expect(clippy::disallowed_methods, reason = "this is where a write begins")]
-        let tx = self.pool.begin().await?;
-        Claimed::begin(tx, self.clone(), keys).await
+        Claimed::begin(self.clone(), keys).await
     }
 
     /// The shard whose relay sends the messages of this key.
@@ -112,7 +121,7 @@ impl Db {
     /// # Errors
     /// If the database does not answer.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.pool.connect_options()).await
+        PgConnection::connect_with(&self.pool.manager().options).await
     }
 
     /// Listens on these channels over a connection of its own, outside the pool.
@@ -120,15 +129,104 @@ impl Db {
     /// # Errors
     /// If the database does not answer.
     pub(crate) async fn listen(&self, channels: &[&str]) -> Result<PgListener, sqlx::Error> {
-        let options = PgConnectOptions::clone(&self.pool.connect_options());
+        let options = self.pool.manager().options.clone();
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
         let mut listener = PgListener::connect_with(&own.connect_lazy_with(options)).await?;
         listener.listen_all(channels.iter().copied()).await?;
         Ok(listener)
     }
 
-    pub(crate) async fn close(&self) {
-        self.pool.close().await;
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// Makes the pool's connections. It is not sqlx's own pool, because that one asks the server for a sign of life each time
+/// a connection comes back, which was one round trip in eight.
+struct Connections {
+    options: PgConnectOptions,
+}
+
+impl Manager for Connections {
+    type Type = PgConnection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.options).await
+    }
+
+    /// Only a connection that has rested is asked whether it still is one: after a restart of the server each dead one
+    /// would cost a request.
+    async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if metrics.last_used() < RESTED {
+            return Ok(());
+        }
+        connection.ping().await.map_err(RecycleError::Backend)
+    }
+}
+
+/// A connection on loan from the pool.
+pub struct Pooled(Object<Connections>);
+
+impl Deref for Pooled {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
+/// A transaction. Dropped before it is committed, its connection is closed, and the server rolls it back: a transaction
+/// that was given up in the middle of a statement leaves nothing behind for the next one.
+pub struct Tx(Option<Pooled>);
+
+impl Tx {
+    /// `begin` may be several statements, which then cost one round trip. They have no parameters.
+    pub(crate) async fn begin(db: &Db, begin: String) -> Result<Self, sqlx::Error> {
+        let mut tx = Self(Some(db.read().await?));
+        tx.execute(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
+        Ok(tx)
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.execute(sqlx::raw_sql("commit")).await?;
+        // Now it may go back.
+        drop(self.0.take());
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match &self.0 {
+            Some(connection) => connection,
+            None => unreachable!("it is there until the transaction ends"),
+        }
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match &mut self.0 {
+            Some(connection) => connection,
+            None => unreachable!("it is there until the transaction ends"),
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(Pooled(connection)) = self.0.take() {
+            drop(Object::take(connection));
+        }
     }
 }
 

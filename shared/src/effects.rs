@@ -93,6 +93,10 @@ pub(crate) struct Intake<C, E> {
 }
 
 impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,
@@ -104,7 +108,9 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
                 return Ok(());
             }
             self.effect.intend(claimed, &tasks).await?;
-            steps::save(claimed.db(), &intents(&tasks, messages, &self.instance)).await?;
+            for intent in intents(&tasks, messages, &self.instance) {
+                claimed.steps.add(intent);
+            }
             let hand_over = self.hand_over.clone();
             claimed.after_commit(move || {
                 for task in tasks {
@@ -274,8 +280,8 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
     }
 
     async fn is_open(&self, task: &Task<C>) -> Result<bool, Fault> {
-        let known = steps::find(&mut *self.db.read().await?, vec![task.step.clone()]).await?;
-        Ok(known.get(&task.step).is_some_and(|record| record.status == steps::Status::Pending))
+        let known = steps::find(&mut *self.db.read().await?, std::slice::from_ref(&task.step)).await?;
+        Ok(known.iter().any(|record| record.status == steps::Status::Pending))
     }
 
     async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[StepKey]) -> Result<(), Fault> {

@@ -6,39 +6,63 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{Db, hash};
+use crate::db::{Db, Tx, hash};
 use crate::envelope::{Cause, Command, Event, Message};
 use crate::fault::Fault;
 use crate::outbox::{self, AppendError, Attributes, Row};
 use crate::retention::Retention;
+use crate::steps::{self, Book, StepKey};
 
 /// A transaction that holds the locks of its aggregates and collects the messages that it will leave in the outbox.
 ///
 /// Dropped without [`Claimed::commit`], nothing of it has happened.
 pub struct Claimed {
-    tx: Transaction<'static, Postgres>,
+    tx: Tx,
     db: Db,
     now: OffsetDateTime,
     keys: HashSet<String>,
+    /// What is on record of the steps that this is about, and what will be.
+    pub(crate) steps: Book,
     outbox: Vec<Row>,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Claimed {
-    pub(crate) async fn begin(
-        mut tx: Transaction<'static, Postgres>,
+    /// For a request that comes from outside.
+    pub(crate) async fn begin(db: Db, keys: &[String]) -> Result<Self, sqlx::Error> {
+        let mut tx = locked(&db, keys).await?;
+        // The database's clock, so that all replicas of a service have the same one.
+        let now = sqlx::query_scalar("select now()").fetch_one(&mut *tx).await?;
+        Ok(Self::new(tx, db, now, keys, Book::default()))
+    }
+
+    /// For a batch of messages: claims them.
+    pub(crate) async fn claim(
         db: Db,
         keys: &[String],
-    ) -> Result<Self, sqlx::Error> {
-        // The database's clock, so that all replicas of a service have the same one.
-        let now = lock(&mut tx, keys).await?;
+        asked: &Asked<'_>,
+    ) -> Result<(Self, Claims), sqlx::Error> {
+        let mut tx = locked(&db, keys).await?;
+        let found = claim(&mut tx, keys, asked).await?;
+        let book = Book::looked_up(found.outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes));
+        let claims = Claims {
+            new: found.new.into_iter().collect(),
+            parked: found.parked.into_iter().collect(),
+            settled: found.settled.into_iter().collect(),
+        };
+        Ok((Self::new(tx, db, found.now, keys, book), claims))
+    }
+
+    fn new(tx: Tx, db: Db, now: OffsetDateTime, keys: &[String], steps: Book) -> Self {
         let keys = keys.iter().cloned().collect();
-        Ok(Self { tx, db, now, keys, outbox: Vec::new(), after_commit: Vec::new() })
+        Self { tx, db, now, keys, steps, outbox: Vec::new(), after_commit: Vec::new() }
     }
 
     /// The connection of this transaction.
@@ -54,6 +78,11 @@ impl Claimed {
     /// When the transaction began, by the database's clock.
     pub fn now(&self) -> OffsetDateTime {
         self.now
+    }
+
+    /// Looks up what is on record of these steps, unless that was done with the claims.
+    pub(crate) async fn look_up(&mut self, steps: &[StepKey]) -> Result<(), sqlx::Error> {
+        self.steps.look_up(&mut self.tx, steps).await
     }
 
     pub(crate) fn retention(&self) -> Retention {
@@ -167,13 +196,20 @@ impl Claimed {
         self.after_commit.push(Box::new(then));
     }
 
-    /// Writes the collected messages, commits, and wakes the relay. Handlers can't call it: they don't own the
+    /// Writes the collected messages and outcomes, commits, and wakes the relay. Handlers can't call it: they don't own the
     /// transaction.
     ///
     /// # Errors
     /// If the database does not answer. Whether the commit took place is then unknown; the claim tells on retry.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        outbox::insert(&mut self.tx, &self.outbox).await?;
+        let records = self.steps.new_records();
+        if records.is_empty() {
+            outbox::insert(&mut self.tx, &self.outbox).await?;
+        } else if self.outbox.is_empty() {
+            steps::insert(&mut self.tx, &records).await?;
+        } else {
+            outbox::insert_with_steps(&mut self.tx, &self.outbox, &records).await?;
+        }
         self.tx.commit().await?;
         if !self.outbox.is_empty() {
             self.db.wake_relay();
@@ -198,18 +234,46 @@ pub struct ErasedCommand {
     pub data: Box<serde_json::value::RawValue>,
 }
 
-/// Takes the keys' locks in one order, so that two batches about the same orders can't deadlock. When the transaction
-/// began.
-async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<OffsetDateTime, sqlx::Error> {
+/// Begins a transaction with the keys' locks, which costs one round trip.
+async fn locked(db: &Db, keys: &[String]) -> Result<Tx, sqlx::Error> {
+    let mut begin = String::from("begin");
+    if !keys.is_empty() {
+        begin.push_str("; select count(pg_advisory_xact_lock(hash)) from unnest('{");
+        for (index, hash) in hashes(keys).into_iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let _ = write!(begin, "{comma}{hash}");
+        }
+        begin.push_str("}'::bigint[]) as key (hash)");
+    }
+    Tx::begin(db, begin).await
+}
+
+/// Takes further locks.
+async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query("select count(pg_advisory_xact_lock(hash)) from unnest($1::bigint[]) as key (hash)")
+        .bind(hashes(keys))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The keys' locks in one order, so that two batches about the same orders can't deadlock.
+fn hashes(keys: &[String]) -> Vec<i64> {
     let mut hashes: Vec<i64> = keys.iter().map(|key| hash(key)).collect();
     hashes.sort_unstable();
     hashes.dedup();
-    sqlx::query_scalar(
-        "select now() from (select count(pg_advisory_xact_lock(hash)) from unnest($1::bigint[]) as key (hash)) as held",
-    )
-    .bind(hashes)
-    .fetch_one(db)
-    .await
+    hashes
+}
+
+/// What a batch of messages wants to know before it is handled.
+#[derive(Default)]
+pub(crate) struct Asked<'a> {
+    /// The ids that the inbox is to remember.
+    pub ids: &'a [Uuid],
+    /// Those that it is not, because their handler notices a repetition by itself.
+    pub others: &'a [Uuid],
+    /// The steps of which an outcome may be on record.
+    pub steps: &'a [StepKey],
 }
 
 /// What of a batch is to be handled.
@@ -218,27 +282,66 @@ pub(crate) struct Claims {
     pub new: HashSet<Uuid>,
     /// Keys that wait for an operator.
     pub parked: HashSet<String>,
+    /// Those of the other ids that were parked once, and replayed or skipped since.
+    pub settled: HashSet<Uuid>,
 }
 
-/// Claims message ids, and says which of the keys are parked. The caller holds the keys' locks; they are taken by an
-/// earlier statement, because this one must see what their former holders have committed.
-pub(crate) async fn claim(
-    db: &mut PgConnection,
-    ids: &[Uuid],
-    keys: &[String],
-) -> Result<Claims, sqlx::Error> {
-    let mut sorted = ids.to_vec();
-    sorted.sort_unstable();
-    let (new, parked): (Vec<Uuid>, Vec<String>) = sqlx::query_as(
-        "with claimed as (
-             insert into inbox (message_id) select * from unnest($1::uuid[])
-             on conflict do nothing returning message_id)
-         select array(select message_id from claimed),
-                array(select distinct key from parked where status = 'parked' and key = any($2))",
-    )
-    .bind(sorted)
-    .bind(keys)
-    .fetch_one(db)
-    .await?;
-    Ok(Claims { new: new.into_iter().collect(), parked: parked.into_iter().collect() })
+#[derive(FromRow)]
+struct Found {
+    now: OffsetDateTime,
+    new: Vec<Uuid>,
+    parked: Vec<String>,
+    settled: Vec<Uuid>,
+    outcomes: Option<Json<Vec<steps::Found>>>,
+}
+
+/// Claims message ids, says which of the keys are parked, and looks up outcomes of steps. The caller holds the keys'
+/// locks; they are taken by an earlier statement, because this one must see what their former holders have committed.
+async fn claim(db: &mut PgConnection, keys: &[String], asked: &Asked<'_>) -> Result<Found, sqlx::Error> {
+    // Most batches have nothing to claim or no steps, and then need not pay for the other half.
+    let claiming = match asked.ids {
+        [] => "with claimed as (select null::uuid as message_id where $2::uuid[] is null)",
+        _ => {
+            "with claimed as (
+                 insert into inbox (message_id) select * from unnest($2::uuid[])
+                 on conflict do nothing returning message_id)"
+        }
+    };
+    let outcomes = match asked.steps {
+        [] => "(select null::json where $4::uuid[] is null and $5::text[] is null and $6::text[] is null)",
+        _ => {
+            "(select json_agg(found)
+              from (select saga_id, step, direction, message_id, status, outcome
+                    from unnest($4::uuid[], $5::text[], $6::text[]) as asked (saga_id, step, direction)
+                    join step_outcome using (saga_id, step, direction)) as found)"
+        }
+    };
+    let statement = format!(
+        "{claiming}
+         select now() as now, array(select message_id from claimed) as new,
+                array(select distinct key from parked where status = 'parked' and key = any($1)) as parked,
+                array(select message_id from parked where status <> 'parked' and message_id = any($3)) as settled,
+                {outcomes} as outcomes"
+    );
+    let mut ids = asked.ids.to_vec();
+    ids.sort_unstable();
+    let (sagas, names, directions) = steps::columns(asked.steps);
+    sqlx::query_as(AssertSqlSafe(statement))
+        .bind(keys)
+        .bind(ids)
+        .bind(asked.others)
+        .bind(sagas)
+        .bind(names)
+        .bind(directions)
+        .fetch_one(db)
+        .await
+}
+
+/// Claims one id outside a batch. Whether it was free.
+pub(crate) async fn claim_one(db: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
+    let claimed = sqlx::query("insert into inbox (message_id) values ($1) on conflict do nothing")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(claimed.rows_affected() == 1)
 }

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::db::PgQuery;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
 use crate::fault::{Class, Classified};
+use crate::steps::{self, Record};
 
 /// Why a message was not appended.
 #[derive(Debug, thiserror::Error)]
@@ -114,25 +116,38 @@ pub(crate) fn encode_as(
     Ok((id, body))
 }
 
+/// Positions are drawn in the order of the ORDER BY, so a key's messages keep theirs.
+const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
+     select shard, topic, key, traceparent, body
+     from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bytea[])
+          with ordinality as row (shard, topic, key, traceparent, body, ordinal)
+     order by ordinal";
+
 /// Appends the rows in their order. The caller holds the locks of all their keys.
 pub(crate) async fn insert(db: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
+    if !rows.is_empty() {
+        bind(sqlx::query(INSERT), rows).execute(db).await?;
     }
-    // Positions are drawn in the order of the ORDER BY, so a key's messages keep theirs.
-    sqlx::query(
-        "insert into outbox (shard, topic, key, traceparent, body)
-         select shard, topic, key, traceparent, body
-         from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bytea[])
-              with ordinality as row (shard, topic, key, traceparent, body, ordinal)
-         order by ordinal",
-    )
-    .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.topic.as_ref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
     Ok(())
+}
+
+/// Appends the rows and records the steps' outcomes with one statement.
+pub(crate) async fn insert_with_steps(
+    db: &mut PgConnection,
+    rows: &[Row],
+    records: &[&Record],
+) -> Result<(), sqlx::Error> {
+    let both = format!("with recorded as ({}) {INSERT}", steps::insert_statement(6));
+    let query = bind(sqlx::query(AssertSqlSafe(both)), rows);
+    steps::bind(query, records).execute(db).await?;
+    Ok(())
+}
+
+fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
+    query
+        .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.topic.as_ref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
 }

@@ -2,9 +2,11 @@
 //! outcome. A command that is sent again gets its first answer again; an undo that comes before its action bars the
 //! action (null compensation, hanging action); so a zombie changes nothing.
 
+mod book;
 mod store;
 mod together;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -13,8 +15,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tracing::warn;
 use uuid::Uuid;
 
-pub(crate) use self::store::{Open, Reclaimed, Record, Status};
-pub(crate) use self::store::{claim_open, find, resolve, save, try_later};
+pub(crate) use self::book::Book;
+pub(crate) use self::store::{Found, Open, Reclaimed, Record, Status};
+pub(crate) use self::store::{bind, claim_open, columns, find, insert, insert_statement, resolve, try_later};
 pub use self::together::{Commands, HandleTogether, Reply};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
@@ -40,7 +43,7 @@ impl StepKey {
         format!("{}:{}:{}", self.saga_id, self.step, self.direction.as_str())
     }
 
-    fn of(message: &Incoming) -> Result<Self, Fault> {
+    pub(crate) fn of(message: &Incoming) -> Result<Self, Fault> {
         let envelope = message.envelope()?;
         let metadata = &envelope.metadata;
         let (Some(step), Some(direction)) = (metadata.step.clone(), metadata.direction) else {
@@ -50,7 +53,7 @@ impl StepKey {
     }
 
     /// The step that this undo step takes back.
-    fn action(&self) -> Option<Self> {
+    pub(crate) fn action(&self) -> Option<Self> {
         (self.direction == Direction::Undo).then(|| Self { direction: Direction::Do, ..self.clone() })
     }
 }
@@ -138,6 +141,10 @@ struct Steps<C, H> {
 }
 
 impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,
@@ -147,11 +154,10 @@ impl<C: Command, H: Handle<C>> BatchHandler for Steps<C, H> {
             let tasks = unanswered::<C>(claimed, messages).await?;
             let answers =
                 if tasks.is_empty() { vec![] } else { self.handler.handle(claimed, &tasks).await? };
-            let mut records = Vec::with_capacity(tasks.len());
             for (task, answer) in tasks.iter().zip(&answers) {
-                records.push(reply(claimed, task, answer)?);
+                let record = reply(claimed, task, answer)?;
+                claimed.steps.add(record);
             }
-            save(claimed.db(), &records).await?;
             Ok(())
         })
     }
@@ -175,84 +181,73 @@ pub(crate) async fn unanswered<C: Commands>(
     }
     let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
-    let mut known = find(claimed.db(), asked).await?;
+    claimed.look_up(&asked).await?;
     let mut rest = Vec::with_capacity(tasks.len());
-    let mut barred = Vec::new();
+    let mut taken = HashSet::new();
     for task in tasks {
-        match known.get(&task.step) {
-            Some(record) => {
-                repeat(claimed, &task, record)?;
+        // A second command for the same step in one batch is a repetition of the first, whose answer is under way.
+        if taken.contains(&task.step) {
+            continue;
+        }
+        if let Some(record) = claimed.steps.get(&task.step) {
+            let (status, outcome) = (record.status, record.outcome.clone());
+            repeat(claimed, &task, status, outcome)?;
+            continue;
+        }
+        let action = task.step.action().map(|action| {
+            let status = claimed.steps.get(&action).map(|record| record.status);
+            (action, status)
+        });
+        // An action that is on record has not been undone: its undo would be on record for longer.
+        if !matches!(action, Some((_, Some(_)))) {
+            retention::still_known(claimed, &task.step)?;
+        }
+        match action {
+            None | Some((_, Some(Status::Done))) => {}
+            Some((action, None)) => {
+                claimed.steps.add(Record::barred(&task, action));
+                nothing_to_undo(claimed, &task)?;
                 continue;
             }
-            None => {
-                // An action that is on record has not been undone: its undo would be on record for longer.
-                if !task.step.action().is_some_and(|action| known.contains_key(&action)) {
-                    retention::still_known(claimed, &task.step)?;
-                }
-                match undoing(claimed, &task, &known)? {
-                    Undoing::Needed => {}
-                    Undoing::Settled(outcomes) => {
-                        barred.extend(outcomes);
-                        continue;
-                    }
-                    Undoing::TooEarly => {
-                        metrics::counter!("amends_steps_undone_early_total").increment(1);
-                        warn!(
-                            saga = %task.step.saga_id, step = task.step.step,
-                            "an undo came while its action is under way; it is not answered, its saga asks again"
-                        );
-                        continue;
-                    }
-                }
+            Some((_, Some(Status::Refused | Status::Barred))) => {
+                nothing_to_undo(claimed, &task)?;
+                continue;
+            }
+            // Its saga, which has not heard of the action's end either, asks again. Parking would call an operator for
+            // what mends itself, and waiting would hold up every other order for as long as the outside is silent.
+            Some((_, Some(Status::Pending))) => {
+                metrics::counter!("amends_steps_undone_early_total").increment(1);
+                warn!(
+                    saga = %task.step.saga_id, step = task.step.step,
+                    "an undo came while its action is under way; it is not answered, its saga asks again"
+                );
+                continue;
             }
         }
-        // A second command for the same step in one batch is a repetition of the first.
-        known.insert(task.step.clone(), Record::open(&task));
+        taken.insert(task.step.clone());
         rest.push(task);
     }
-    save(claimed.db(), &barred).await?;
     Ok(rest)
 }
 
-/// What is to be done about a command that is an undo, or is not.
-enum Undoing {
-    /// There is something to do, or to undo.
-    Needed,
-    /// There is nothing to undo: it was answered, and this is to be recorded.
-    Settled(Vec<Record>),
-    /// Whether there is something to undo is not known yet.
-    TooEarly,
-}
-
 /// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
-///
-/// An undo of an action that is under way is passed over, as a second asking of it is. Its saga, which has not heard
-/// of the action's end either, asks again. Parking would call an operator for what mends itself, and waiting would
-/// hold up every other order for as long as the outside is silent.
-fn undoing<C: Commands>(
-    claimed: &mut Claimed,
-    task: &Task<C>,
-    known: &std::collections::HashMap<StepKey, Record>,
-) -> Result<Undoing, Fault> {
-    let Some(action) = task.step.action() else { return Ok(Undoing::Needed) };
-    let mut outcomes = Vec::new();
-    match known.get(&action).map(|record| record.status) {
-        Some(Status::Done) => return Ok(Undoing::Needed),
-        Some(Status::Pending) => return Ok(Undoing::TooEarly),
-        Some(Status::Refused | Status::Barred) => {}
-        None => outcomes.push(Record::barred(task, action)),
-    }
+fn nothing_to_undo<C: Commands>(claimed: &mut Claimed, task: &Task<C>) -> Result<(), Fault> {
     let result = to_raw_value(&serde_json::Map::new())?;
     tell(claimed, task, ReplyOutcome::Done, result.clone())?;
-    outcomes.push(Record::answered(task, Status::Done, result));
-    Ok(Undoing::Settled(outcomes))
+    claimed.steps.add(Record::answered(task, Status::Done, result));
+    Ok(())
 }
 
 /// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
-fn repeat<C: Commands>(claimed: &mut Claimed, task: &Task<C>, record: &Record) -> Result<(), Fault> {
-    match (record.status, &record.outcome) {
-        (Status::Done, Some(result)) => tell(claimed, task, ReplyOutcome::Done, result.clone()),
-        (Status::Refused, Some(result)) => tell(claimed, task, ReplyOutcome::Refused, result.clone()),
+fn repeat<C: Commands>(
+    claimed: &mut Claimed,
+    task: &Task<C>,
+    status: Status,
+    outcome: Option<Box<RawValue>>,
+) -> Result<(), Fault> {
+    match (status, outcome) {
+        (Status::Done, Some(result)) => tell(claimed, task, ReplyOutcome::Done, result),
+        (Status::Refused, Some(result)) => tell(claimed, task, ReplyOutcome::Refused, result),
         // The saga has undone the step before it began, so it waits for no answer.
         (Status::Pending | Status::Barred, _) | (_, None) => Ok(()),
     }

@@ -24,6 +24,8 @@ pub struct Ground {
     own: Option<Servers>,
     state: PathBuf,
     admin: PgConnectOptions,
+    /// What follows a database's name in its URL.
+    query: String,
     database: String,
     pub kafka: Kafka,
     pub ports: Ports,
@@ -38,7 +40,7 @@ impl Ground {
         let (own, ports, admin, brokers) = match place.find() {
             Some(run) => {
                 let ports = crate::suite::Suite { ports_from: run.ports_from }.server_ports();
-                let admin = format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres);
+                let admin = local::url_beside(&place.state().join("postgres"), ports.postgres);
                 (None, ports, admin, format!("127.0.0.1:{}", ports.kafka))
             }
             None => {
@@ -51,7 +53,8 @@ impl Ground {
             }
         };
         let kafka = Kafka { brokers, prefix: format!("{name}."), settings: BTreeMap::new() };
-        Ok(Self { own, state, admin: admin.parse()?, database: name, kafka, ports })
+        let query = admin.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+        Ok(Self { own, state, admin: admin.parse()?, query, database: name, kafka, ports })
     }
 
     /// Creates the database, its tables and the topic.
@@ -86,7 +89,8 @@ impl Ground {
     pub fn relay(&self) -> anyhow::Result<Child> {
         let log = self.state.join("relay.log");
         let log = std::fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
-        let url = format!("postgres://postgres@127.0.0.1:{}/{}", self.ports.postgres, self.database);
+        let (port, query) = (self.ports.postgres, &self.query);
+        let url = format!("postgres://postgres@127.0.0.1:{port}/{}{query}", self.database);
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["bench", "service"])

@@ -17,6 +17,8 @@ use crate::suite::{SERVICES, ServiceInfo, Suite};
 const STOPPING: Duration = Duration::from_millis(2500);
 /// A service that dies sooner than this after its start is started again with growing patience.
 const SETTLED: Duration = Duration::from_secs(5);
+/// The variable that says how many threads run a process's tasks.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 pub struct Children {
@@ -60,6 +62,11 @@ impl Children {
         let log = log.with_context(|| format!("can't write {}", path.display()))?;
         let url = self.database_urls.replace("%7Bservice%7D", info.name);
         let mut command = Command::new(&self.program);
+        // Six processes with a worker per core each would wake each other up for nothing.
+        if std::env::var_os(WORKERS).is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env(WORKERS, (cores / 4).max(1).to_string());
+        }
         command
             .args(["serve", info.name])
             .env("DATABASE_URL", url)

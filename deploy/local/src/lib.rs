@@ -43,7 +43,7 @@ pub use error::{Error, LogTail, Missing};
 pub use kafka::Kafka;
 pub use options::{Backend, Options};
 pub use ports::{Holder, Ports, Process, ensure_free, free_port, port_holder};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, url_beside};
 pub use progress::{Progress, Silent, Step, Terminal};
 pub use rustix::process::Signal;
 pub use spawn::spawn_bound;

@@ -33,6 +33,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // Six services with a pool each, and test suites with a database per test.
     ("max_connections", "300"),
     ("shared_buffers", "128MB"),
+    // A batch of messages fills the default of 4 MB, and then waits for its own writing.
+    ("wal_buffers", "16MB"),
     // At a thousand orders a second the default of 1 GB would force checkpoints under load.
     ("max_wal_size", "2GB"),
     // Outbox and inbox tables churn; vacuum must keep up with them.
@@ -89,8 +91,10 @@ impl Postgres {
                     let mut command = Command::new(&program);
                     command.env_clear().env("LC_ALL", "C.UTF-8");
                     command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1"]);
-                    // Everyone connects by TCP, and a socket's path must not exceed 107 bytes.
-                    command.args(["-k", ""]).args(settings(statistics));
+                    command
+                        .arg("-k")
+                        .arg(socket_dir(&data).unwrap_or(Path::new("")))
+                        .args(settings(statistics));
                     run_as(&mut command, account.as_ref());
                     command
                 };
@@ -130,9 +134,10 @@ impl Postgres {
     fn go(&self) -> Result<(), Error> {
         if self.unit.container.is_none() {
             await_vacant(NAME, &self.unit.dir)?;
-            // Nobody works here, so a pid file is of a server that was killed. If its id has been given to
+            // Nobody works here, so a pid or lock file is of a server that was killed. If its id has been given to
             // another process since, PostgreSQL would refuse to start.
             let _ = fs::remove_file(self.unit.dir.join("postmaster.pid"));
+            let _ = fs::remove_file(self.unit.dir.join(format!(".s.PGSQL.{}.lock", self.port)));
         }
         self.unit.start()?;
         let options = self.connect_options("postgres").disable_statement_logging();
@@ -152,10 +157,12 @@ impl Postgres {
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// The URL of a database here for `user`.
+    /// The URL of a database here for `user`. It names the server's socket where there is one, which costs both sides
+    /// less than TCP; who does not know the `host` in it connects by TCP.
     pub fn url(&self, database: &str, user: &str, password: Option<&str>) -> String {
         let password = password.map(|it| format!(":{}", encode(it))).unwrap_or_default();
-        format!("postgres://{}{password}@127.0.0.1:{}/{}", encode(user), self.port, encode(database))
+        let socket = if self.unit.container.is_none() { socket(&self.unit.dir) } else { String::new() };
+        format!("postgres://{}{password}@127.0.0.1:{}/{}{socket}", encode(user), self.port, encode(database))
     }
 
     /// The URL of database `postgres` for the superuser.
@@ -213,6 +220,25 @@ impl Drop for Postgres {
         self.unit.ask_to_stop();
         self.unit.finish(STOP);
     }
+}
+
+/// The superuser's URL of a server that another process runs on these data.
+pub fn url_beside(data: &Path, port: u16) -> String {
+    let data = data.canonicalize().ok();
+    let there = data.as_deref().filter(|data| data.join(format!(".s.PGSQL.{port}")).exists());
+    format!("postgres://postgres@127.0.0.1:{port}/postgres{}", there.map(socket).unwrap_or_default())
+}
+
+/// The part of a URL that names the socket, if there is one.
+fn socket(data: &Path) -> String {
+    let dir = socket_dir(data).and_then(Path::to_str);
+    dir.map(|dir| format!("?host={}", encode(dir))).unwrap_or_default()
+}
+
+/// Where the server's socket is: beside its data, unless the path is too long for one.
+fn socket_dir(data: &Path) -> Option<&Path> {
+    const LONGEST: usize = 107 - "/.s.PGSQL.65535".len();
+    (data.is_absolute() && data.as_os_str().len() <= LONGEST).then_some(data)
 }
 
 fn settings(statistics: bool) -> Vec<String> {

@@ -32,6 +32,11 @@ struct Sagas {
 }
 
 impl BatchHandler for Sagas {
+    /// A saga begins once, by its id, and hears each answer once: the engine's histories with repeated answers say so.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,

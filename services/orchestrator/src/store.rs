@@ -93,18 +93,28 @@ pub async fn insert_sagas(db: &mut PgConnection, sagas: &[&Saved]) -> Result<(),
     Ok(())
 }
 
-/// Writes where the sagas stand now. The caller has locked them.
-pub async fn update_sagas(db: &mut PgConnection, sagas: &[&Saved]) -> Result<(), sqlx::Error> {
-    if sagas.is_empty() {
+/// Writes where the sagas stand now and appends to the log, with one statement. The caller has locked the sagas. The
+/// log's primary key is the optimistic lock: two writers of one sequence can't both commit.
+pub async fn move_sagas(
+    db: &mut PgConnection,
+    sagas: &[&Saved],
+    entries: &[Entry],
+) -> Result<(), sqlx::Error> {
+    if sagas.is_empty() && entries.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "update saga s
-         set status = row.status, reason = row.reason, state = row.state::json, data = row.data::json,
-             sequence = row.sequence, due_at = row.due_at, updated_at = now()
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
-              as row (saga_id, status, reason, state, data, sequence, due_at)
-         where s.saga_id = row.saga_id",
+        "with moved as (
+             update saga s
+             set status = row.status, reason = row.reason, state = row.state::json, data = row.data::json,
+                 sequence = row.sequence, due_at = row.due_at, updated_at = now()
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
+                  as row (saga_id, status, reason, state, data, sequence, due_at)
+             where s.saga_id = row.saga_id)
+         insert into saga_log (saga_id, sequence, at, message_id, input, decisions)
+         select saga_id, sequence, now(), message_id, input::json, decisions::json
+         from unnest($8::uuid[], $9::integer[], $10::uuid[], $11::text[], $12::text[])
+              as row (saga_id, sequence, message_id, input, decisions)",
     )
     .bind(sagas.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.status).collect::<Vec<_>>())
@@ -113,19 +123,6 @@ pub async fn update_sagas(db: &mut PgConnection, sagas: &[&Saved]) -> Result<(),
     .bind(sagas.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.due_at).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Appends to the log. Its primary key is the optimistic lock: two writers of one sequence can't both commit.
-pub async fn append_log(db: &mut PgConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into saga_log (saga_id, sequence, at, message_id, input, decisions)
-         select saga_id, sequence, now(), message_id, input::json, decisions::json
-         from unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[])
-              as row (saga_id, sequence, message_id, input, decisions)",
-    )
     .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())

@@ -34,6 +34,8 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// transaction, and what comes of it, costs nearly the same for thirty messages as for one.
 const BUSY: usize = 32;
 const LINGER: Duration = Duration::from_millis(8);
+/// How long messages wait for others of their kind that nobody waits for.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// The wait before a member that was thrown out joins again.
 const REJOIN: Duration = Duration::from_millis(500);
 
@@ -156,7 +158,8 @@ impl Consumer {
         config.create_with_context(Context { assigned: Arc::clone(&self.assigned) })
     }
 
-    /// Waits for the first record and takes with it what else is there, or comes within `linger`.
+    /// Waits for the first record and takes with it what else is there, or comes within `linger`. As long as it has only
+    /// messages that may wait, it waits for more of them.
     async fn gather(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -165,8 +168,10 @@ impl Consumer {
         linger: Duration,
         stop: &CancellationToken,
     ) -> Vec<Incoming> {
-        let mut batch = Vec::new();
-        let mut until = None;
+        let mut batch: Vec<Incoming> = Vec::new();
+        let mut since = None;
+        // How many of the batch were looked at for whether they may wait, and whether all of them may.
+        let (mut looked_at, mut patient) = (0, true);
         let mut stream = consumer.stream();
         let mut bytes = 0;
         for message in held.take() {
@@ -176,6 +181,9 @@ impl Consumer {
         }
         let mut taken = batch.len();
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
+            patient = patient && batch[looked_at..].iter().all(|message| self.table.may_wait(message.kind()));
+            looked_at = batch.len();
+            let linger = if patient { PATIENCE } else { linger };
             let next = if taken == 0 {
                 tokio::select! {
                     next = stream.next() => next,
@@ -184,8 +192,11 @@ impl Consumer {
             } else if linger.is_zero() {
                 stream.next().now_or_never().flatten()
             } else {
-                let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + linger);
-                tokio::time::timeout_at(until, stream.next()).await.ok().flatten()
+                let since = *since.get_or_insert_with(tokio::time::Instant::now);
+                tokio::select! {
+                    next = tokio::time::timeout_at(since + linger, stream.next()) => next.ok().flatten(),
+                    () = stop.cancelled() => None,
+                }
             };
             match next {
                 Some(Ok(record)) => {

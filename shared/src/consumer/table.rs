@@ -16,9 +16,20 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Handles a batch of messages, in their order, in the transaction that claimed them.
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Whether a message that comes again changes nothing because its id is a key of what the handler writes. The
-    /// inbox then need not remember it, which halves the cost of a read model.
+    /// Whether a message that comes again changes nothing, because its id is a key of what the handler writes, or
+    /// because nothing waits for it any more. The inbox then need not remember it.
     fn is_idempotent(&self) -> bool {
+        false
+    }
+
+    /// Whether nobody waits for what comes of the messages, as with a read model. They may then wait a moment for others
+    /// of their kind, and one transaction does for all of them.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    /// Whether the messages are commands of saga steps, whose recorded outcomes are looked up with their claims.
+    fn takes_steps(&self) -> bool {
         false
     }
 
@@ -97,6 +108,14 @@ impl Table {
     /// Whether the inbox must remember a message of this type.
     pub(super) fn claims(&self, kind: &str) -> bool {
         self.route(kind).is_none_or(|index| !self.handler(index).is_idempotent())
+    }
+
+    pub(super) fn takes_steps(&self, kind: &str) -> bool {
+        self.route(kind).is_some_and(|index| self.handler(index).takes_steps())
+    }
+
+    pub(super) fn may_wait(&self, kind: &str) -> bool {
+        self.route(kind).is_some_and(|index| self.handler(index).may_wait())
     }
 
     pub(super) fn handler(&self, index: usize) -> &dyn BatchHandler {

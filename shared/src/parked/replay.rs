@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::storable;
 use super::store::{self, Row};
@@ -160,7 +159,8 @@ pub(super) async fn edit(
         None if !admitted => wrong.push(Invalid::new("/type", "this service does not take this type")),
         None => {}
     }
-    if wrong.is_empty() && message_id.is_none() && !claim(&mut claimed, envelope.id).await? {
+    // A message that could not be read was not claimed when it was parked.
+    if wrong.is_empty() && message_id.is_none() && !inbox::claim_one(claimed.db(), envelope.id).await? {
         let detail = "a message with this id has had its effect here; give it a new one";
         wrong.push(Invalid::new("/id", detail));
     }
@@ -172,11 +172,6 @@ pub(super) async fn edit(
     claimed.commit().await?;
     info!(key, id, by, "a parked message was edited");
     Ok(())
-}
-
-/// A message that could not be read was not claimed when it was parked. Whether its id is new.
-async fn claim(claimed: &mut Claimed, id: Uuid) -> Result<bool, sqlx::Error> {
-    Ok(!inbox::claim(claimed.db(), &[id], &[]).await?.new.is_empty())
 }
 
 async fn find(claimed: &mut Claimed, key: &str, id: i64) -> Result<Row, Refused> {

@@ -157,7 +157,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stages.intake.end().await;
         self.stages.work.end().await;
         self.stages.relay.end().await;
-        self.db.close().await;
+        self.db.close();
         info!(service = self.name, took = ?began.elapsed(), "stopped");
     }
 }

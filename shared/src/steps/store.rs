@@ -1,13 +1,13 @@
 //! Every statement about step outcomes.
 
-use std::collections::HashMap;
-
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{Commands, StepKey, Task};
+use crate::db::PgQuery;
 use crate::envelope::Direction;
 
 /// Where a step stands at its participant.
@@ -86,8 +86,9 @@ impl Record {
     }
 }
 
-#[derive(FromRow)]
-struct Found {
+/// A recorded outcome as it is looked up.
+#[derive(FromRow, Deserialize)]
+pub(crate) struct Found {
     saga_id: Uuid,
     step: String,
     direction: String,
@@ -96,22 +97,38 @@ struct Found {
     outcome: Option<Json<Box<RawValue>>>,
 }
 
+impl From<Found> for Record {
+    fn from(row: Found) -> Self {
+        Self {
+            key: key(row.saga_id, row.step, &row.direction),
+            kind: "",
+            message_id: row.message_id,
+            status: Status::parse(&row.status),
+            outcome: row.outcome.map(|Json(outcome)| outcome),
+            open: None,
+        }
+    }
+}
+
+/// The keys as the columns of an array each.
+pub(crate) fn columns(keys: &[StepKey]) -> (Vec<Uuid>, Vec<&str>, Vec<&'static str>) {
+    let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
+    for key in keys {
+        sagas.push(key.saga_id);
+        names.push(key.step.as_str());
+        directions.push(key.direction.as_str());
+    }
+    (sagas, names, directions)
+}
+
 fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
     let direction = if direction == "undo" { Direction::Undo } else { Direction::Do };
     StepKey { saga_id, step, direction }
 }
 
 /// The recorded outcomes of these steps.
-pub(crate) async fn find(
-    db: &mut PgConnection,
-    steps: Vec<StepKey>,
-) -> Result<HashMap<StepKey, Record>, sqlx::Error> {
-    let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
-    for step in steps {
-        sagas.push(step.saga_id);
-        names.push(step.step);
-        directions.push(step.direction.as_str());
-    }
+pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec<Record>, sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
     let found: Vec<Found> = sqlx::query_as(
         "select saga_id, step, direction, message_id, status, outcome
          from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
@@ -122,58 +139,58 @@ pub(crate) async fn find(
     .bind(directions)
     .fetch_all(db)
     .await?;
-    let record = |row: Found| {
-        let key = key(row.saga_id, row.step, &row.direction);
-        let record = Record {
-            key: key.clone(),
-            kind: "",
-            message_id: row.message_id,
-            status: Status::parse(&row.status),
-            outcome: row.outcome.map(|Json(outcome)| outcome),
-            open: None,
-        };
-        (key, record)
-    };
-    Ok(found.into_iter().map(record).collect())
+    Ok(found.into_iter().map(Record::from).collect())
 }
 
 /// Records outcomes of steps that had none. The caller holds their orders' locks.
-pub(crate) async fn save(db: &mut PgConnection, records: &[Record]) -> Result<(), sqlx::Error> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let open = |pick: fn(&Open) -> Option<&str>| {
-        records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
-    };
-    let lease = |record: &Record| record.open.as_ref().map(|open| open.claimed_for_seconds);
-    sqlx::query(
+pub(crate) async fn insert(db: &mut PgConnection, records: &[&Record]) -> Result<(), sqlx::Error> {
+    bind(sqlx::query(AssertSqlSafe(insert_statement(1))), records).execute(db).await?;
+    Ok(())
+}
+
+/// The statement whose parameters [`bind`] binds, the first of them by this number: it may be a part of another one.
+pub(crate) fn insert_statement(first: usize) -> String {
+    let types = ["uuid", "text", "text", "text", "uuid", "text", "text", "bytea", "text", "text", "float8"];
+    let parameter = |(index, kind)| format!("${}::{kind}[]", first + index);
+    let parameters: Vec<String> = types.iter().enumerate().map(parameter).collect();
+    format!(
         "insert into step_outcome (saga_id, step, direction, type, message_id, status, outcome,
                                    command, traceparent, claimed_by, claimed_until)
          select saga_id, step, direction, type, message_id, status, outcome::jsonb,
                 command, traceparent, claimed_by, clock_timestamp() + lease * interval '1 second'
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[],
-                     $8::bytea[], $9::text[], $10::text[], $11::float8[])
-              as row (saga_id, step, direction, type, message_id, status, outcome,
-                      command, traceparent, claimed_by, lease)",
+         from unnest({}) as row (saga_id, step, direction, type, message_id, status, outcome,
+                                 command, traceparent, claimed_by, lease)",
+        parameters.join(", ")
     )
-    .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
-    .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
-    .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
-    .bind(records.iter().map(|record| record.kind).collect::<Vec<_>>())
-    .bind(records.iter().map(|record| record.message_id).collect::<Vec<_>>())
-    .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
-    .bind(outcomes(records))
-    .bind(records.iter().map(|record| record.open.as_ref().map(|o| o.command.as_slice())).collect::<Vec<_>>())
-    .bind(open(|open| open.traceparent.as_deref()))
-    .bind(open(|open| Some(&open.claimed_by)))
-    .bind(records.iter().map(lease).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
-fn outcomes(records: &[Record]) -> Vec<Option<&str>> {
-    records.iter().map(|record| record.outcome.as_deref().map(RawValue::get)).collect()
+/// Binds the records to [`insert_statement`].
+pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
+    let open = |pick: fn(&Open) -> Option<&str>| {
+        records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
+    };
+    let lease = |record: &&Record| record.open.as_ref().map(|open| open.claimed_for_seconds);
+    query
+        .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.kind).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.message_id).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| outcome(record)).collect::<Vec<_>>())
+        .bind(
+            records
+                .iter()
+                .map(|record| record.open.as_ref().map(|o| o.command.as_slice()))
+                .collect::<Vec<_>>(),
+        )
+        .bind(open(|open| open.traceparent.as_deref()))
+        .bind(open(|open| Some(&open.claimed_by)))
+        .bind(records.iter().map(lease).collect::<Vec<_>>())
+}
+
+fn outcome(record: &Record) -> Option<&str> {
+    record.outcome.as_deref().map(RawValue::get)
 }
 
 /// Writes the outcomes of those steps that are pending. How many were.
@@ -191,7 +208,7 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
     .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
     .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
     .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
-    .bind(outcomes(records))
+    .bind(records.iter().map(outcome).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(resolved.rows_affected())
@@ -251,7 +268,7 @@ pub(crate) async fn claim_open(
         "update step_outcome o
          set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
          from (select saga_id, step, direction from step_outcome
-               where status = 'pending' and type = $1
+               where claimed_until is not null and status = 'pending' and type = $1
                  and (claimed_until < clock_timestamp() or ($4 and claimed_by = $2))
                order by claimed_until limit $5 for update skip locked) as open
          where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, ReplyOutcome, StepKey, Task, answered, save, unanswered};
+use super::{Answer, ReplyOutcome, StepKey, Task, answered, unanswered};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::Command;
 use crate::fault::Fault;
@@ -90,6 +90,10 @@ struct Together<S, H> {
 }
 
 impl<S: Commands, H: HandleTogether<S>> BatchHandler for Together<S, H> {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,
@@ -102,11 +106,10 @@ impl<S: Commands, H: HandleTogether<S>> BatchHandler for Together<S, H> {
                     continue;
                 }
                 let replies = self.handler.handle(claimed, &tasks).await?;
-                let mut records = Vec::with_capacity(tasks.len());
                 for (task, reply) in tasks.iter().zip(replies) {
-                    records.push(answered(claimed, task, reply)?);
+                    let record = answered(claimed, task, reply)?;
+                    claimed.steps.add(record);
                 }
-                save(claimed.db(), &records).await?;
             }
             Ok(())
         })

@@ -86,10 +86,7 @@ pub(super) async fn drive(
     let new: Vec<&Saved> = saved.iter().filter(|(new, _)| *new).map(|(_, saga)| saga).collect();
     let old: Vec<&Saved> = saved.iter().filter(|(new, _)| !*new).map(|(_, saga)| saga).collect();
     store::insert_sagas(claimed.db(), &new).await?;
-    store::update_sagas(claimed.db(), &old).await?;
-    if !log.is_empty() {
-        store::append_log(claimed.db(), &log).await?;
-    }
+    store::move_sagas(claimed.db(), &old, &log).await?;
     Ok(())
 }
 

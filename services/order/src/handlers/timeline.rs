@@ -46,6 +46,10 @@ impl BatchHandler for Timeline {
         true
     }
 
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         claimed: &'a mut Claimed,

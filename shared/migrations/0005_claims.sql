@@ -1,0 +1,7 @@
+-- Open steps are found by this index, and nothing else is: an index on the status was also taken for finding the rows of a
+-- batch by key, by reading it from end to end for each.
+drop index step_outcome_open;
+create index step_outcome_open on step_outcome (type, claimed_until) where claimed_until is not null;
+
+-- Messages that an operator has settled, for those that come again and are not in the inbox.
+create index parked_settled on parked (message_id) where status <> 'parked';
