@@ -21,6 +21,9 @@ use clap::{Parser, Subcommand};
 
 use crate::output::complain;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Amends: an order saga over real Kafka and PostgreSQL that loses no money and no stock.
 #[derive(Debug, Parser)]
 #[command(name = "amends", version, max_term_width = 100)]

@@ -1,7 +1,7 @@
 //! `amends serve <service>`: one service, as its own binary would run it.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use shared::service::{App, main_from};
 
@@ -18,6 +18,19 @@ pub struct Serve {
     /// The service's own flags.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     flags: Vec<OsString>,
+}
+
+/// Tunes a service that is one of many on this machine, unless the environment says otherwise: each with a worker per core
+/// they would wake each other up for nothing, and each with memory of its own in hand they would have too little together.
+pub(crate) fn share_machine(command: &mut Command) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = (cores / 4).max(1).to_string();
+    let memory = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0";
+    for (name, value) in [("TOKIO_WORKER_THREADS", workers.as_str()), ("MALLOC_CONF", memory)] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
 }
 
 /// Does something with each service's type.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::inbox::Claimed;
@@ -79,7 +80,8 @@ impl Db {
     pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
         let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
                      set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        Tx::begin(self, begin.to_owned()).await
+        let (tx, _) = Tx::begin(self, format!("{begin}; select now()")).await?;
+        Ok(tx)
     }
 
     /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
@@ -187,11 +189,13 @@ impl DerefMut for Pooled {
 pub struct Tx(Option<Pooled>);
 
 impl Tx {
-    /// `begin` may be several statements, which then cost one round trip. They have no parameters.
-    pub(crate) async fn begin(db: &Db, begin: String) -> Result<Self, sqlx::Error> {
+    /// `begin` may be several statements, which then cost one round trip. They have no parameters, and the last one's first
+    /// column is the time that is returned.
+    pub(crate) async fn begin(db: &Db, begin: String) -> Result<(Self, OffsetDateTime), sqlx::Error> {
         let mut tx = Self(Some(db.read().await?));
-        tx.execute(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
-        Ok(tx)
+        let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
+        let now = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        Ok((tx, now))
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {

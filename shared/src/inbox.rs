@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
@@ -37,9 +36,7 @@ pub struct Claimed {
 impl Claimed {
     /// For a request that comes from outside.
     pub(crate) async fn begin(db: Db, keys: &[String]) -> Result<Self, sqlx::Error> {
-        let mut tx = locked(&db, keys).await?;
-        // The database's clock, so that all replicas of a service have the same one.
-        let now = sqlx::query_scalar("select now()").fetch_one(&mut *tx).await?;
+        let (tx, now) = locked(&db, keys).await?;
         Ok(Self::new(tx, db, now, keys, Book::default()))
     }
 
@@ -49,7 +46,7 @@ impl Claimed {
         keys: &[String],
         asked: &Asked<'_>,
     ) -> Result<(Self, Claims), sqlx::Error> {
-        let mut tx = locked(&db, keys).await?;
+        let (mut tx, now) = locked(&db, keys).await?;
         let found = claim(&mut tx, keys, asked).await?;
         let book = Book::looked_up(found.outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes));
         let claims = Claims {
@@ -57,7 +54,7 @@ impl Claimed {
             parked: found.parked.into_iter().collect(),
             settled: found.settled.into_iter().collect(),
         };
-        Ok((Self::new(tx, db, found.now, keys, book), claims))
+        Ok((Self::new(tx, db, now, keys, book), claims))
     }
 
     fn new(tx: Tx, db: Db, now: OffsetDateTime, keys: &[String], steps: Book) -> Self {
@@ -234,17 +231,23 @@ pub struct ErasedCommand {
     pub data: Box<serde_json::value::RawValue>,
 }
 
-/// Begins a transaction with the keys' locks, which costs one round trip.
-async fn locked(db: &Db, keys: &[String]) -> Result<Tx, sqlx::Error> {
-    let mut begin = String::from("begin");
-    if !keys.is_empty() {
-        begin.push_str("; select count(pg_advisory_xact_lock(hash)) from unnest('{");
-        for (index, hash) in hashes(keys).into_iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            let _ = write!(begin, "{comma}{hash}");
-        }
-        begin.push_str("}'::bigint[]) as key (hash)");
-    }
+/// Up to here locks are spelled out one by one.
+const FEW: usize = 8;
+
+/// Begins a transaction with the keys' locks, which costs one round trip. When it began, by the database's clock, so that
+/// all replicas of a service have the same one.
+async fn locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::Error> {
+    let hashes: Vec<String> = hashes(keys).iter().map(i64::to_string).collect();
+    let lock = match hashes.len() {
+        0 => String::new(),
+        // The list is evaluated from left to right, and there is next to nothing to plan.
+        1..=FEW => format!(", pg_advisory_xact_lock({})", hashes.join("), pg_advisory_xact_lock(")),
+        _ => format!(
+            " from (select count(pg_advisory_xact_lock(hash)) from unnest('{{{}}}'::bigint[]) as key (hash)) as held",
+            hashes.join(",")
+        ),
+    };
+    let begin = format!("begin; select now(){lock}");
     Tx::begin(db, begin).await
 }
 
@@ -288,7 +291,6 @@ pub(crate) struct Claims {
 
 #[derive(FromRow)]
 struct Found {
-    now: OffsetDateTime,
     new: Vec<Uuid>,
     parked: Vec<String>,
     settled: Vec<Uuid>,
@@ -318,7 +320,7 @@ async fn claim(db: &mut PgConnection, keys: &[String], asked: &Asked<'_>) -> Res
     };
     let statement = format!(
         "{claiming}
-         select now() as now, array(select message_id from claimed) as new,
+         select array(select message_id from claimed) as new,
                 array(select distinct key from parked where status = 'parked' and key = any($1)) as parked,
                 array(select message_id from parked where status <> 'parked' and message_id = any($3)) as settled,
                 {outcomes} as outcomes"

@@ -15,6 +15,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::app::TOPIC;
 use crate::run::Where;
+use crate::serve::share_machine;
 
 /// Connections of the writers.
 pub const WRITERS: u32 = 16;
@@ -92,13 +93,13 @@ impl Ground {
         let (port, query) = (self.ports.postgres, &self.query);
         let url = format!("postgres://postgres@127.0.0.1:{port}/{}{query}", self.database);
         let mut command = Command::new(std::env::current_exe()?);
+        share_machine(&mut command);
         command
             .args(["bench", "service"])
             .env("DATABASE_URL", url)
             .env("KAFKA_BROKERS", &self.kafka.brokers)
             .env("TOPIC_PREFIX", &self.kafka.prefix)
             .env("OUTBOX_SHARDS", "1")
-            .env("MALLOC_ARENA_MAX", "2")
             .env("HTTP_ADDR", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

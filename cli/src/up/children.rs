@@ -11,14 +11,13 @@ use rustix::process::{Pid, kill_process};
 
 use crate::output::complain;
 use crate::run::RunningService;
+use crate::serve::share_machine;
 use crate::suite::{SERVICES, ServiceInfo, Suite};
 
 /// How long the services may take to finish what they have begun.
 const STOPPING: Duration = Duration::from_millis(2500);
 /// A service that dies sooner than this after its start is started again with growing patience.
 const SETTLED: Duration = Duration::from_secs(5);
-/// The variable that says how many threads run a process's tasks.
-const WORKERS: &str = "TOKIO_WORKER_THREADS";
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 pub struct Children {
@@ -62,11 +61,7 @@ impl Children {
         let log = log.with_context(|| format!("can't write {}", path.display()))?;
         let url = self.database_urls.replace("%7Bservice%7D", info.name);
         let mut command = Command::new(&self.program);
-        // Six processes with a worker per core each would wake each other up for nothing.
-        if std::env::var_os(WORKERS).is_none() {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            command.env(WORKERS, (cores / 4).max(1).to_string());
-        }
+        share_machine(&mut command);
         command
             .args(["serve", info.name])
             .env("DATABASE_URL", url)
@@ -74,8 +69,6 @@ impl Children {
             .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(info)))
             // The same name after a restart: the broker gives its partitions back at once.
             .env("INSTANCE", "0")
-            // Six processes with an arena per thread each would cost memory for nothing.
-            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

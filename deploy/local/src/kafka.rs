@@ -176,7 +176,7 @@ pub(crate) fn lay_out(dir: &Path, prepared: &Prepared, ports: Ports) -> Result<s
 pub(crate) fn broker(prepared: &Prepared, home: &Path, heap_mb: u32) -> Command {
     let mut command = jvm(&prepared.java, &prepared.classpath);
     command.current_dir(home);
-    command.args(["-Xms32m", &format!("-Xmx{heap_mb}m"), "-Xss256k", "-XX:ReservedCodeCacheSize=32m"]);
+    command.args(["-Xms32m", &format!("-Xmx{heap_mb}m"), "-Xss256k", "-XX:ReservedCodeCacheSize=64m"]);
     command.args(["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]);
     command
 }
@@ -194,7 +194,7 @@ fn jvm(java: &Java, classpath: &str) -> Command {
     // Options meant for the user's other programs could break the archive or the memory limits.
     command.env_remove("JAVA_TOOL_OPTIONS").env_remove("_JAVA_OPTIONS").env_remove("JDK_JAVA_OPTIONS");
     command.env_remove("CLASSPATH").args(["-cp", classpath]);
-    command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+    command.args(["-XX:+UseSerialGC", "-Xshare:auto"]);
     command.args([
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",

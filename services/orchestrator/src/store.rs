@@ -36,7 +36,8 @@ pub struct Saved {
     pub status: &'static str,
     pub reason: Option<String>,
     pub state: String,
-    pub data: String,
+    /// The saga's memory, unless it is as it was.
+    pub data: Option<String>,
     pub sequence: i32,
     pub traceparent: Option<String>,
     pub due_at: Option<OffsetDateTime>,
@@ -84,7 +85,7 @@ pub async fn insert_sagas(db: &mut PgConnection, sagas: &[&Saved]) -> Result<(),
     .bind(sagas.iter().map(|saga| saga.status).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
+    .bind(sagas.iter().map(|saga| saga.data.as_deref()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.due_at).collect::<Vec<_>>())
@@ -106,7 +107,7 @@ pub async fn move_sagas(
     sqlx::query(
         "with moved as (
              update saga s
-             set status = row.status, reason = row.reason, state = row.state::json, data = row.data::json,
+             set status = row.status, reason = row.reason, state = row.state::json, data = coalesce(row.data::json, s.data),
                  sequence = row.sequence, due_at = row.due_at, updated_at = now()
              from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
                   as row (saga_id, status, reason, state, data, sequence, due_at)
@@ -120,7 +121,7 @@ pub async fn move_sagas(
     .bind(sagas.iter().map(|saga| saga.status).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
+    .bind(sagas.iter().map(|saga| saga.data.as_deref()).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
     .bind(sagas.iter().map(|saga| saga.due_at).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())

@@ -1,3 +1,6 @@
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     shared::service::main::<shipping::Shipping>()
 }

@@ -15,8 +15,9 @@ use super::{Kafka, log, report};
 /// What may be set otherwise by `KAFKA_SETTINGS`; what the guarantees rest on may not.
 const TUNABLE: [(&str, &str); 2] = [
     ("compression.type", "lz4"),
-    // The relay hands over what it has read at one go, so there is little to wait for.
-    ("linger.ms", "0.2"),
+    // The relay hands over what it has read at one go, so there is nothing to wait for; the client would wait for a
+    // millisecond at least.
+    ("linger.ms", "0"),
 ];
 
 /// Sends records and knows of each whether it arrived.

@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::checkpoint::{self, Cursor, Held, Lease};
 use super::gauges::Gauges;
-use super::read::{self, Found};
+use super::read::{self, Found, READ_MAX};
 use super::signals::Signals;
 use super::slots::Slots;
 use super::{Relay, RelayError, Stop};
@@ -182,7 +182,7 @@ impl<'r> Pass<'r> {
         let batch = publisher.batch();
         let (mut rows, mut bytes, mut untaken, mut wrong) = (0, 0, false, None);
         let next = read::read(db, lease, ahead, relay.batch, |row| {
-            if bytes + row.body.len() > UNDER_WAY_MAX / 2 && rows > 0 {
+            if bytes + row.body.len() > READ_MAX && rows > 0 {
                 return false;
             }
             let taken = match record(relay, topic, &row) {

@@ -1,11 +1,13 @@
-//! The read by snapshot. Rows are given to the caller as they arrive, and the caller may stop anywhere: every row is a
-//! place from which the rest can be read later.
+//! The read by snapshot. The caller may stop at any row: every row is a place from which the rest can be read later.
 
 use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::checkpoint::{Cursor, Lease};
+
+/// Most bytes of messages that are read at once; a window is read beyond them bit by bit.
+pub(super) const READ_MAX: usize = 4 * 1024 * 1024;
 
 /// A row of the outbox, as long as it is looked at.
 pub(super) struct Found<'r> {
@@ -47,7 +49,7 @@ pub(super) async fn read(
 
 /// What is visible now and was not visible in `seen`. A statement's `pg_current_snapshot()` is the snapshot it reads in.
 ///
-/// If there is more than `limit` nothing is taken: what there is becomes a window, to be read by position in pieces, so
+/// If there is more than `limit`, or than [`READ_MAX`], nothing is taken: what there is becomes a window, to be read by position in pieces, so
 /// that no statement grows with the backlog.
 async fn new_window(
     db: &mut PgConnection,
@@ -56,14 +58,14 @@ async fn new_window(
     limit: i64,
     mut take: impl FnMut(Found<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
-    let mut rows = sqlx::query(
+    let mut stream = sqlx::query(
         // Two index scans: the planner serves an `or` by reading the whole outbox. Every id in xip is below xmax, so
         // the halves do not overlap; being one statement, they are read in one snapshot. The subselects make the
         // snapshot a snapshot once, not once per row.
         "with here as materialized (select pg_current_snapshot()::text as snapshot)
-         select here.snapshot, unseen.total, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
+         select here.snapshot, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
          from here left join
-             (select count(*) over () as total, position, topic, key, traceparent, body
+             (select position, topic, key, traceparent, body
               from ((select position, topic, key, traceparent, body from outbox
                      where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3 + 1)
                     union all
@@ -76,26 +78,30 @@ async fn new_window(
     .bind(&cursor.seen)
     .bind(limit)
     .fetch(db);
-    let mut snapshot = None;
-    let mut position = 0;
-    while let Some(row) = rows.try_next().await? {
-        let here = match &snapshot {
-            Some(known) => known,
-            None => snapshot.insert(row.try_get_unchecked::<String, _>(0)?),
-        };
-        let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
-        if row.try_get_unchecked::<Option<i64>, _>(1)?.is_some_and(|total| total > limit) {
+    let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
+    let here: String = first.try_get_unchecked(0)?;
+    let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
+    // Whether it is too much is known only at the end, so the rows wait until then; a count in the statement would make
+    // the server keep them instead.
+    let mut rows = vec![first];
+    let mut bytes = 0;
+    while let Some(row) = stream.try_next().await? {
+        bytes += Found::of(&row, 1)?.map_or(0, |found| found.body.len());
+        if rows.len() as i64 == limit || bytes > READ_MAX {
             return Ok(cut(0));
         }
-        let Some(found) = Found::of(&row, 2)? else { break };
+        rows.push(row);
+    }
+    let mut position = 0;
+    for row in &rows {
+        let Some(found) = Found::of(row, 1)? else { break };
         let next = found.position;
         if !take(found) {
             return Ok(cut(position));
         }
         position = next;
     }
-    let seen = snapshot.unwrap_or_else(|| cursor.seen.clone());
-    Ok(Cursor { seen, upto: None, position: 0 })
+    Ok(Cursor { seen: here, upto: None, position: 0 })
 }
 
 /// The set that [`new_window`] began, read on by position; rows that became visible since belong to the next window.

@@ -48,6 +48,8 @@ struct Live<'r> {
     due_at: Option<time::OffsetDateTime>,
     new: bool,
     changed: bool,
+    /// Whether the memory is another one.
+    kept: bool,
 }
 
 /// Applies the changes in their order and writes what comes of them.
@@ -106,6 +108,7 @@ impl<'r> Live<'r> {
             due_at: row.due_at,
             new: false,
             changed: false,
+            kept: false,
         })
     }
 
@@ -124,6 +127,7 @@ impl<'r> Live<'r> {
             due_at: None,
             new: true,
             changed: false,
+            kept: false,
         })
     }
 
@@ -137,6 +141,7 @@ impl<'r> Live<'r> {
             && self.state.awaits(index, Direction::Do)
         {
             self.memory.keep(index, reply)?;
+            self.kept = true;
         }
         let before = self.state.clone();
         let decisions = self.state.apply(self.shape, &change.input, claimed.now());
@@ -217,7 +222,7 @@ impl<'r> Live<'r> {
             status: self.state.status.as_str(),
             reason: self.state.refusal.as_ref().map(|refusal| refusal.code.clone()),
             state: serde_json::to_string(&self.state)?,
-            data: self.memory.data()?,
+            data: if self.new || self.kept { Some(self.memory.data()?) } else { None },
             sequence: self.sequence,
             traceparent: self.traceparent.clone(),
             due_at: if ended { None } else { self.due_at },
