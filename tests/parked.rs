@@ -148,6 +148,39 @@ async fn a_key_keeps_its_order_while_it_is_replayed_and_more_arrives() {
     suite.comes_to_rest().await;
 }
 
+/// The timeline is its own inbox: its table tells a repetition, but not what an operator has decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_again_is_parked_once_and_stays_skipped() {
+    let suite = Suite::start().await;
+    let placed = suite.confirmed(&order()).await;
+    suite.comes_to_rest().await;
+    let key = placed.id.to_string();
+    let send = async |event: &Value| {
+        suite.produce("payment.events", &key, event.to_string().as_bytes()).await;
+    };
+    let poison = message("payment.authorized.v9", &key, placed.id, json!({}));
+    let behind = message("payment.authorized.v1", &key, placed.id, json!({}));
+    let last = message("payment.authorized.v1", &key, placed.id, json!({}));
+    for event in [&poison, &behind, &behind, &poison] {
+        send(event).await;
+    }
+    suite.caught_up("order").await;
+    let parked = suite.parked_messages("order", &key, 2).await;
+    for message in &parked {
+        assert_eq!(suite.skip("order", &key, &message["id"]).await.0, 200);
+    }
+    for event in [&behind, &last] {
+        send(event).await;
+    }
+    let told = |event: &Value| {
+        format!("select count(*) from order_timeline where message_id = '{}'", text(&event["id"]))
+    };
+    suite
+        .until("the last one to be told", async |suite| suite.number("order", &told(&last)).await == 1)
+        .await;
+    assert_eq!(suite.number("order", &told(&behind)).await, 0, "it was skipped");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_read_is_parked_under_its_own_key_and_can_be_written_anew() {
     let suite = Suite::start().await;

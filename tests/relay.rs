@@ -62,6 +62,22 @@ async fn a_backlog_larger_than_a_batch_is_sent_in_order_and_once() {
     assert_eq!(arrived.len(), ROWS);
 }
 
+/// What was sent is still there, in front of the backlog, until its slot is truncated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_behind_rows_that_were_sent_is_sent_in_order_and_once() {
+    const ROWS: usize = 2500;
+    let outbox = Outbox::new(1).await;
+    let mut relay = outbox.relay("first");
+    outbox.write_many(ROWS).await;
+    outbox.arrived(ROWS).await;
+    relay.stop().await;
+    outbox.write_many(ROWS).await;
+    let _relay = outbox.relay("second");
+    let arrived = outbox.arrived(2 * ROWS).await;
+    assert_eq!(out_of_order(&arrived), [""; 0]);
+    assert_eq!(arrived.len(), 2 * ROWS);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_lost_its_lease_saves_nothing_more() {
     let outbox = Outbox::new(1).await;
@@ -215,6 +231,12 @@ async fn a_transaction_that_keeps_the_outbox_from_being_truncated_is_named() {
                 .metric(&relay, "amends_outbox_truncation_held_back_seconds")
                 .await
                 .is_some_and(|seconds| seconds > 0.0)
+        })
+        .await;
+    outbox
+        .until("the metric to name it", async || {
+            let held = format!("amends_outbox_truncation_holder{{service=\"bench\",pid=\"{pid}\"}}");
+            outbox.metric(&relay, &held).await.is_some_and(|since| since > 0.0)
         })
         .await;
     outbox.until("the log to name it", async || outbox.said("only").contains(&format!("pid={pid}"))).await;

@@ -20,16 +20,11 @@ pub struct Serve {
     flags: Vec<OsString>,
 }
 
-/// Tunes a service that is one of many on this machine, unless the environment says otherwise: each with a worker per core
-/// they would wake each other up for nothing, and each with memory of its own in hand they would have too little together.
+/// Tunes the allocator of a service that is one of many on this machine, unless the environment says otherwise: it gives
+/// memory back after a second.
 pub(crate) fn share_machine(command: &mut Command) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = (cores / 4).max(1).to_string();
-    let memory = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0";
-    for (name, value) in [("TOKIO_WORKER_THREADS", workers.as_str()), ("MALLOC_CONF", memory)] {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
+    if std::env::var_os("MALLOC_CONF").is_none() {
+        command.env("MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0");
     }
 }
 

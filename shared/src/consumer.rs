@@ -3,7 +3,7 @@
 //!
 //! A batch that fails is rolled back. If the failure may pass, the whole batch is repeated with backoff; if not, its
 //! messages are redone one by one, so that a bad one costs only itself: it is parked together with its key.
-//! A rebalance in between does no harm: whoever handles a message again finds its id claimed.
+//! A rebalance in between does no harm: whoever handles a message again finds its id claimed, or what it has written.
 
 mod held;
 mod runtime;
@@ -234,7 +234,15 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
         // Its id is new only because it was forgotten, or might have been.
         let stale = table.claims(message.kind())
             && message.id().is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
+        let unclaimed = || message.id().filter(|_| !table.claims(message.kind()));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
+        // What is parked is claimed, so that it is parked once.
+        if (parked.contains(&message.key) || refused.is_some())
+            && let Some(id) = unclaimed()
+            && !inbox::claim_one(claimed.db(), id).await?
+        {
+            continue;
+        }
         if parked.contains(&message.key) {
             parked::park(&mut claimed, message, "an earlier message of this key is parked").await?;
         } else if let Some(reason) = refused {
@@ -289,8 +297,11 @@ fn waves<'t, 'm>(table: &'t Table, messages: &[&'m Incoming]) -> Result<Vec<Wave
 /// Parks one message that failed for good, in a transaction of its own.
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut claimed = db.write(std::slice::from_ref(&message.key)).await?;
-    if let Some(id) = message.id() {
-        inbox::claim_one(claimed.db(), id).await?;
+    // Another replica may have handled it meanwhile, or parked it.
+    if let Some(id) = message.id()
+        && !inbox::claim_one(claimed.db(), id).await?
+    {
+        return Ok(claimed.abandon().await?);
     }
     parked::park(&mut claimed, message, reason).await?;
     claimed.commit().await?;

@@ -1,10 +1,10 @@
 //! A service's database. Reads take a connection; writes take a [`Claimed`], so that no write can bypass the outbox.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row};
 use time::OffsetDateTime;
@@ -16,8 +16,11 @@ use crate::retention::Retention;
 /// How long a request waits for a free connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may have been idle and still be taken for alive.
-const RESTED: Duration = Duration::from_millis(500);
+/// How long a connection is taken for alive after it last showed that it is.
+const ALIVE: Duration = Duration::from_millis(500);
+
+/// The time as [`Tx::begin`] wants it. A number, because sqlx can't read a time as text that has no fraction of a second.
+pub(crate) const NOW: &str = "(extract(epoch from now()) * 1000000)::bigint";
 
 /// A statement whose parameters are being bound.
 pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
@@ -41,6 +44,8 @@ impl Db {
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
             .create_timeout(Some(ACQUIRE_TIMEOUT))
             .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+            // The one that was used last is the warmest.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build();
         #[expect(clippy::expect_used, reason = "it fails only where timeouts are set without a runtime")]
@@ -73,14 +78,14 @@ impl Db {
         }
     }
 
-    /// A snapshot of the whole database for reading, for statements that read whole tables. It ends when it is dropped.
+    /// A snapshot of the whole database for reading, for statements that read whole tables; see [`Tx::end`].
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
         let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
                      set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        let (tx, _) = Tx::begin(self, format!("{begin}; select now()")).await?;
+        let (tx, _) = Tx::begin(self, format!("{begin}; select {NOW}")).await?;
         Ok(tx)
     }
 
@@ -118,12 +123,13 @@ impl Db {
         self.relay.subscribe()
     }
 
-    /// A connection of its own, outside the pool, for the relay and for migrations.
+    /// A connection of its own, outside the pool, for the relay and for migrations. It may write.
     ///
     /// # Errors
     /// If the database does not answer.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.pool.manager().options).await
+        let options = self.pool.manager().options.clone();
+        PgConnection::connect_with(&options.options([("default_transaction_read_only", "off")])).await
     }
 
     /// Listens on these channels over a connection of its own, outside the pool.
@@ -149,38 +155,45 @@ struct Connections {
     options: PgConnectOptions,
 }
 
+/// A connection, and when it last showed that it is alive.
+struct Alive {
+    connection: PgConnection,
+    seen: Instant,
+}
+
 impl Manager for Connections {
-    type Type = PgConnection;
+    type Type = Alive;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.options).await
+    async fn create(&self) -> Result<Alive, sqlx::Error> {
+        Ok(Alive { connection: PgConnection::connect_with(&self.options).await?, seen: Instant::now() })
     }
 
-    /// Only a connection that has rested is asked whether it still is one: after a restart of the server each dead one
-    /// would cost a request.
-    async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
-        if metrics.last_used() < RESTED {
-            return Ok(());
+    /// Only a connection that has not shown it for a while is asked whether it still is one: after a restart of the server
+    /// each dead one would cost a request. Being used is no sign of life, being able to commit is.
+    async fn recycle(&self, it: &mut Alive, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        if it.seen.elapsed() >= ALIVE {
+            it.connection.ping().await.map_err(RecycleError::Backend)?;
+            it.seen = Instant::now();
         }
-        connection.ping().await.map_err(RecycleError::Backend)
+        Ok(())
     }
 }
 
-/// A connection on loan from the pool.
+/// A connection on loan from the pool. It may only read: PostgreSQL refuses a write that bypasses [`Claimed`].
 pub struct Pooled(Object<Connections>);
 
 impl Deref for Pooled {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0
+        &self.0.connection
     }
 }
 
 impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
+        &mut self.0.connection
     }
 }
 
@@ -190,18 +203,34 @@ pub struct Tx(Option<Pooled>);
 
 impl Tx {
     /// `begin` may be several statements, which then cost one round trip. They have no parameters, and the last one's first
-    /// column is the time that is returned.
+    /// column is [`NOW`].
     pub(crate) async fn begin(db: &Db, begin: String) -> Result<(Self, OffsetDateTime), sqlx::Error> {
         let mut tx = Self(Some(db.read().await?));
         let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
-        let now = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
-        Ok((tx, now))
+        let now: i64 = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000);
+        Ok((tx, now.map_err(|error| sqlx::Error::Decode(error.into()))?))
     }
 
-    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.execute(sqlx::raw_sql("commit")).await?;
+    /// A commit alone would not fail after an error that somebody has swallowed: it would roll back, and say so nowhere.
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        self.finish("select 1; commit").await
+    }
+
+    /// Ends it without any effect, and keeps the connection.
+    ///
+    /// # Errors
+    /// If the database does not answer; then too it has no effect.
+    pub async fn end(self) -> Result<(), sqlx::Error> {
+        self.finish("rollback").await
+    }
+
+    async fn finish(mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        self.execute(sqlx::raw_sql(statement)).await?;
         // Now it may go back.
-        drop(self.0.take());
+        if let Some(mut connection) = self.0.take() {
+            connection.0.seen = Instant::now();
+        }
         Ok(())
     }
 }
@@ -254,6 +283,8 @@ fn bounded(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
         ("idle_in_transaction_session_timeout", "10s"),
         ("statement_timeout", "30s"),
+        // A write says otherwise, and goes through a claim.
+        ("default_transaction_read_only", "on"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),

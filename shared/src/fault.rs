@@ -125,6 +125,8 @@ fn exhausts(code: &str) -> bool {
 fn sqlstate(code: &str) -> Class {
     match code.get(..2) {
         Some("22" | "23" | "54" | "P0") => Class::Permanent,
+        // An earlier statement of the transaction failed, and its handler went on.
+        _ if code == "25P02" => Class::Permanent,
         _ => Class::Retry,
     }
 }

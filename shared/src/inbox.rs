@@ -1,4 +1,5 @@
-//! The inbox: a message takes effect in the transaction that claims its id, and in no other.
+//! The inbox: a message takes effect in the transaction that claims its id, and in no other. A handler that notices a
+//! repetition by what it has written itself may do without ([`crate::consumer::BatchHandler::is_idempotent`]).
 //!
 //! [`Claimed`] is that transaction. It has no public constructor: the consumer makes one for a batch of claimed
 //! messages, [`crate::db::Db::write`] makes one for a request. A handler gets `&mut Claimed`, so that it can neither
@@ -12,7 +13,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{Db, Tx, hash};
+use crate::db::{Db, NOW, Tx, hash};
 use crate::envelope::{Cause, Command, Event, Message};
 use crate::fault::Fault;
 use crate::outbox::{self, AppendError, Attributes, Row};
@@ -193,6 +194,14 @@ impl Claimed {
         self.after_commit.push(Box::new(then));
     }
 
+    /// Ends the transaction without any effect.
+    ///
+    /// # Errors
+    /// If the database does not answer; then too it has no effect.
+    pub async fn abandon(self) -> Result<(), sqlx::Error> {
+        self.tx.end().await
+    }
+
     /// Writes the collected messages and outcomes, commits, and wakes the relay. Handlers can't call it: they don't own the
     /// transaction.
     ///
@@ -247,7 +256,7 @@ async fn locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::
             hashes.join(",")
         ),
     };
-    let begin = format!("begin; select now(){lock}");
+    let begin = format!("begin read write; select {NOW}{lock}");
     Tx::begin(db, begin).await
 }
 
@@ -313,7 +322,7 @@ async fn claim(db: &mut PgConnection, keys: &[String], asked: &Asked<'_>) -> Res
         [] => "(select null::json where $4::uuid[] is null and $5::text[] is null and $6::text[] is null)",
         _ => {
             "(select json_agg(found)
-              from (select saga_id, step, direction, message_id, status, outcome
+              from (select saga_id, step, direction, message_id, status, outcome::text
                     from unnest($4::uuid[], $5::text[], $6::text[]) as asked (saga_id, step, direction)
                     join step_outcome using (saga_id, step, direction)) as found)"
         }

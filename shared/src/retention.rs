@@ -204,7 +204,11 @@ impl Keeper {
     /// A transaction that no other replica's keeper has at the same time; `None` if another is at it.
     async fn alone(&self) -> Result<Option<Claimed>, sqlx::Error> {
         let mut claimed = self.db.write(&[]).await?;
-        Ok(store::try_lock(claimed.db()).await?.then_some(claimed))
+        if store::try_lock(claimed.db()).await? {
+            return Ok(Some(claimed));
+        }
+        claimed.abandon().await?;
+        Ok(None)
     }
 }
 

@@ -183,7 +183,7 @@ impl Consumer {
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
             patient = patient && batch[looked_at..].iter().all(|message| self.table.may_wait(message.kind()));
             looked_at = batch.len();
-            let linger = if patient { PATIENCE } else { linger };
+            let linger = if patient && !batch.is_empty() { PATIENCE } else { linger };
             let next = if taken == 0 {
                 tokio::select! {
                     next = stream.next() => next,

@@ -89,7 +89,10 @@ pub(super) async fn retry(
 /// Replays one message; `trying` is then its id. Whether there was one.
 async fn replay_first(db: &Db, table: &Table, key: &str, trying: &mut Option<i64>) -> Result<bool, Fault> {
     let mut claimed = locked(db, key).await?;
-    let Some(row) = store::first(claimed.db(), key).await? else { return Ok(false) };
+    let Some(row) = store::first(claimed.db(), key).await? else {
+        claimed.abandon().await?;
+        return Ok(false);
+    };
     *trying = Some(row.id);
     let id = row.id;
     let mut message = incoming(row);

@@ -219,7 +219,9 @@ impl<'r> Pass<'r> {
         } else if !untaken && self.ahead.upto.is_none() {
             self.passed(next);
         } else {
+            // Past rows that were sent long ago.
             self.sent = next;
+            self.dirty = true;
         }
         Ok(self.ahead.upto.is_some() && !untaken)
     }

@@ -9,6 +9,9 @@ use super::checkpoint::{Cursor, Lease};
 /// Most bytes of messages that are read at once; a window is read beyond them bit by bit.
 pub(super) const READ_MAX: usize = 4 * 1024 * 1024;
 
+/// Among so many rows the first is looked for.
+const LOOKED_THROUGH: i64 = 100_000;
+
 /// A row of the outbox, as long as it is looked at.
 pub(super) struct Found<'r> {
     pub position: i64,
@@ -71,26 +74,33 @@ async fn new_window(
                     union all
                     (select position, topic, key, traceparent, body from outbox
                      where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot)))
-                     limit $3 + 1)) as found) as unseen on true
+                     limit $3 + 1)) as found
+              limit $3 + 1) as unseen on true
          order by unseen.position",
     )
     .bind(lease.shard)
     .bind(&cursor.seen)
     .bind(limit)
-    .fetch(db);
+    .fetch(&mut *db);
     let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
     let here: String = first.try_get_unchecked(0)?;
-    let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
     // Whether it is too much is known only at the end, so the rows wait until then; a count in the statement would make
     // the server keep them instead.
     let mut rows = vec![first];
     let mut bytes = 0;
+    let mut too_much = false;
     while let Some(row) = stream.try_next().await? {
         bytes += Found::of(&row, 1)?.map_or(0, |found| found.body.len());
         if rows.len() as i64 == limit || bytes > READ_MAX {
-            return Ok(cut(0));
+            too_much = true;
+            break;
         }
         rows.push(row);
+    }
+    drop(stream);
+    let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
+    if too_much {
+        return Ok(cut(begin_of_window(db, lease, cursor).await?));
     }
     let mut position = 0;
     for row in &rows {
@@ -102,6 +112,25 @@ async fn new_window(
         position = next;
     }
     Ok(Cursor { seen: here, upto: None, position: 0 })
+}
+
+/// A position before all rows that are not visible in `seen`: the slots still have many that were sent, which need not be
+/// looked at again. Of too many rows the first is not looked for, so that no statement grows with the backlog; zero is
+/// always right.
+async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select case when count(*) < $3 then coalesce(min(position), 1) - 1 else 0 end
+         from ((select position from outbox
+                where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3)
+               union all
+               (select position from outbox
+                where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot))) limit $3)) as unseen",
+    )
+    .bind(lease.shard)
+    .bind(&cursor.seen)
+    .bind(LOOKED_THROUGH)
+    .fetch_one(db)
+    .await
 }
 
 /// The set that [`new_window`] began, read on by position; rows that became visible since belong to the next window.

@@ -20,6 +20,8 @@ pub(super) struct Slots {
     looked: Option<Instant>,
     held_since: Option<Instant>,
     told: Option<Instant>,
+    /// Which process the gauge names.
+    holder: Option<i32>,
 }
 
 /// What came of a look at the next slot.
@@ -34,7 +36,8 @@ enum Look {
 
 impl Slots {
     /// Truncates the slot that will be written next, if it holds rows and all of them are on Kafka. If it can't, the
-    /// gauge `amends_outbox_truncation_held_back_seconds` says since when, and the log which process holds it.
+    /// gauge `amends_outbox_truncation_held_back_seconds` says for how long, and `amends_outbox_truncation_holder`, whose
+    /// label is the process's pid at the server, since when (in seconds since 1970); the log says both.
     pub(super) async fn truncate_passed(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.looked.is_some_and(|looked| looked.elapsed() < TIDY_EVERY) {
             return Ok(());
@@ -49,6 +52,7 @@ impl Slots {
                 self.held_since = None;
                 self.told = None;
                 held_back(Duration::ZERO);
+                self.name_holder(None);
                 Ok(())
             }
             Ok(look) => self.held_back(db, &slot, look).await,
@@ -63,6 +67,7 @@ impl Slots {
         let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
         let holder = oldest_user(db, slot).await?;
         let age = holder.as_ref().map_or(0.0, |holder| holder.age);
+        self.name_holder(holder.as_ref());
         held_back(held.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
         if (held < TELL_AFTER && age < TELL_AFTER.as_secs_f64())
             || self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN)
@@ -88,6 +93,28 @@ impl Slots {
     }
 }
 
+impl Slots {
+    fn name_holder(&mut self, holder: Option<&Holder>) {
+        let gauge = |pid: i32| metrics::gauge!("amends_outbox_truncation_holder", "pid" => pid.to_string());
+        let pid = holder.map(|holder| holder.pid);
+        if let Some(former) = self.holder.filter(|former| Some(*former) != pid) {
+            gauge(former).set(0.0);
+        }
+        if let Some(holder) = holder {
+            gauge(holder.pid).set(holder.since_epoch);
+        }
+        self.holder = pid;
+    }
+}
+
+impl Drop for Slots {
+    /// Whoever relays next measures anew.
+    fn drop(&mut self) {
+        held_back(Duration::ZERO);
+        self.name_holder(None);
+    }
+}
+
 fn held_back(held: Duration) {
     metrics::gauge!("amends_outbox_truncation_held_back_seconds").set(held.as_secs_f64());
 }
@@ -97,6 +124,8 @@ fn held_back(held: Duration) {
 struct Holder {
     pid: i32,
     since: String,
+    /// The same in seconds since 1970.
+    since_epoch: f64,
     /// In seconds.
     age: f64,
     application: String,
@@ -106,7 +135,8 @@ struct Holder {
 /// The oldest transaction that has a lock on the slot: it has written to it, or reads it.
 async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>, sqlx::Error> {
     sqlx::query_as(
-        "select a.pid, a.xact_start::text as since, a.application_name as application,
+        "select a.pid, a.xact_start::text as since,
+                extract(epoch from a.xact_start)::double precision as since_epoch, a.application_name as application,
                 extract(epoch from clock_timestamp() - a.xact_start)::double precision as age,
                 coalesce(a.state, '') as state
          from pg_locks l join pg_stat_activity a on a.pid = l.pid

@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use uuid::Uuid;
 
@@ -94,7 +93,8 @@ pub(crate) struct Found {
     direction: String,
     message_id: Uuid,
     status: String,
-    outcome: Option<Json<Box<RawValue>>>,
+    /// As text, because a JSON `null` is an outcome too.
+    outcome: Option<String>,
 }
 
 impl From<Found> for Record {
@@ -104,7 +104,8 @@ impl From<Found> for Record {
             kind: "",
             message_id: row.message_id,
             status: Status::parse(&row.status),
-            outcome: row.outcome.map(|Json(outcome)| outcome),
+            // The database has it as JSON.
+            outcome: row.outcome.and_then(|outcome| RawValue::from_string(outcome).ok()),
             open: None,
         }
     }
@@ -130,7 +131,7 @@ fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
 pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec<Record>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     let found: Vec<Found> = sqlx::query_as(
-        "select saga_id, step, direction, message_id, status, outcome
+        "select saga_id, step, direction, message_id, status, outcome::text
          from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
          join step_outcome using (saga_id, step, direction)",
     )

@@ -50,9 +50,11 @@ pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
         };
         (row.sku, stock)
     };
-    Ok(Json(Audit {
+    let audit = Audit {
         statements,
         reservations: audit::count_by_status(&mut db).await?,
         products: store::list_products(&mut db).await?.into_iter().map(stock).collect(),
-    }))
+    };
+    db.end().await?;
+    Ok(Json(audit))
 }

@@ -103,6 +103,7 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
         }
     }
     if accepted.is_empty() {
+        claimed.abandon().await?;
         return Ok(verdicts);
     }
     save(&mut claimed, &accepted).await?;

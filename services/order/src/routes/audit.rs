@@ -34,10 +34,12 @@ pub(super) async fn get(State(app): State<App>) -> Result<Json<Audit>, Problem> 
     for (name, says, statement) in audit::STATEMENTS {
         statements.push(Statement::new(name, says, audit::offending(&mut db, statement).await?));
     }
-    Ok(Json(Audit {
+    let audit = Audit {
         statements,
         orders: audit::count_by_status(&mut db).await?,
         confirmed: audit::sum_confirmed(&mut db).await?,
         sold: audit::sum_sold(&mut db).await?,
-    }))
+    };
+    db.end().await?;
+    Ok(Json(audit))
 }

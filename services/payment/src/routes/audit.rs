@@ -34,10 +34,12 @@ pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
     for (name, says, statement) in audit::STATEMENTS {
         statements.push(Statement::new(name, says, audit::offending(&mut db, statement).await?));
     }
-    Ok(Json(Audit {
+    let audit = Audit {
         statements,
         payments: audit::count_by_status(&mut db).await?,
         captured: audit::sum_moved(&mut db, "capture").await?,
         refunded: audit::sum_moved(&mut db, "refund").await?,
-    }))
+    };
+    db.end().await?;
+    Ok(Json(audit))
 }
