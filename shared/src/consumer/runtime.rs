@@ -150,8 +150,11 @@ impl Consumer {
             .set("auto.commit.interval.ms", "500")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
-            .set("queued.min.messages", "2000")
-            .set("queued.max.messages.kbytes", "8192");
+            // What is fetched ahead is bounded by its bytes. The other bound counts all partitions together, and the client's
+            // usual pause at either is a second, in which the consumer runs dry.
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.queue.backoff.ms", "5");
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(self.group)));
         }
