@@ -9,17 +9,21 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, Setup, Suite, order};
 
 const ORDERS: &str = "select count(*) from orders";
+const MESSAGES: &str = "messages wait to be sent";
+const PENDING: &str = "orders wait to be settled";
 
-/// Places orders until one is refused; how many were taken, and what the refusal says.
-async fn until_refused(suite: &Suite) -> (i64, String) {
+/// Places orders until one is refused for this reason; how many were taken.
+async fn until_refused(suite: &Suite, reason: &str) -> i64 {
     let mut body = order();
     body["items"] = json!([{"sku": "mug", "quantity": 1}]);
     let url = format!("{}/orders", suite.url("order"));
     let deadline = Instant::now() + PATIENCE;
-    for taken in 0.. {
-        assert!(Instant::now() < deadline, "{taken} orders were taken and none was refused");
+    let mut taken = 0;
+    loop {
+        assert!(Instant::now() < deadline, "{taken} orders were taken and none was refused: {reason}");
         let answer = suite.client.post(&url).json(&body).send().await.expect("an answer");
         if answer.status() == StatusCode::ACCEPTED {
+            taken += 1;
             continue;
         }
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -28,9 +32,12 @@ async fn until_refused(suite: &Suite) -> (i64, String) {
         assert!(wait.is_some_and(|wait| (1..=30).contains(&wait)), "Retry-After: {wait:?}");
         let problem: Value = answer.json().await.expect("JSON");
         assert_eq!(problem["type"], "/problems/overloaded");
-        return (taken, problem["detail"].as_str().unwrap_or_default().to_owned());
+        if problem["detail"].as_str().is_some_and(|detail| detail.contains(reason)) {
+            return taken;
+        }
+        // The limit of the outbox is small enough to be passed by what was sent since the relay last saved.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    unreachable!("the deadline ends it")
 }
 
 async fn until_taken_again(suite: &Suite) {
@@ -50,10 +57,9 @@ async fn orders_are_refused_before_anything_is_written_and_taken_again_when_ther
     let servers = std::sync::Arc::clone(&suite.servers);
 
     servers.kafka().kill9().expect("killed");
-    let (taken, why) = until_refused(&suite).await;
+    let taken = until_refused(&suite, MESSAGES).await;
     assert!(taken > 20, "{taken} orders were taken");
-    assert!(why.contains("messages wait to be sent"), "{why}");
-    assert_eq!(until_refused(&suite).await.0, 0, "it stays refused while there is no broker");
+    assert_eq!(until_refused(&suite, MESSAGES).await, 0, "it stays refused while there is no broker");
     assert_eq!(suite.number("order", ORDERS).await, taken, "a refused order is not written");
     std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
         .expect("no panic")
@@ -64,9 +70,8 @@ async fn orders_are_refused_before_anything_is_written_and_taken_again_when_ther
 
     // Messages flow, but sagas stand still.
     suite.process("payment").signal(Signal::STOP);
-    let (taken, why) = until_refused(&suite).await;
+    let taken = until_refused(&suite, PENDING).await;
     assert!(taken > 150, "{taken} orders were taken");
-    assert!(why.contains("orders wait to be settled"), "{why}");
     assert_eq!(suite.number("order", ORDERS).await, before + taken);
     suite.process("payment").signal(Signal::CONT);
     until_taken_again(&suite).await;

@@ -1,6 +1,7 @@
 //! What a service says of its own books: statements that must hold, each with what offends against it.
 
 use serde::Serialize;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 /// Most offenders that a statement names. More would bury the reader; the first ones show the pattern.
@@ -28,6 +29,21 @@ impl Statement {
         offending.truncate(MOST_NAMED);
         Self { name, says, holds: offending.is_empty(), offending }
     }
+}
+
+/// Looks the statements up: each has its name, what must be true, and SQL that selects the ids of what offends against it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn look_up(
+    db: &mut PgConnection,
+    statements: &[(&'static str, &'static str, &'static str)],
+) -> Result<Vec<Statement>, sqlx::Error> {
+    let mut looked_up = Vec::with_capacity(statements.len());
+    for &(name, says, offending) in statements {
+        looked_up.push(Statement::new(name, says, sqlx::query_scalar(offending).fetch_all(&mut *db).await?));
+    }
+    Ok(looked_up)
 }
 
 #[cfg(test)]

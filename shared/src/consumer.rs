@@ -205,11 +205,9 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
     let ids_of = |messages: &[&Incoming]| messages.iter().filter_map(|message| message.id()).collect();
     let (ids, others): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&others));
     let mut steps = Vec::new();
-    for step in
-        batch.iter().filter(|message| table.takes_steps(message.kind())).map(|message| StepKey::of(message))
-    {
+    for message in batch.iter().filter(|message| table.takes_steps(message.kind())) {
         // One that does not say its step is refused by its handler.
-        let Ok(step) = step else { continue };
+        let Ok(step) = StepKey::of(message) else { continue };
         steps.extend(step.action());
         steps.push(step);
     }
@@ -223,22 +221,22 @@ async fn attempt(db: &Db, table: &Table, batch: &[&Incoming]) -> Result<(), Faul
 
     let mut fresh = Vec::with_capacity(batch.len());
     for &message in batch {
+        let id = message.id();
+        let (claiming, unclaimed) = if table.claims(message.kind()) { (id, None) } else { (None, id) };
         // The first of several copies in one batch takes the claim.
-        if message.id().is_some_and(|id| table.claims(message.kind()) && !new.remove(&id)) {
+        if claiming.is_some_and(|id| !new.remove(&id)) {
             continue;
         }
         // An operator has decided what was to become of it.
-        if message.id().is_some_and(|id| settled.contains(&id)) {
+        if unclaimed.is_some_and(|id| settled.contains(&id)) {
             continue;
         }
         // Its id is new only because it was forgotten, or might have been.
-        let stale = table.claims(message.kind())
-            && message.id().is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
-        let unclaimed = || message.id().filter(|_| !table.claims(message.kind()));
+        let stale = claiming.is_some_and(|id| retention::stale(id, claimed.now(), db.retention().inbox));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
         // What is parked is claimed, so that it is parked once.
         if (parked.contains(&message.key) || refused.is_some())
-            && let Some(id) = unclaimed()
+            && let Some(id) = unclaimed
             && !inbox::claim_one(claimed.db(), id).await?
         {
             continue;

@@ -278,7 +278,6 @@ fn hashes(keys: &[String]) -> Vec<i64> {
 }
 
 /// What a batch of messages wants to know before it is handled.
-#[derive(Default)]
 pub(crate) struct Asked<'a> {
     /// The ids that the inbox is to remember.
     pub ids: &'a [Uuid],

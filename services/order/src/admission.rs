@@ -148,7 +148,7 @@ impl Sampler {
     }
 
     async fn count(&self) -> Result<(i64, i64), sqlx::Error> {
-        // A transaction for the settings; nothing is written, and dropping it ends it.
+        // A transaction for the settings; nothing is written.
         let mut claimed = self.db.write(&[]).await?;
         backlog::read_by_index(claimed.db()).await?;
         let outbox = backlog::unsent(claimed.db(), self.outbox.most()).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use shared::audit::Statement;
+use shared::audit::{Statement, look_up};
 use shared::db::Db;
 use shared::problem::Problem;
 use utoipa::ToSchema;
@@ -37,10 +37,7 @@ struct Stock {
 #[utoipa::path(get, path = "/audit", responses((status = 200, body = Audit)))]
 pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
     let mut db = db.survey().await?;
-    let mut statements = Vec::with_capacity(audit::STATEMENTS.len());
-    for (name, says, statement) in audit::STATEMENTS {
-        statements.push(Statement::new(name, says, audit::offending(&mut db, statement).await?));
-    }
+    let statements = look_up(&mut db, audit::STATEMENTS).await?;
     let stock = |row: store::ProductRow| {
         let stock = Stock {
             on_hand: row.on_hand,

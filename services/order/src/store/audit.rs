@@ -36,11 +36,6 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The ids of what offends against one of [`STATEMENTS`].
-pub async fn offending(db: &mut PgConnection, statement: &'static str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(statement).fetch_all(db).await
-}
-
 /// How many orders there are in each status. A status without orders is left out.
 pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
-use shared::audit::Statement;
+use shared::audit::{Statement, look_up};
 use shared::db::Db;
 use shared::problem::Problem;
 use utoipa::ToSchema;
@@ -30,10 +30,7 @@ pub(super) struct Audit {
 #[utoipa::path(get, path = "/audit", responses((status = 200, body = Audit)))]
 pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
     let mut db = db.survey().await?;
-    let mut statements = Vec::with_capacity(audit::STATEMENTS.len());
-    for (name, says, statement) in audit::STATEMENTS {
-        statements.push(Statement::new(name, says, audit::offending(&mut db, statement).await?));
-    }
+    let statements = look_up(&mut db, audit::STATEMENTS).await?;
     let audit = Audit {
         statements,
         payments: audit::count_by_status(&mut db).await?,
