@@ -171,9 +171,12 @@ impl Suite {
         ];
         settings.extend(self.settings.iter().cloned());
         let port = self.processes.get(&(service, replica)).map(|process| process.port);
-        let log = format!("{}-{service}-{replica}.log", self.name);
-        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(log);
+        let log = self.log(service, replica);
         self.processes.insert((service, replica), Process::start(service, port, &settings, &log));
+    }
+
+    fn log(&self, service: &str, replica: usize) -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}-{replica}.log", self.name))
     }
 
     pub fn process(&mut self, service: &'static str) -> &mut Process {
@@ -253,11 +256,25 @@ impl Suite {
         assert!(receipt.send().await.expect("an answer").status().is_success());
     }
 
+    /// What every process said last, for whoever has to find out why a fact does not come.
+    #[expect(clippy::print_stdout, reason = "the test runner shows it if the test fails")]
+    fn print_logs(&self) {
+        const LAST: usize = 12;
+        for (service, replica) in self.processes.keys() {
+            let log = std::fs::read_to_string(self.log(service, *replica)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("-- {service}-{replica}\n{}", lines[lines.len().saturating_sub(LAST)..].join("\n"));
+        }
+    }
+
     /// Waits for a fact.
     pub async fn until(&self, what: &str, fact: impl AsyncFn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !fact(self).await {
-            assert!(Instant::now() < deadline, "{}: waited {PATIENCE:?} for {what}", self.name);
+            if Instant::now() > deadline {
+                self.print_logs();
+                panic!("{}: waited {PATIENCE:?} for {what}", self.name);
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

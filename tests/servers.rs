@@ -1,5 +1,7 @@
 //! The broker and the database die in the middle of sagas.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 
 use crate::harness::{SERVICES, Setup, Suite, order};
@@ -21,6 +23,24 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
         .expect("no panic")
         .expect("restarted");
+    for order in before.into_iter().chain(during) {
+        assert_eq!(suite.settled(order).await["status"], "confirmed");
+    }
+    suite.comes_to_rest().await;
+}
+
+/// Frozen, it answers nothing and closes no connection, for longer than the sessions of its consumers last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_freezes_and_goes_on_loses_nothing() {
+    const FROZEN: Duration = Duration::from_secs(12);
+    let suite = own().await;
+    suite.confirmed(&order()).await;
+    let body = order();
+    let before = join_all((0..10).map(|_| suite.place(&body))).await;
+    suite.servers.kafka().sigstop().expect("frozen");
+    let during = join_all((0..10).map(|_| suite.place(&body))).await;
+    tokio::time::sleep(FROZEN).await;
+    suite.servers.kafka().sigcont().expect("going on");
     for order in before.into_iter().chain(during) {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }

@@ -9,6 +9,7 @@ mod held;
 mod runtime;
 mod table;
 mod versions;
+mod watch;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;

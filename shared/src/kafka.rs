@@ -82,6 +82,8 @@ impl Kafka {
             // A broker that comes back is found within a second.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
+            // A broker that is frozen, or whose host has vanished, is asked again before its members' sessions are long over.
+            .set("socket.timeout.ms", "10000")
             .set("socket.nagle.disable", "true")
             .set("log.connection.close", "false");
         for (key, value) in &self.settings {

@@ -61,6 +61,8 @@ pub(crate) enum RelayError {
     Database(#[from] sqlx::Error),
     #[error("the broker did not take a record")]
     Broker(#[from] rdkafka::error::KafkaError),
+    #[error("the broker has acknowledged nothing for half a minute; a new client asks it")]
+    Stalled,
     #[error("{}", .0.reason)]
     Stopped(Stop),
 }

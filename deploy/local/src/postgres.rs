@@ -32,13 +32,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
     // Six services with a pool each, and test suites with a database per test.
     ("max_connections", "300"),
-    ("shared_buffers", "128MB"),
+    // Messages that are sent and truncated before they leave the buffers never reach the disk but for the log.
+    ("shared_buffers", "512MB"),
     // A batch of messages fills the default of 4 MB, and then waits for its own writing.
     ("wal_buffers", "16MB"),
     // At a thousand orders a second the default of 1 GB would force checkpoints under load.
     ("max_wal_size", "2GB"),
-    // Outbox and inbox tables churn; vacuum must keep up with them.
-    ("autovacuum_naptime", "15s"),
     // Short statements only: compiling them costs more than it saves.
     ("jit", "off"),
     ("track_commit_timestamp", "off"),

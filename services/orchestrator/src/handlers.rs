@@ -2,6 +2,7 @@
 //! load the sagas, apply the inputs to each, write where they stand, the log, and the messages.
 
 mod drive;
+mod live;
 mod timers;
 
 use std::sync::Arc;
@@ -9,26 +10,50 @@ use std::sync::Arc;
 use schemas::order::OrderCreated;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use shared::consumer::{BatchHandler, BoxFuture, Incoming, Table};
-use shared::envelope::{Direction, Message};
+use shared::db::Db;
+use shared::envelope::{Cause, Direction, Message};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{ReplyOutcome, StepReply};
+use uuid::Uuid;
 
-use self::drive::{Begin, Change, drive};
-pub use self::timers::wake_due;
+use self::drive::Driver;
+pub(crate) use self::timers::Timers;
 use crate::engine::{Input, Refusal};
 use crate::plan::Saga;
 use crate::sagas::{PlaceOrder, Registry};
 
-/// The messages that the orchestrator takes.
-pub fn table(registry: &Arc<Registry>) -> Table {
+/// The messages that the orchestrator takes, and its timers.
+pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers) {
     let types = [(OrderCreated::TYPE, OrderCreated::TOPIC), (StepReply::TYPE, StepReply::TOPIC)];
-    Table::new().on(&types, Arc::new(Sagas { registry: Arc::clone(registry) }))
+    let driver = Arc::new(Driver::new(registry));
+    let table = Table::new().on(&types, Arc::new(Sagas { driver: Arc::clone(&driver) }));
+    (table, Timers { db, driver })
+}
+
+/// An input for a saga.
+struct Change {
+    saga_id: Uuid,
+    subject: String,
+    cause: Cause,
+    /// How the saga begins, if it does.
+    begin: Option<Begin>,
+    input: Input,
+    /// What the step replied.
+    reply: Option<Box<RawValue>>,
+}
+
+/// The definition and the first memory of a new saga.
+struct Begin {
+    definition: &'static str,
+    version: i32,
+    data: String,
 }
 
 struct Sagas {
-    registry: Arc<Registry>,
+    driver: Arc<Driver>,
 }
 
 impl BatchHandler for Sagas {
@@ -44,7 +69,7 @@ impl BatchHandler for Sagas {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let changes = messages.iter().map(|message| change(message)).collect::<Result<Vec<_>, _>>()?;
-            drive(claimed, &self.registry, changes).await
+            self.driver.drive(claimed, changes).await
         })
     }
 }

@@ -49,8 +49,9 @@ impl App for Orchestrator {
         let db = service.db().clone();
         let app = routes::App { db: db.clone(), registry: Arc::clone(&registry) };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::table(&registry));
-        service.task("timers", move |stop| handlers::wake_due(db, registry, stop));
+        let (table, timers) = handlers::all(db, registry);
+        service.consume(table);
+        service.task("timers", move |stop| timers.run(stop));
         Ok(())
     }
 }

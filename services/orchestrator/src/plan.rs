@@ -124,11 +124,16 @@ impl<S> Definition<S> {
         }
     }
 
-    /// Takes what a step replied into the saga's memory.
-    pub(crate) fn keep(&self, saga: &mut S, step: usize, reply: &RawValue) -> Result<(), serde_json::Error> {
+    /// Takes what a step replied into the saga's memory. Whether the plan keeps it at all.
+    pub(crate) fn keep(
+        &self,
+        saga: &mut S,
+        step: usize,
+        reply: &RawValue,
+    ) -> Result<bool, serde_json::Error> {
         match self.steps.get(step).and_then(|step| step.keep.as_ref()) {
-            Some(keep) => keep(saga, reply),
-            None => Ok(()),
+            Some(keep) => keep(saga, reply).map(|()| true),
+            None => Ok(false),
         }
     }
 

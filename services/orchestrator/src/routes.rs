@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::engine::{State as SagaState, StepStatus};
-use crate::sagas::Registry;
+use crate::sagas::{Registry, replay};
 use crate::store::{self, LogRow, SagaRow};
 
 #[derive(OpenApi)]
@@ -96,6 +96,10 @@ struct LogView {
     message_id: Option<Uuid>,
     #[schema(value_type = Object)]
     input: Box<RawValue>,
+    /// What the step replied, if the saga keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    reply: Option<Box<RawValue>>,
     #[schema(value_type = Vec<Object>)]
     decisions: Box<RawValue>,
 }
@@ -135,9 +139,12 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
         return Err(Problem::invalid(vec![Invalid::new("/status", detail)]));
     }
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
-    let rows = store::list(&mut *app.db.read().await?, query.status.as_deref(), query.cursor, limit).await?;
+    let mut db = app.db.read().await?;
+    let rows = store::list(&mut db, query.status.as_deref(), query.cursor, limit).await?;
     let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.saga_id);
-    let sagas = rows.into_iter().map(|row| view(&app.registry, row)).collect::<Result<_, Problem>>()?;
+    let beyond = store::find_beyond(&mut db, &rows).await?;
+    let view = |row| view(&app.registry, row, &beyond);
+    let sagas = rows.into_iter().map(view).collect::<Result<_, Problem>>()?;
     Ok(Json(SagaPage { sagas, next }))
 }
 
@@ -153,15 +160,23 @@ async fn get(State(app): State<App>, Path(order): Path<Uuid>) -> Result<Json<Sag
     let Some(row) = sagas.into_iter().next() else {
         return Err(Problem::not_found(format!("there is no saga for the order {order}, or not yet")));
     };
-    let log = store::find_log(&mut db, row.saga_id).await?.into_iter().map(LogView::from).collect();
-    Ok(Json(SagaWithLog { saga: view(&app.registry, row)?, log }))
+    let log = store::find_log(&mut db, row.saga_id).await?;
+    let saga = view(&app.registry, row, &log)?;
+    Ok(Json(SagaWithLog { saga, log: log.into_iter().map(LogView::from).collect() }))
 }
 
-fn view(registry: &Registry, row: SagaRow) -> Result<SagaView, Problem> {
-    let state: SagaState = serde_json::from_str(row.state.0.get())?;
-    // A saga that has ended may be older than any definition that is still here.
-    let names = registry.find(&row.definition, row.version).map(|found| found.shape().steps.clone());
-    let names = names.unwrap_or_default();
+/// How a saga stands. `log` may have entries of other sagas too.
+fn view(registry: &Registry, row: SagaRow, log: &[LogRow]) -> Result<SagaView, Problem> {
+    let beyond = |entry: &&LogRow| entry.saga_id == row.saga_id && entry.sequence > row.sequence;
+    let beyond: Vec<&LogRow> = log.iter().filter(beyond).collect();
+    let updated_at = beyond.last().map_or(row.updated_at, |entry| entry.at);
+    let mut state: SagaState = serde_json::from_str(row.state.0.get())?;
+    // A saga that has ended may be older than any definition that is still here; its row says all.
+    let definition = registry.find(&row.definition, row.version).ok();
+    if let Some(definition) = definition {
+        replay(definition.shape(), &mut state, beyond, |_, _| Ok(()))?;
+    }
+    let names = definition.map(|found| found.shape().steps.clone()).unwrap_or_default();
     let step = |(index, step): (usize, crate::engine::StepState)| StepView {
         name: names.get(index).map_or_else(|| format!("step {index}"), |shape| shape.name.to_owned()),
         group: names.get(index).map_or(index, |shape| shape.group),
@@ -174,10 +189,10 @@ fn view(registry: &Registry, row: SagaRow) -> Result<SagaView, Problem> {
         id: row.saga_id,
         order_id: row.subject,
         definition: format!("{}@{}", row.definition, row.version),
-        status: row.status,
-        reason: row.reason,
+        status: state.status.as_str().to_owned(),
+        reason: state.refusal.map(|refusal| refusal.code),
         started_at: row.started_at,
-        updated_at: row.updated_at,
+        updated_at,
         next_deadline: row.due_at,
         steps: state.steps.into_iter().enumerate().map(step).collect(),
     })
@@ -190,6 +205,7 @@ impl From<LogRow> for LogView {
             at: row.at,
             message_id: row.message_id,
             input: row.input.0,
+            reply: row.reply.map(|reply| reply.0),
             decisions: row.decisions.0,
         }
     }

@@ -2,9 +2,12 @@
 
 pub mod place_order;
 mod registry;
+mod replay;
 
 pub use self::place_order::PlaceOrder;
+pub(crate) use self::registry::AnyDefinition;
 pub use self::registry::{OpenSaga, Registry, UnknownDefinition};
+pub(crate) use self::replay::replay;
 
 /// Every definition, present and past, that a saga in flight may have begun with.
 pub fn all() -> Registry {

@@ -2,11 +2,11 @@
 
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A saga's row.
+/// A saga's row: a snapshot, which the log may have gone beyond.
 #[derive(Debug, FromRow)]
 pub struct SagaRow {
     pub saga_id: Uuid,
@@ -18,6 +18,7 @@ pub struct SagaRow {
     pub reason: Option<String>,
     pub state: Json<Box<RawValue>>,
     pub data: Json<Box<RawValue>>,
+    /// The last entry of the log that is in it.
     pub sequence: i32,
     pub traceparent: Option<String>,
     pub due_at: Option<OffsetDateTime>,
@@ -25,9 +26,9 @@ pub struct SagaRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// A saga's row as it is written.
+/// A snapshot as it is written.
 #[derive(Debug)]
-pub struct Saved {
+pub struct Snapshot {
     pub saga_id: Uuid,
     pub definition: String,
     pub version: i32,
@@ -36,8 +37,7 @@ pub struct Saved {
     pub status: &'static str,
     pub reason: Option<String>,
     pub state: String,
-    /// The saga's memory, unless it is as it was.
-    pub data: Option<String>,
+    pub data: String,
     pub sequence: i32,
     pub traceparent: Option<String>,
     pub due_at: Option<OffsetDateTime>,
@@ -50,88 +50,110 @@ pub struct Entry {
     pub sequence: i32,
     pub message_id: Option<Uuid>,
     pub input: String,
+    /// What the step replied, if the saga keeps it.
+    pub reply: Option<Box<RawValue>>,
     pub decisions: String,
+}
+
+/// An entry of the log, as it was written.
+#[derive(Debug, FromRow)]
+pub struct LogRow {
+    pub saga_id: Uuid,
+    pub sequence: i32,
+    pub at: OffsetDateTime,
+    pub message_id: Option<Uuid>,
+    pub input: Json<Box<RawValue>>,
+    pub reply: Option<Json<Box<RawValue>>>,
+    pub decisions: Json<Box<RawValue>>,
 }
 
 const COLUMNS: &str = "saga_id, definition, version, plan_hash, subject, status, reason, state, data, sequence, \
                        traceparent, due_at, started_at, updated_at";
+const LOG_COLUMNS: &str = "saga_id, sequence, at, message_id, input, reply, decisions";
 
-/// Locks the sagas and returns them as they are.
-pub async fn lock_sagas(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SagaRow>, sqlx::Error> {
-    let lock = format!("select {COLUMNS} from saga where saga_id = any($1) order by saga_id for update");
-    sqlx::query_as(sqlx::AssertSqlSafe(lock)).bind(ids).fetch_all(db).await
+/// The sagas' rows.
+pub async fn find_sagas(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SagaRow>, sqlx::Error> {
+    let find = format!("select {COLUMNS} from saga where saga_id = any($1)");
+    sqlx::query_as(AssertSqlSafe(find)).bind(ids).fetch_all(db).await
 }
 
-/// Writes new sagas.
-pub async fn insert_sagas(db: &mut PgConnection, sagas: &[&Saved]) -> Result<(), sqlx::Error> {
+/// What the log has beyond these rows, in order.
+pub async fn find_beyond(db: &mut PgConnection, sagas: &[SagaRow]) -> Result<Vec<LogRow>, sqlx::Error> {
     if sagas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let find = format!(
+        "select {LOG_COLUMNS}
+         from unnest($1::uuid[], $2::integer[]) as row (saga_id, upto)
+         join saga_log using (saga_id)
+         where sequence > upto
+         order by saga_id, sequence"
+    );
+    sqlx::query_as(AssertSqlSafe(find))
+        .bind(sagas.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
+        .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
+        .fetch_all(db)
+        .await
+}
+
+/// Appends to the log and writes the snapshots, with one statement. The log's primary key is the optimistic lock: of two
+/// writers of one sequence the second fails, see [`is_outdated`].
+pub async fn save(
+    db: &mut PgConnection,
+    entries: &[Entry],
+    snapshots: &[Snapshot],
+) -> Result<(), sqlx::Error> {
+    const APPEND: &str = "insert into saga_log (saga_id, sequence, at, message_id, input, reply, decisions)
+         select saga_id, sequence, now(), message_id, input::json, reply::json, decisions::json
+         from unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[])
+              as row (saga_id, sequence, message_id, input, reply, decisions)";
+    const SAVE: &str = "insert into saga (saga_id, definition, version, plan_hash, subject, status, reason, state, data,
+                           sequence, traceparent, due_at)
+         select saga_id, definition, version, plan_hash, subject, status, reason, state::json, data::json,
+                sequence, traceparent, due_at
+         from unnest($7::uuid[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::text[],
+                     $14::text[], $15::text[], $16::integer[], $17::text[], $18::timestamptz[])
+              as row (saga_id, definition, version, plan_hash, subject, status, reason, state, data,
+                      sequence, traceparent, due_at)
+         on conflict (saga_id) do update
+         set status = excluded.status, reason = excluded.reason, state = excluded.state, data = excluded.data,
+             sequence = excluded.sequence, due_at = excluded.due_at, updated_at = now()";
+    if snapshots.is_empty() && entries.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "insert into saga (saga_id, definition, version, plan_hash, subject, status, reason, state, data, sequence,
-                           traceparent, due_at)
-         select saga_id, definition, version, plan_hash, subject, status, reason, state::json, data::json, sequence,
-                traceparent, due_at
-         from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::text[], $10::integer[], $11::text[], $12::timestamptz[])
-              as row (saga_id, definition, version, plan_hash, subject, status, reason, state, data, sequence,
-                      traceparent, due_at)",
-    )
-    .bind(sagas.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.definition.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.version).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.plan_hash.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.subject.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.status).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.data.as_deref()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.due_at).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
+    let statement = match snapshots {
+        [] => APPEND.to_owned(),
+        _ => format!("with saved as ({SAVE}) {APPEND}"),
+    };
+    let mut query = sqlx::query(AssertSqlSafe(statement))
+        .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.input.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.reply.as_deref().map(RawValue::get)).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.decisions.as_str()).collect::<Vec<_>>());
+    if !snapshots.is_empty() {
+        query = query
+            .bind(snapshots.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.definition.as_str()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.version).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.plan_hash.as_str()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.subject.as_str()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.status).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
+            .bind(snapshots.iter().map(|saga| saga.due_at).collect::<Vec<_>>());
+    }
+    query.execute(db).await?;
     Ok(())
 }
 
-/// Writes where the sagas stand now and appends to the log, with one statement. The caller has locked the sagas. The
-/// log's primary key is the optimistic lock: two writers of one sequence can't both commit.
-pub async fn move_sagas(
-    db: &mut PgConnection,
-    sagas: &[&Saved],
-    entries: &[Entry],
-) -> Result<(), sqlx::Error> {
-    if sagas.is_empty() && entries.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "with moved as (
-             update saga s
-             set status = row.status, reason = row.reason, state = row.state::json, data = coalesce(row.data::json, s.data),
-                 sequence = row.sequence, due_at = row.due_at, updated_at = now()
-             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
-                  as row (saga_id, status, reason, state, data, sequence, due_at)
-             where s.saga_id = row.saga_id)
-         insert into saga_log (saga_id, sequence, at, message_id, input, decisions)
-         select saga_id, sequence, now(), message_id, input::json, decisions::json
-         from unnest($8::uuid[], $9::integer[], $10::uuid[], $11::text[], $12::text[])
-              as row (saga_id, sequence, message_id, input, decisions)",
-    )
-    .bind(sagas.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.status).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.data.as_deref()).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
-    .bind(sagas.iter().map(|saga| saga.due_at).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.input.as_str()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.decisions.as_str()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+/// Whether somebody else has written to the log of one of the sagas since it was read.
+pub fn is_outdated(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.constraint()) == Some("saga_log_pkey")
 }
 
 /// Sagas whose next deadline may have passed, with their subjects.
@@ -168,7 +190,7 @@ pub async fn definitions_in_flight(
 /// The sagas about an order, the newest first.
 pub async fn find_by_subject(db: &mut PgConnection, subject: &str) -> Result<Vec<SagaRow>, sqlx::Error> {
     let find = format!("select {COLUMNS} from saga where subject = $1 order by saga_id desc");
-    sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(subject).fetch_all(db).await
+    sqlx::query_as(AssertSqlSafe(find)).bind(subject).fetch_all(db).await
 }
 
 /// A page of sagas, the newest first.
@@ -183,25 +205,11 @@ pub async fn list(
          where ($1::text is null or status = $1) and ($2::uuid is null or saga_id < $2)
          order by saga_id desc limit $3"
     );
-    sqlx::query_as(sqlx::AssertSqlSafe(list)).bind(status).bind(before).bind(limit).fetch_all(db).await
-}
-
-/// An entry of the log, as it was written.
-#[derive(Debug, FromRow)]
-pub struct LogRow {
-    pub sequence: i32,
-    pub at: OffsetDateTime,
-    pub message_id: Option<Uuid>,
-    pub input: Json<Box<RawValue>>,
-    pub decisions: Json<Box<RawValue>>,
+    sqlx::query_as(AssertSqlSafe(list)).bind(status).bind(before).bind(limit).fetch_all(db).await
 }
 
 /// A saga's log.
 pub async fn find_log(db: &mut PgConnection, saga_id: Uuid) -> Result<Vec<LogRow>, sqlx::Error> {
-    sqlx::query_as(
-        "select sequence, at, message_id, input, decisions from saga_log where saga_id = $1 order by sequence",
-    )
-    .bind(saga_id)
-    .fetch_all(db)
-    .await
+    let find = format!("select {LOG_COLUMNS} from saga_log where saga_id = $1 order by sequence");
+    sqlx::query_as(AssertSqlSafe(find)).bind(saga_id).fetch_all(db).await
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::held::Held;
+use super::watch::Watch;
 use super::{Incoming, Table, attempt, bounded, park};
 use crate::cloudevents;
 use crate::db::Db;
@@ -36,6 +37,9 @@ const BUSY: usize = 32;
 const LINGER: Duration = Duration::from_millis(8);
 /// How long messages wait for others of their kind that nobody waits for.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a consumer without messages looks by itself whether there are any. The client's wake-up is what makes it quick;
+/// this is the safety net.
+const POLL: Duration = Duration::from_secs(1);
 /// The wait before a member that was thrown out joins again.
 const REJOIN: Duration = Duration::from_millis(500);
 
@@ -55,7 +59,7 @@ pub(crate) struct Consumer {
 }
 
 /// Where the next record of each partition is.
-type Offsets = HashMap<(String, i32), i64>;
+pub(super) type Offsets = HashMap<(String, i32), i64>;
 
 /// What is repeated until it is done.
 #[derive(Clone, Copy)]
@@ -96,8 +100,10 @@ impl Consumer {
     /// # Errors
     /// If the client's settings are wrong.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+        let mut watch = Watch::new();
         while !stop.is_cancelled() {
-            self.member(&stop).await?;
+            self.member(&mut watch, &stop).await?;
+            watch.restart();
             self.assigned.store(false, Ordering::Release);
             stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN))).await;
         }
@@ -106,7 +112,7 @@ impl Consumer {
 
     /// One membership in the group, until `stop` or until the broker throws the member out for good, as it does with
     /// a static one after a crash of its own. Nothing is lost by that: what was not stored comes again.
-    async fn member(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
+    async fn member(&self, watch: &mut Watch, stop: &CancellationToken) -> Result<(), KafkaError> {
         let consumer = self.connect()?;
         let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -129,6 +135,9 @@ impl Consumer {
                 metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
             }
             store(&consumer, &offsets);
+            if watch.stands_still(&consumer, offsets) {
+                return Ok(());
+            }
         }
         if let Some((code, reason)) = consumer.client().fatal_error() {
             warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
@@ -144,6 +153,8 @@ impl Consumer {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("heartbeat.interval.ms", "500")
             .set("session.timeout.ms", "6000")
+            // Longer than a batch may take; a rebalance waits for a member for so long.
+            .set("max.poll.interval.ms", "60000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
@@ -190,6 +201,7 @@ impl Consumer {
             let next = if taken == 0 {
                 tokio::select! {
                     next = stream.next() => next,
+                    () = tokio::time::sleep(POLL) => None,
                     () = stop.cancelled() => None,
                 }
             } else if linger.is_zero() {

@@ -31,6 +31,9 @@ const SAVE_EVERY: Duration = Duration::from_millis(100);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long a stopping relay waits for the broker to acknowledge what it has sent.
 const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long a record may wait for its acknowledgement before its client is given up for a new one. An outage ends that way
+/// too, and a client that has forgotten a request after one.
+const STALLED: Duration = Duration::from_secs(30);
 /// Most bytes of messages that are under way; beyond them the relay does not read on.
 const UNDER_WAY_MAX: usize = 8 * 1024 * 1024;
 
@@ -60,6 +63,7 @@ pub(super) struct Pass<'r> {
 /// Rows that were read by one statement and are on their way.
 struct Flight {
     batch: Arc<Batch>,
+    since: Instant,
     rows: u64,
     bytes: usize,
     /// Where the relay stands when they have arrived.
@@ -160,7 +164,10 @@ impl<'r> Pass<'r> {
             self.passed(flight.after);
             self.dirty = true;
         }
-        Ok(())
+        match self.flights.front() {
+            Some(flight) if flight.since.elapsed() > STALLED => Err(RelayError::Stalled),
+            _ => Ok(()),
+        }
     }
 
     /// Everything up to this cursor is on Kafka.
@@ -213,7 +220,7 @@ impl<'r> Pass<'r> {
         self.ahead = next.clone();
         self.busy = rows >= BUSY;
         if rows > 0 || batch.refusal().is_some() {
-            self.flights.push_back(Flight { batch, rows, bytes, after: next });
+            self.flights.push_back(Flight { batch, since: Instant::now(), rows, bytes, after: next });
         } else if let Some(last) = self.flights.back_mut() {
             last.after = next;
         } else if !untaken && self.ahead.upto.is_none() {

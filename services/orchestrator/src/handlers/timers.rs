@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::drive::{Change, drive};
+use super::Change;
+use super::drive::Driver;
 use crate::engine::Input;
 use crate::sagas::Registry;
 use crate::store;
@@ -38,55 +39,66 @@ async fn know_all(db: &Db, registry: &Registry) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Wakes sagas whose deadline has passed, until `stop`.
-pub async fn wake_due(db: Db, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-    know_all(&db, &registry).await?;
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-        match wake(&db, &registry).await {
-            Ok(0) => {}
-            Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
-            Err(fault) => warn!(%fault, "deadlines could not be looked up"),
-        }
-    }
-    Ok(())
+/// Wakes sagas whose deadline has passed.
+pub(crate) struct Timers {
+    pub(super) db: Db,
+    pub(super) driver: Arc<Driver>,
 }
 
-async fn wake(db: &Db, registry: &Registry) -> Result<usize, Fault> {
-    let due = store::find_due(&mut *db.read().await?, BATCH).await?;
-    if due.is_empty() {
-        return Ok(0);
-    }
-    let count = due.len();
-    match wake_all(db, registry, due.clone()).await {
-        Err(fault) if fault.class() == Class::Permanent => {
-            // One of them spoils it for all: each on its own.
-            for one in due {
-                let saga = one.0;
-                if let Err(fault) = wake_all(db, registry, vec![one]).await {
-                    error!(%saga, %fault, "a saga could not be woken");
-                    let mut claimed = db.write(&[]).await?;
-                    store::postpone(claimed.db(), saga).await?;
-                    claimed.commit().await?;
-                }
+impl Timers {
+    /// Looks until `stop`.
+    ///
+    /// # Errors
+    /// If a saga in flight has a definition that is not here.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        know_all(&self.db, &self.driver.registry).await?;
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            match self.wake().await {
+                Ok(0) => {}
+                Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
+                Err(fault) => warn!(%fault, "deadlines could not be looked up"),
             }
         }
-        ended => ended?,
+        Ok(())
     }
-    Ok(count)
-}
 
-async fn wake_all(db: &Db, registry: &Registry, due: Vec<(Uuid, String)>) -> Result<(), Fault> {
-    let subjects: Vec<String> = due.iter().map(|(_, subject)| subject.clone()).collect();
-    let mut claimed = db.write(&subjects).await?;
-    let change = |(saga_id, subject)| Change {
-        saga_id,
-        subject,
-        cause: Cause::request(saga_id, None),
-        begin: None,
-        input: Input::Due,
-        reply: None,
-    };
-    drive(&mut claimed, registry, due.into_iter().map(change).collect()).await?;
-    claimed.commit().await?;
-    Ok(())
+    async fn wake(&self) -> Result<usize, Fault> {
+        let due = store::find_due(&mut *self.db.read().await?, BATCH).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let count = due.len();
+        match self.wake_all(due.clone()).await {
+            Err(fault) if fault.class() == Class::Permanent => {
+                // One of them spoils it for all: each on its own.
+                for one in due {
+                    let saga = one.0;
+                    if let Err(fault) = self.wake_all(vec![one]).await {
+                        error!(%saga, %fault, "a saga could not be woken");
+                        let mut claimed = self.db.write(&[]).await?;
+                        store::postpone(claimed.db(), saga).await?;
+                        claimed.commit().await?;
+                    }
+                }
+            }
+            ended => ended?,
+        }
+        Ok(count)
+    }
+
+    async fn wake_all(&self, due: Vec<(Uuid, String)>) -> Result<(), Fault> {
+        let subjects: Vec<String> = due.iter().map(|(_, subject)| subject.clone()).collect();
+        let mut claimed = self.db.write(&subjects).await?;
+        let change = |(saga_id, subject)| Change {
+            saga_id,
+            subject,
+            cause: Cause::request(saga_id, None),
+            begin: None,
+            input: Input::Due,
+            reply: None,
+        };
+        self.driver.drive(&mut claimed, due.into_iter().map(change).collect()).await?;
+        claimed.commit().await?;
+        Ok(())
+    }
 }

@@ -74,7 +74,8 @@ pub trait OpenSaga: Send + Sync {
         direction: Direction,
         refusal: &Refusal,
     ) -> Result<ErasedCommand, serde_json::Error>;
-    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<(), serde_json::Error>;
+    /// Takes what a step replied into the memory. Whether the saga keeps it at all.
+    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<bool, serde_json::Error>;
     fn data(&self) -> Result<String, serde_json::Error>;
 }
 
@@ -124,7 +125,7 @@ impl<S: Saga> OpenSaga for OpenTyped<S> {
         self.definition.command(&self.saga, step, direction, refusal)
     }
 
-    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<(), serde_json::Error> {
+    fn keep(&mut self, step: usize, reply: &RawValue) -> Result<bool, serde_json::Error> {
         self.definition.keep(&mut self.saga, step, reply)
     }
 

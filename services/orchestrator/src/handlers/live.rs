@@ -1,0 +1,209 @@
+//! A saga in memory: read from its snapshot and its log, moved by inputs, and written as entries and snapshots.
+
+use std::sync::Arc;
+
+use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted};
+use shared::envelope::{Cause, Direction, Metadata};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::outbox::Attributes;
+use time::OffsetDateTime;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::{Begin, Change};
+use crate::engine::{Decision, Input, Refusal, State, Status};
+use crate::sagas::{AnyDefinition, OpenSaga, Registry, replay};
+use crate::store::{Entry, LogRow, SagaRow, Snapshot};
+
+/// A saga that inputs are applied to.
+pub(super) struct Live {
+    subject: String,
+    name: String,
+    version: i32,
+    definition: Arc<dyn AnyDefinition>,
+    state: State,
+    memory: Box<dyn OpenSaga>,
+    sequence: i32,
+    traceparent: Option<String>,
+    /// When the timers will look at it: never later than its next deadline.
+    due_at: Option<OffsetDateTime>,
+    /// The status of the last snapshot; there is none of a saga that has just begun.
+    saved: Option<Status>,
+    /// Whether the timers are to be told of another time.
+    alarm_moved: bool,
+}
+
+impl Live {
+    /// As it was written.
+    pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
+        let definition = Arc::clone(registry.find(&row.definition, row.version)?);
+        let mut state: State = serde_json::from_str(row.state.0.get())?;
+        let saved = Some(state.status);
+        let mut memory = definition.open(row.data.0.get())?;
+        replay(definition.shape(), &mut state, beyond, |step, reply| memory.keep(step, reply).map(drop))?;
+        Ok(Self {
+            subject: row.subject,
+            name: row.definition,
+            version: row.version,
+            definition,
+            state,
+            memory,
+            sequence: beyond.last().map_or(row.sequence, |entry| entry.sequence),
+            traceparent: row.traceparent,
+            due_at: row.due_at,
+            saved,
+            alarm_moved: false,
+        })
+    }
+
+    /// A new one.
+    pub fn begin(registry: &Registry, begin: &Begin, change: &Change) -> Result<Self, Fault> {
+        let definition = Arc::clone(registry.find(begin.definition, begin.version)?);
+        Ok(Self {
+            subject: change.subject.clone(),
+            name: begin.definition.to_owned(),
+            version: begin.version,
+            state: State::new(definition.shape()),
+            memory: definition.open(&begin.data)?,
+            definition,
+            sequence: 0,
+            traceparent: change.cause.traceparent.clone(),
+            due_at: None,
+            saved: None,
+            alarm_moved: false,
+        })
+    }
+
+    /// Tells that it has begun.
+    pub fn started(&self, claimed: &mut Claimed, change: &Change) -> Result<(), Fault> {
+        let definition = format!("{}@{}", self.name, self.version);
+        let started = SagaStarted { saga_id: change.saga_id, definition };
+        claimed.publish(&change.subject, &change.cause, &started)?;
+        Ok(())
+    }
+
+    /// Whether this input would change it, as far as is known here.
+    pub fn awaits(&self, input: &Input, now: OffsetDateTime) -> bool {
+        let open = |step: &str, direction| {
+            self.definition.shape().index(step).is_some_and(|index| self.state.awaits(index, direction))
+        };
+        match input {
+            Input::Started => false,
+            Input::Done { step, direction } => open(step, *direction),
+            Input::Refused { step, .. } => open(step, Direction::Do),
+            Input::Due => self.state.due_at().is_some_and(|due| due <= now),
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state.status, Status::Completed | Status::Compensated)
+    }
+
+    /// Applies one input and sends what the engine decides. The log entry, unless nothing changed.
+    pub fn apply(&mut self, claimed: &mut Claimed, change: &Change) -> Result<Option<Entry>, Fault> {
+        let mut cause = change.cause.clone();
+        // A deadline has no message behind it; what it causes still belongs to the saga's trace.
+        cause.traceparent = cause.traceparent.or_else(|| self.traceparent.clone());
+        let shape = self.definition.shape();
+        let mut kept = None;
+        if let (Some(reply), Input::Done { step, direction: Direction::Do }) = (&change.reply, &change.input)
+            && let Some(index) = shape.index(step)
+            && self.state.awaits(index, Direction::Do)
+            && self.memory.keep(index, reply)?
+        {
+            kept = Some(reply.clone());
+        }
+        let before = self.state.clone();
+        let decisions = self.state.apply(shape, &change.input, claimed.now());
+        for decision in &decisions {
+            self.carry_out(claimed, change.saga_id, &cause, decision)?;
+        }
+        // Moving the alarm with each step would rewrite its index each time. It may ring early, never late; when it
+        // rings, it is set anew.
+        let next = self.state.due_at();
+        let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
+        if change.input == Input::Due || late {
+            self.alarm_moved |= self.due_at != next;
+            self.due_at = next;
+        }
+        if decisions.is_empty() && before == self.state {
+            debug!(saga = %change.saga_id, input = ?change.input, "the input changes nothing");
+            return Ok(None);
+        }
+        self.sequence += 1;
+        Ok(Some(Entry {
+            saga_id: change.saga_id,
+            sequence: self.sequence,
+            message_id: change.cause.causation_id,
+            input: serde_json::to_string(&change.input)?,
+            reply: kept,
+            decisions: serde_json::to_string(&decisions)?,
+        }))
+    }
+
+    fn carry_out(
+        &self,
+        claimed: &mut Claimed,
+        saga_id: Uuid,
+        cause: &Cause,
+        decision: &Decision,
+    ) -> Result<(), Fault> {
+        let key = self.subject.as_str();
+        match decision {
+            Decision::Ask { step, direction } => {
+                let index = self.definition.shape().index(step);
+                let index = index.ok_or_else(|| Fault::permanent(format!("no step {step}")))?;
+                let none = Refusal::default();
+                let refusal = self.state.refusal.as_ref().unwrap_or(&none);
+                let command = self.memory.command(index, *direction, refusal)?;
+                let metadata =
+                    Metadata { step: Some(step.clone()), direction: Some(*direction), ..Metadata::default() };
+                // A participant knows the saga by the correlation id.
+                let cause = Cause { correlation_id: saga_id, ..cause.clone() };
+                claimed.send_erased(key, &cause, &command, Attributes { sequence: None, metadata })?;
+            }
+            Decision::Compensate { step, reason } => {
+                info!(saga = %saga_id, step, reason, "the saga is undone");
+                let (step, reason) = (step.clone(), reason.clone());
+                claimed.publish(key, cause, &SagaCompensating { saga_id, step, reason })?;
+            }
+            Decision::Complete => {
+                claimed.publish(key, cause, &SagaCompleted { saga_id })?;
+                claimed.after_commit(|| metrics::counter!("amends_sagas_completed_total").increment(1));
+            }
+            Decision::Compensated { reason } => {
+                claimed.publish(key, cause, &SagaCompensated { saga_id, reason: reason.clone() })?;
+                claimed.after_commit(|| metrics::counter!("amends_sagas_compensated_total").increment(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// What its row is to say, where that can't be left to the log: how it stands and when it is to be woken are asked
+    /// for by index.
+    pub fn snapshot(&mut self, saga_id: Uuid) -> Result<Option<Snapshot>, Fault> {
+        if self.saved == Some(self.state.status) && !self.alarm_moved {
+            return Ok(None);
+        }
+        self.saved = Some(self.state.status);
+        self.alarm_moved = false;
+        if self.has_ended() {
+            self.due_at = None;
+        }
+        Ok(Some(Snapshot {
+            saga_id,
+            definition: self.name.clone(),
+            version: self.version,
+            plan_hash: self.definition.hash().to_owned(),
+            subject: self.subject.clone(),
+            status: self.state.status.as_str(),
+            reason: self.state.refusal.as_ref().map(|refusal| refusal.code.clone()),
+            state: serde_json::to_string(&self.state)?,
+            data: self.memory.data()?,
+            sequence: self.sequence,
+            traceparent: self.traceparent.clone(),
+            due_at: self.due_at,
+        }))
+    }
+}
