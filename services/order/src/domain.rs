@@ -19,19 +19,39 @@ pub enum Status {
     Pending,
     /// It stands, and is paid.
     Confirmed,
+    /// It stands, and the carrier has the parcel.
+    Shipped,
+    /// It stands, and the customer has the parcel.
+    Delivered,
     /// It was refused, and everything done for it is undone.
     Rejected,
+    /// The customer has cancelled it, and everything done for it is undone.
+    Cancelled,
+    /// It came back, and the money was given back.
+    Returned,
 }
 
 impl Status {
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Confirmed, Self::Rejected];
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Confirmed,
+        Self::Shipped,
+        Self::Delivered,
+        Self::Rejected,
+        Self::Cancelled,
+        Self::Returned,
+    ];
 
-    /// As it stands in the database and in answers.
+    /// As it stands in answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Confirmed => "confirmed",
+            Self::Shipped => "shipped",
+            Self::Delivered => "delivered",
             Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Returned => "returned",
         }
     }
 
@@ -40,11 +60,16 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Whether the saga is over.
+    /// Whether the saga that placed the order is over.
     pub fn is_settled(self) -> bool {
         match self {
             Self::Pending => false,
-            Self::Confirmed | Self::Rejected => true,
+            Self::Confirmed
+            | Self::Shipped
+            | Self::Delivered
+            | Self::Rejected
+            | Self::Cancelled
+            | Self::Returned => true,
         }
     }
 }

@@ -21,11 +21,14 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
         "an_outcome_is_told_once",
         "The timeline has the outcome of a settled order once, and none of a pending one",
         "select o.id::text from orders o left join order_timeline t
-             on t.order_id = o.id and t.type in ('order.confirmed.v1', 'order.rejected.v1')
+             on t.order_id = o.id
+             and t.type in ('order.confirmed.v1', 'order.rejected.v1', 'order.cancelled.v1', 'order.returned.v1')
          group by o.id, o.status
-         having array_agg(t.type) is distinct from case o.status
+         having array_agg(t.type order by t.type) is distinct from case o.status
              when 'confirmed' then array['order.confirmed.v1']
              when 'rejected' then array['order.rejected.v1']
+             when 'cancelled' then array['order.cancelled.v1']
+             when 'returned' then array['order.confirmed.v1', 'order.returned.v1']
              else array[null::text] end
          order by o.id limit 20",
     ),

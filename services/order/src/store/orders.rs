@@ -15,6 +15,7 @@ use crate::domain::{Order, Status};
 pub struct OrderRow {
     id: Uuid,
     customer_id: String,
+    /// What the sagas say, or what the carrier says of an order that stands.
     status: String,
     items: Json<Vec<PricedLine>>,
     total_amount: i64,
@@ -59,8 +60,8 @@ pub struct SettledRow {
     pub version: i64,
 }
 
-const ORDER: &str =
-    "id, customer_id, status, items, total_amount, currency, reason, detail, created_at, version";
+const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \
+                     items, total_amount, currency, reason, detail, created_at, version";
 
 /// Writes new orders.
 pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result<(), sqlx::Error> {
@@ -134,8 +135,9 @@ pub async fn find_settled(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Ord
 
 /// Where an order stands.
 pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Status>, sqlx::Error> {
-    let status: Option<String> =
-        sqlx::query_scalar("select status from orders where id = $1").bind(id).fetch_optional(db).await?;
+    let find = "select case status when 'confirmed' then coalesce(delivery, status) else status end
+                from orders where id = $1";
+    let status: Option<String> = sqlx::query_scalar(find).bind(id).fetch_optional(db).await?;
     Ok(status.and_then(|status| Status::parse(&status)))
 }
 
@@ -149,16 +151,26 @@ pub struct ListFilter<'f> {
     pub limit: i64,
 }
 
+/// The columns of a status: the sagas' word, and the carrier's on an order that stands.
+fn columns(status: Status) -> (&'static str, Option<&'static str>) {
+    match status {
+        Status::Confirmed => ("confirmed", Some("")),
+        Status::Shipped | Status::Delivered => ("confirmed", Some(status.as_str())),
+        Status::Pending | Status::Rejected | Status::Cancelled | Status::Returned => (status.as_str(), None),
+    }
+}
+
 /// A page of orders, the newest first.
 pub async fn list(db: &mut PgConnection, filter: &ListFilter<'_>) -> Result<Vec<Order>, sqlx::Error> {
     let list = format!(
         "select {ORDER} from orders
-         where ($1::text is null or status = $1) and ($2::text is null or customer_id = $2)
-           and ($3::uuid is null or id < $3)
-         order by id desc limit $4"
+         where ($1::text is null or status = $1) and ($2::text is null or coalesce(delivery, '') = $2)
+           and ($3::text is null or customer_id = $3) and ($4::uuid is null or id < $4)
+         order by id desc limit $5"
     );
     let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(list))
-        .bind(filter.status.map(Status::as_str))
+        .bind(filter.status.map(|status| columns(status).0))
+        .bind(filter.status.and_then(|status| columns(status).1))
         .bind(filter.customer_id)
         .bind(filter.before)
         .bind(filter.limit)
