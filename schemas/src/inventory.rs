@@ -47,6 +47,13 @@ pub struct CommitStock {
     pub order_id: Uuid,
 }
 
+/// Puts what an order took back on the shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestockOrder {
+    pub order_id: Uuid,
+}
+
 /// Stock is held for an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -67,6 +74,14 @@ pub struct Released {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Committed {
+    pub order_id: Uuid,
+    pub items: Vec<Line>,
+}
+
+/// What an order took is on the shelf again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restocked {
     pub order_id: Uuid,
     pub items: Vec<Line>,
 }
@@ -92,6 +107,7 @@ events! {
     Reserved = "inventory.reserved.v1", on "inventory.events";
     Released = "inventory.released.v1", on "inventory.events";
     Committed = "inventory.committed.v1", on "inventory.events";
+    Restocked = "inventory.restocked.v1", on "inventory.events";
     StockLow = "inventory.stock_low.v1", on "inventory.events";
     ProductUpdated = "product.updated.v1", on "inventory.events";
 }
@@ -100,4 +116,5 @@ commands! {
     ReserveStock = "inventory.reserve_stock.v1", on "inventory.commands", answers Nothing, or ReserveRefused;
     ReleaseStock = "inventory.release_stock.v1", on "inventory.commands", answers Nothing, or Never;
     CommitStock = "inventory.commit_stock.v1", on "inventory.commands", answers Nothing, or Never;
+    RestockOrder = "inventory.restock_order.v1", on "inventory.commands", answers Nothing, or Never;
 }

@@ -49,6 +49,57 @@ pub struct OrderRejected {
     pub detail: Option<Value>,
 }
 
+/// A customer wants a pending order undone. Whether it still can be, the saga says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancellationRequested {
+    pub order_id: Uuid,
+}
+
+/// A customer has cancelled an order; everything done for it is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCancelled {
+    pub order_id: Uuid,
+}
+
+/// A customer sends an order back. The return saga begins with it, under the id of the return.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnRequested {
+    pub order_id: Uuid,
+    pub return_id: Uuid,
+    pub customer_id: String,
+    pub total: Money,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+impl std::fmt::Debug for ReturnRequested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReturnRequested({})", self.order_id)
+    }
+}
+
+/// An order came back: the money was given back, and the goods are on the shelf again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderReturned {
+    pub order_id: Uuid,
+    pub return_id: Uuid,
+    pub total: Money,
+}
+
+/// An order was not taken back; it stands as it stood.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnRefused {
+    pub order_id: Uuid,
+    pub return_id: Uuid,
+    /// `in_transit` or `refund_declined`.
+    pub reason: String,
+}
+
 /// Marks the order as confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -66,13 +117,45 @@ pub struct RejectOrder {
     pub detail: Option<Value>,
 }
 
+/// Marks the order as cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelOrder {
+    pub order_id: Uuid,
+}
+
+/// Marks the order as returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnOrder {
+    pub order_id: Uuid,
+    pub return_id: Uuid,
+}
+
+/// Leaves the order as it stood, with the reason of the step that refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefuseReturn {
+    pub order_id: Uuid,
+    pub return_id: Uuid,
+    pub reason: String,
+}
+
 events! {
     OrderCreated = "order.created.v1", on "order.events";
     OrderConfirmed = "order.confirmed.v1", on "order.events";
     OrderRejected = "order.rejected.v1", on "order.events";
+    CancellationRequested = "order.cancellation_requested.v1", on "order.events";
+    OrderCancelled = "order.cancelled.v1", on "order.events";
+    ReturnRequested = "order.return_requested.v1", on "order.events";
+    OrderReturned = "order.returned.v1", on "order.events";
+    ReturnRefused = "order.return_refused.v1", on "order.events";
 }
 
 commands! {
     ConfirmOrder = "order.confirm_order.v1", on "order.commands", answers Nothing, or Never;
     RejectOrder = "order.reject_order.v1", on "order.commands", answers Nothing, or Never;
+    CancelOrder = "order.cancel_order.v1", on "order.commands", answers Nothing, or Never;
+    ReturnOrder = "order.return_order.v1", on "order.commands", answers Nothing, or Never;
+    RefuseReturn = "order.refuse_return.v1", on "order.commands", answers Nothing, or Never;
 }

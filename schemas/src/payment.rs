@@ -57,6 +57,20 @@ pub struct CapturePayment {
     pub authorization_id: String,
 }
 
+/// Gives the money of a returned order back. The pivot of the return saga.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefundPayment {
+    pub order_id: Uuid,
+}
+
+/// Why the money was not given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum RefundRefused {
+    RefundDeclined,
+}
+
 /// The amount of an order is set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -90,15 +104,25 @@ pub struct Captured {
     pub amount: Money,
 }
 
+/// The money is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refunded {
+    pub order_id: Uuid,
+    pub amount: Money,
+}
+
 events! {
     Authorized = "payment.authorized.v1", on "payment.events";
     Declined = "payment.declined.v1", on "payment.events";
     Voided = "payment.voided.v1", on "payment.events";
     Captured = "payment.captured.v1", on "payment.events";
+    Refunded = "payment.refunded.v1", on "payment.events";
 }
 
 commands! {
     AuthorizePayment = "payment.authorize_payment.v1", on "payment.commands", answers Authorization, or AuthorizeRefused;
     VoidPayment = "payment.void_payment.v1", on "payment.commands", answers Nothing, or Never;
     CapturePayment = "payment.capture_payment.v1", on "payment.commands", answers Nothing, or Never;
+    RefundPayment = "payment.refund_payment.v1", on "payment.commands", answers Nothing, or RefundRefused;
 }

@@ -82,8 +82,8 @@ impl Kafka {
             // A broker that comes back is found within a second.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
-            // A broker that is frozen, or whose host has vanished, is asked again before its members' sessions are long over.
-            .set("socket.timeout.ms", "10000")
+            // A broker whose host has vanished is given up before an operator is called.
+            .set("socket.timeout.ms", "30000")
             .set("socket.nagle.disable", "true")
             .set("log.connection.close", "false");
         for (key, value) in &self.settings {

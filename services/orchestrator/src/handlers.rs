@@ -1,5 +1,5 @@
 //! What reaches the orchestrator: orders that begin a saga, replies of its steps, and deadlines. All take one way:
-//! load the sagas, apply the inputs to each, write where they stand, the log, and the messages.
+//! find the sagas, apply the inputs to each, append to their logs, and send what was decided.
 
 mod drive;
 mod live;
@@ -7,7 +7,7 @@ mod timers;
 
 use std::sync::Arc;
 
-use schemas::order::OrderCreated;
+use schemas::order::{CancellationRequested, OrderCreated};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -27,7 +27,11 @@ use crate::sagas::{PlaceOrder, Registry};
 
 /// The messages that the orchestrator takes, and its timers.
 pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers) {
-    let types = [(OrderCreated::TYPE, OrderCreated::TOPIC), (StepReply::TYPE, StepReply::TOPIC)];
+    let types = [
+        (OrderCreated::TYPE, OrderCreated::TOPIC),
+        (CancellationRequested::TYPE, CancellationRequested::TOPIC),
+        (StepReply::TYPE, StepReply::TOPIC),
+    ];
     let driver = Arc::new(Driver::new(registry));
     let table = Table::new().on(&types, Arc::new(Sagas { driver: Arc::clone(&driver) }));
     (table, Timers { db, driver })
@@ -92,6 +96,10 @@ fn change(message: &Incoming) -> Result<Change, Fault> {
             input: Input::Started,
             reply: None,
         });
+    }
+    if message.kind() == CancellationRequested::TYPE {
+        let saga_id = envelope.correlation_id;
+        return Ok(Change { saga_id, subject, cause, begin: None, input: Input::Cancel, reply: None });
     }
     let reply: StepReply = message.data()?;
     let (input, reply) = match (reply.outcome, reply.direction) {

@@ -20,6 +20,8 @@ use crate::engine::{Kind, Refusal, Shape, StepShape};
 
 /// How long a step may take before it is asked again, unless its plan says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a step may be asked in vain before its saga is stuck, unless its plan says otherwise.
+pub const STUCK_AFTER: u32 = 5;
 
 /// What a saga remembers, and its plan.
 pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -37,7 +39,14 @@ type Keep<S> = Box<dyn Fn(&mut S, &RawValue) -> Result<(), serde_json::Error> + 
 /// A complete plan.
 pub struct Definition<S> {
     steps: Vec<StepPlan<S>>,
-    close: (&'static str, Close<S>),
+    close: Closing<S>,
+    /// What closes the saga instead if it was cancelled.
+    cancel: Option<Closing<S>>,
+}
+
+struct Closing<S> {
+    name: &'static str,
+    command: Close<S>,
 }
 
 struct StepPlan<S> {
@@ -50,6 +59,7 @@ struct StepPlan<S> {
     undo: Undo<S>,
     keep: Option<Keep<S>>,
     deadline: Duration,
+    stuck_after: u32,
 }
 
 enum Undo<S> {
@@ -74,10 +84,19 @@ fn erase<C: Command>(command: &C) -> Result<ErasedCommand, serde_json::Error> {
 impl<S: 'static> Plan<S, Forward> {
     /// Ends the plan with what closes a saga after everything was undone.
     pub fn or_else<C: Command<Refusal = Never>>(self, close: fn(&S, &Refusal) -> C) -> Definition<S> {
-        Definition {
-            steps: self.steps,
-            close: (name_of::<C>(), Box::new(move |saga, refusal| erase(&close(saga, refusal)))),
-        }
+        Definition { steps: self.steps, close: closing(close), cancel: None }
+    }
+}
+
+fn closing<S: 'static, C: Command<Refusal = Never>>(close: fn(&S, &Refusal) -> C) -> Closing<S> {
+    Closing { name: name_of::<C>(), command: Box::new(move |saga, refusal| erase(&close(saga, refusal))) }
+}
+
+impl<S: 'static> Definition<S> {
+    /// What closes the saga instead if the customer has cancelled it. Without it the saga can't be cancelled.
+    #[must_use]
+    pub fn if_cancelled<C: Command<Refusal = Never>>(self, close: fn(&S, &Refusal) -> C) -> Self {
+        Self { cancel: Some(closing(close)), ..self }
     }
 }
 
@@ -93,16 +112,21 @@ impl<S> Definition<S> {
                 kind: step.kind,
                 undo: matches!(step.undo, Undo::By(..)),
                 deadline: step.deadline,
+                stuck_after: step.stuck_after,
             })
             .collect();
         let group = steps.last().map_or(0, |last| last.group + 1);
-        steps.push(StepShape {
-            name: self.close.0,
-            group,
-            kind: Kind::Closing,
+        let closing = |(number, (kind, name)): (usize, (Kind, &'static str))| StepShape {
+            name,
+            group: group + number,
+            kind,
             undo: false,
             deadline: DEADLINE,
-        });
+            stuck_after: STUCK_AFTER,
+        };
+        let closings = [(Kind::Closing, self.close.name)].into_iter();
+        let closings = closings.chain(self.cancel.iter().map(|cancel| (Kind::Cancelling, cancel.name)));
+        steps.extend(closings.enumerate().map(closing));
         Shape { steps }
     }
 
@@ -115,7 +139,8 @@ impl<S> Definition<S> {
         refusal: &Refusal,
     ) -> Result<ErasedCommand, serde_json::Error> {
         match (self.steps.get(step), direction) {
-            (None, _) => (self.close.1)(saga, refusal),
+            (None, _) if step == self.steps.len() => (self.close.command)(saga, refusal),
+            (None, _) => (self.cancel.as_ref().unwrap_or(&self.close).command)(saga, refusal),
             (Some(step), Direction::Do) => (step.action)(saga),
             (Some(step), Direction::Undo) => match &step.undo {
                 Undo::By(_, undo) => undo(saga),
@@ -143,6 +168,9 @@ impl<S> Definition<S> {
         for step in &self.steps {
             let kept = if step.keep.is_some() { "kept" } else { "not kept" };
             text.push_str(&format!("{} {kept}\n", step.command));
+            if step.stuck_after != STUCK_AFTER {
+                text.push_str(&format!("stuck after {}\n", step.stuck_after));
+            }
         }
         text
     }
@@ -155,15 +183,23 @@ impl<S> Definition<S> {
                 (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
                 (Kind::Compensatable, Undo::Nothing(why)) => ("compensatable", format!("nothing: {why}")),
                 (Kind::Pivot, _) => ("**pivot**", "never".to_owned()),
-                (Kind::Forward | Kind::Closing, _) => ("retried until done", "never".to_owned()),
+                (Kind::Forward | Kind::Closing | Kind::Cancelling, _) => {
+                    ("retried until done", "never".to_owned())
+                }
             };
             let (number, name, deadline) = (step.group + 1, step.name, step.deadline);
             table.push_str(&format!("| {number} | `{name}` | {kind} | {undo} | {deadline:?} |\n"));
         }
         table.push_str(&format!(
             "| - | `{}` | after everything was undone | never | {DEADLINE:?} |\n",
-            self.close.0
+            self.close.name
         ));
+        if let Some(cancel) = &self.cancel {
+            table.push_str(&format!(
+                "| - | `{}` | instead, if it was cancelled | never | {DEADLINE:?} |\n",
+                cancel.name
+            ));
+        }
         table
     }
 }

@@ -163,9 +163,12 @@ impl Run {
             match decision {
                 Decision::Ask { step, direction } => self.send(step, *direction),
                 Decision::Compensate { step, reason } => {
-                    self.turned_round = Some((step.clone(), reason.clone()));
+                    self.turned_round = Some((step.clone().unwrap_or_default(), reason.clone()));
                 }
-                Decision::Complete | Decision::Compensated { .. } => {}
+                Decision::Complete
+                | Decision::Compensated { .. }
+                | Decision::Stuck { .. }
+                | Decision::RefuseCancellation { .. } => {}
             }
         }
         decisions

@@ -59,7 +59,7 @@ pub(crate) struct Consumer {
 }
 
 /// Where the next record of each partition is.
-pub(super) type Offsets = HashMap<(String, i32), i64>;
+type Offsets = HashMap<(String, i32), i64>;
 
 /// What is repeated until it is done.
 #[derive(Clone, Copy)]
@@ -135,7 +135,12 @@ impl Consumer {
                 metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
             }
             store(&consumer, &offsets);
-            if watch.stands_still(&consumer, offsets) {
+            if watch.stands_still(&consumer, batch.len() < self.batch) {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"
+                )]
+                drop(tokio::task::spawn_blocking(move || drop(consumer)));
                 return Ok(());
             }
         }
@@ -153,8 +158,6 @@ impl Consumer {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("heartbeat.interval.ms", "500")
             .set("session.timeout.ms", "6000")
-            // Longer than a batch may take; a rebalance waits for a member for so long.
-            .set("max.poll.interval.ms", "60000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")

@@ -128,6 +128,11 @@ impl Batch {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many reports are open.
+    pub(crate) fn open(&self) -> usize {
+        self.left.load(Ordering::Acquire)
+    }
+
     /// Whether it is closed and every record of it was reported.
     pub(crate) fn done(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0

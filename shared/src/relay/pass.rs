@@ -31,8 +31,8 @@ const SAVE_EVERY: Duration = Duration::from_millis(100);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long a stopping relay waits for the broker to acknowledge what it has sent.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-/// How long a record may wait for its acknowledgement before its client is given up for a new one. An outage ends that way
-/// too, and a client that has forgotten a request after one.
+/// How long nothing may be acknowledged before the client is given up for a new one, which may have forgotten a request in
+/// an outage.
 const STALLED: Duration = Duration::from_secs(30);
 /// Most bytes of messages that are under way; beyond them the relay does not read on.
 const UNDER_WAY_MAX: usize = 8 * 1024 * 1024;
@@ -51,6 +51,9 @@ pub(super) struct Pass<'r> {
     ahead: Cursor,
     /// What lies between the two, in order.
     flights: VecDeque<Flight>,
+    /// How many records had no acknowledgement when it was last looked, and when one came last.
+    open: usize,
+    acknowledged: Instant,
     saved: Instant,
     dirty: bool,
     /// Whether the last read found so much that the next may wait.
@@ -63,7 +66,6 @@ pub(super) struct Pass<'r> {
 /// Rows that were read by one statement and are on their way.
 struct Flight {
     batch: Arc<Batch>,
-    since: Instant,
     rows: u64,
     bytes: usize,
     /// Where the relay stands when they have arrived.
@@ -81,6 +83,8 @@ impl<'r> Pass<'r> {
             ahead: held.cursor.clone(),
             sent: held.cursor,
             flights: VecDeque::new(),
+            open: 0,
+            acknowledged: Instant::now(),
             saved: Instant::now(),
             dirty: false,
             busy: false,
@@ -164,10 +168,12 @@ impl<'r> Pass<'r> {
             self.passed(flight.after);
             self.dirty = true;
         }
-        match self.flights.front() {
-            Some(flight) if flight.since.elapsed() > STALLED => Err(RelayError::Stalled),
-            _ => Ok(()),
+        let open = self.flights.iter().map(|flight| flight.batch.open()).sum();
+        if open < self.open || self.flights.is_empty() {
+            self.acknowledged = Instant::now();
         }
+        self.open = open;
+        if self.acknowledged.elapsed() > STALLED { Err(RelayError::Stalled) } else { Ok(()) }
     }
 
     /// Everything up to this cursor is on Kafka.
@@ -220,7 +226,7 @@ impl<'r> Pass<'r> {
         self.ahead = next.clone();
         self.busy = rows >= BUSY;
         if rows > 0 || batch.refusal().is_some() {
-            self.flights.push_back(Flight { batch, since: Instant::now(), rows, bytes, after: next });
+            self.flights.push_back(Flight { batch, rows, bytes, after: next });
         } else if let Some(last) = self.flights.back_mut() {
             last.after = next;
         } else if !untaken && self.ahead.upto.is_none() {

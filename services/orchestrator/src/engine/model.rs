@@ -7,12 +7,14 @@ use std::time::Duration;
 use shared::envelope::Direction;
 use time::OffsetDateTime;
 
-use super::{Decision, Input, Kind, Shape, State, Status, StepStatus};
+use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus};
 
 /// A step as the world sees it.
 struct Seen {
     status: StepStatus,
     asked_at: Option<OffsetDateTime>,
+    /// How often it was asked since it began to be open, or since an operator had it asked.
+    asked: u32,
 }
 
 pub(super) struct Model<'s> {
@@ -20,7 +22,10 @@ pub(super) struct Model<'s> {
     steps: Vec<Seen>,
     /// The code of the first refusal.
     reason: Option<String>,
+    cancelled: bool,
     turned_round: bool,
+    /// The step at which it is stuck.
+    stuck: Option<usize>,
     pub ended: Option<Status>,
     /// Groups with something that can be undone, in the order in which they were done.
     done: Vec<usize>,
@@ -31,13 +36,18 @@ pub(super) struct Model<'s> {
 
 impl<'s> Model<'s> {
     pub fn new(shape: &'s Shape) -> Self {
-        let steps =
-            shape.steps.iter().map(|_| Seen { status: StepStatus::Waiting, asked_at: None }).collect();
+        let steps = shape
+            .steps
+            .iter()
+            .map(|_| Seen { status: StepStatus::Waiting, asked_at: None, asked: 0 })
+            .collect();
         Self {
             shape,
             steps,
             reason: None,
+            cancelled: false,
             turned_round: false,
+            stuck: None,
             ended: None,
             done: Vec::new(),
             undone: Vec::new(),
@@ -58,24 +68,54 @@ impl<'s> Model<'s> {
     /// Takes an input and what was decided upon it. `changed` tells whether the state is another one.
     pub fn saw(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
         self.history.push((now, input.clone(), decisions.to_vec()));
+        if *input == Input::Cancel {
+            self.hear_cancellation(decisions, changed);
+        }
         let answered = self.hear(input);
         let woken = *input == Input::Due;
-        if !answered && !woken && self.history.len() > 1 {
+        let other = matches!(input, Input::Cancel | Input::Retry { .. } | Input::Failing { .. });
+        if !answered && !woken && !other && self.history.len() > 1 {
             self.must(decisions.is_empty() && !changed, "an answer that nobody waits for changes nothing");
         }
+        if matches!(input, Input::Failing { .. }) {
+            self.must(decisions.is_empty(), "an excuse is no answer");
+        }
+        if matches!(input, Input::Retry { .. }) {
+            self.must(decisions.len() == self.open().len(), "what is open is asked at once");
+            self.steps.iter_mut().for_each(|step| step.asked = 0);
+            self.stuck = None;
+        }
         for decision in decisions {
+            if matches!(decision, Decision::RefuseCancellation { .. }) {
+                continue;
+            }
             self.must(self.ended.is_none(), "nothing is decided after the end");
             match decision {
-                Decision::Ask { step, direction } => self.asked(self.index(step), *direction, woken, now),
+                Decision::RefuseCancellation { .. } => {}
+                Decision::Ask { step, direction } => self.asked(self.index(step), *direction, input, now),
+                Decision::Stuck { step, direction } => {
+                    let index = self.index(step);
+                    let often = self.steps[index].asked >= self.shape.steps[index].stuck_after;
+                    let open = self.open().contains(&(index, *direction));
+                    self.must(
+                        woken && open && often && self.stuck.is_none(),
+                        "a saga is stuck at an open step that was asked in vain often enough, and it is told once",
+                    );
+                    self.stuck = Some(index);
+                }
                 Decision::Compensate { step, reason } => {
-                    let refused = self.steps[self.index(step)].status == StepStatus::Refused;
-                    self.must(refused && !self.turned_round, "a refusal turns the saga round, once");
+                    let refused = |step: &String| self.steps[self.index(step)].status == StepStatus::Refused;
+                    let why = step.as_ref().map_or(self.cancelled, refused);
+                    self.must(
+                        why && !self.turned_round,
+                        "a refusal or a cancellation turns the saga round, once",
+                    );
                     self.must(!self.any(StepStatus::Asked), "it turns round when no step is open any more");
                     self.must(self.reason.as_ref() == Some(reason), "the first refusal is the reason");
                     self.turned_round = true;
                 }
                 Decision::Complete => {
-                    let mut all = self.steps[..self.closing()].iter();
+                    let mut all = self.steps[..self.business()].iter();
                     self.must(
                         all.all(|step| step.status == StepStatus::Done),
                         "it is complete when all is done",
@@ -109,6 +149,12 @@ impl<'s> Model<'s> {
         self.must(same, "the state says what was seen");
         let running = if self.turned_round { Status::Compensating } else { Status::Running };
         self.must(state.status == self.ended.unwrap_or(running), "the status says what was seen");
+        let stuck = self.stuck.map(|index| self.shape.steps[index].name);
+        self.must(
+            state.stuck.as_ref().map(|stuck| stuck.step.as_str()) == stuck,
+            "it is stuck where it was seen to be",
+        );
+        self.must((state.shown() == Status::Stuck) == stuck.is_some(), "and says so");
         self.must(state.due_at().is_some() == self.ended.is_none(), "it is woken until it has ended");
     }
 
@@ -130,17 +176,21 @@ impl<'s> Model<'s> {
                 (step, StepStatus::Undoing, StepStatus::Undone)
             }
             Input::Refused { step, .. } => (step, StepStatus::Asked, StepStatus::Refused),
-            Input::Started | Input::Due => return false,
+            Input::Started | Input::Due | Input::Cancel | Input::Retry { .. } | Input::Failing { .. } => {
+                return false;
+            }
         };
         let Some(index) = self.shape.index(step) else {
             return false;
         };
         let kind = self.shape.steps[index].kind;
-        let deaf = to == StepStatus::Refused && matches!(kind, Kind::Forward | Kind::Closing);
+        let deaf =
+            to == StepStatus::Refused && matches!(kind, Kind::Forward | Kind::Closing | Kind::Cancelling);
         if self.steps[index].status != from || deaf {
             return false;
         }
         self.steps[index].status = to;
+        self.stuck = self.stuck.filter(|stuck| *stuck != index);
         if let Input::Refused { refusal, .. } = input {
             self.reason.get_or_insert_with(|| refusal.code.clone());
         }
@@ -151,14 +201,32 @@ impl<'s> Model<'s> {
         true
     }
 
-    fn asked(&mut self, index: usize, direction: Direction, woken: bool, now: OffsetDateTime) {
+    /// A cancellation is heard as long as the pivot was not asked and nothing was refused.
+    fn hear_cancellation(&mut self, decisions: &[Decision], changed: bool) {
+        let pivot = self.shape.steps.iter().position(|step| step.kind == Kind::Pivot).unwrap_or_default();
+        let foreseen = self.shape.steps.iter().any(|step| step.kind == Kind::Cancelling);
+        let in_time = self.steps[pivot].status == StepStatus::Waiting && self.reason.is_none();
+        if self.cancelled {
+            self.must(decisions.is_empty() && !changed, "it is cancelled once");
+        } else if foreseen && in_time {
+            self.cancelled = true;
+            self.reason = Some(CANCELLED.to_owned());
+        } else {
+            let refused = matches!(decisions, [Decision::RefuseCancellation { .. }]);
+            self.must(refused && !changed, "a cancellation that comes too late is refused");
+        }
+    }
+
+    fn asked(&mut self, index: usize, direction: Direction, input: &Input, now: OffsetDateTime) {
         if self.open().contains(&(index, direction)) {
             let deadline = self.shape.steps[index].deadline;
             let overdue = self.steps[index].asked_at.is_some_and(|asked| now - asked >= deadline);
-            self.must(woken && overdue, "who is open is asked again only when the deadline has passed");
+            let why = matches!(input, Input::Retry { .. }) || (*input == Input::Due && overdue);
+            self.must(why, "who is open is asked again when the deadline has passed, or an operator says so");
         } else if direction == Direction::Do {
             self.may_be_done(index);
             self.steps[index].status = StepStatus::Asked;
+            self.steps[index].asked = 0;
         } else {
             self.may_be_undone(index);
             let group = self.shape.steps[index].group;
@@ -166,7 +234,9 @@ impl<'s> Model<'s> {
                 self.undone.push(group);
             }
             self.steps[index].status = StepStatus::Undoing;
+            self.steps[index].asked = 0;
         }
+        self.steps[index].asked += 1;
         self.steps[index].asked_at = Some(now);
     }
 
@@ -195,11 +265,11 @@ impl<'s> Model<'s> {
         self.must(self.steps[index].status == StepStatus::Done, "only what is done is undone, and once");
         let group = self.shape.steps[index].group;
         let others = |other: &usize| self.shape.steps[*other].group != group;
-        let mut undoing = (0..self.closing()).filter(others);
+        let mut undoing = (0..self.business()).filter(others);
         let none = undoing.all(|other| self.steps[other].status != StepStatus::Undoing);
         self.must(none, "groups are undone one by one");
         let later = |other: &usize| self.shape.steps[*other].group > group && self.undoable(*other);
-        let mut later = (0..self.closing()).filter(later);
+        let mut later = (0..self.business()).filter(later);
         self.must(
             later.all(|other| self.steps[other].status != StepStatus::Done),
             "what was done last goes first",
@@ -212,15 +282,22 @@ impl<'s> Model<'s> {
 
     fn nothing_to_undo(&self) -> bool {
         let open = |index| self.undoable(index) && self.steps[index].status == StepStatus::Done;
-        !self.any(StepStatus::Undoing) && !(0..self.closing()).any(open)
+        !self.any(StepStatus::Undoing) && !(0..self.business()).any(open)
     }
 
     fn any(&self, status: StepStatus) -> bool {
         self.steps.iter().any(|step| step.status == status)
     }
 
+    /// The step that closes the saga if it is undone.
     fn closing(&self) -> usize {
-        self.steps.len() - 1
+        let kind = if self.cancelled { Kind::Cancelling } else { Kind::Closing };
+        self.shape.steps.iter().position(|step| step.kind == kind).unwrap_or_default()
+    }
+
+    /// How many steps are not there to close the saga.
+    fn business(&self) -> usize {
+        self.shape.steps.iter().filter(|step| !step.kind.closes()).count()
     }
 
     fn index(&self, step: &str) -> usize {

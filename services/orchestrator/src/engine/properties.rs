@@ -13,12 +13,13 @@ use time::OffsetDateTime;
 
 use super::model::Model;
 use super::{Decision, Input, Kind, Refusal, Shape, State, Status, StepShape};
+use crate::plan::STUCK_AFTER;
 use crate::testing::BEGINNING;
 
 /// A step's name is `'static`; a random plan takes its names from here.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 26] = [
     "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u",
-    "v", "w", "x",
+    "v", "w", "x", "y", "z",
 ];
 
 /// Something happens to a saga.
@@ -32,6 +33,12 @@ enum Event {
     Stray { step: Index, direction: Direction, refused: bool },
     /// Time passes, and the saga is woken.
     Wait { seconds: u64 },
+    /// The customer wants it undone.
+    Cancel,
+    /// An operator has it asked at once.
+    Retry,
+    /// A participant says why there is no answer yet.
+    Failing { which: Index },
     /// The orchestrator stops, and another goes on.
     Restart,
 }
@@ -121,6 +128,16 @@ impl Play<'_> {
                 self.now += Duration::from_secs(*seconds);
                 self.take(Input::Due);
             }
+            Event::Cancel => self.take(Input::Cancel),
+            Event::Retry => self.take(Input::Retry { by: "ada".to_owned(), why: "why not".to_owned() }),
+            Event::Failing { which } => {
+                let open = self.model.open();
+                if !open.is_empty() {
+                    let (index, direction) = *which.get(&open);
+                    let step = self.shape.steps[index].name.to_owned();
+                    self.take(Input::Failing { step, direction, error: "no answer".to_owned() });
+                }
+            }
             Event::Restart => {
                 let state = serde_json::to_string(&self.state).expect("a state is JSON");
                 let read: State = serde_json::from_str(&state).expect("a state is read back");
@@ -147,7 +164,7 @@ impl Play<'_> {
         let changed = before != self.state;
         self.model.saw(self.now, &input, &decisions, changed);
         self.model.agrees_with(&self.state);
-        if changed {
+        if changed || !decisions.is_empty() {
             let json = serde_json::to_string(&input).expect("an input is JSON");
             self.log.push((self.now, json, serde_json::to_string(&decisions).expect("decisions are JSON")));
         }
@@ -172,16 +189,18 @@ impl Play<'_> {
 fn shape() -> impl Strategy<Value = Shape> {
     let group = || vec((any::<bool>(), deadline()), 1..4);
     let single = || vec((any::<bool>(), deadline()), 1);
-    (vec(group(), 0..4), single(), vec(group(), 0..4), single()).prop_map(
-        |(before, pivot, after, closing)| {
+    (vec(group(), 0..4), single(), vec(group(), 0..4), single(), vec(single(), 0..2)).prop_map(
+        |(before, pivot, after, closing, cancelling)| {
             let groups = before.into_iter().map(|group| (Kind::Compensatable, group));
             let groups = groups.chain([(Kind::Pivot, pivot)]);
             let groups = groups.chain(after.into_iter().map(|group| (Kind::Forward, group)));
             let groups = groups.chain([(Kind::Closing, closing)]);
+            let groups = groups.chain(cancelling.into_iter().map(|group| (Kind::Cancelling, group)));
             let mut steps = Vec::new();
             for (group, (kind, members)) in groups.enumerate() {
                 for (undo, deadline) in members {
-                    steps.push(StepShape { name: NAMES[steps.len()], group, kind, undo, deadline });
+                    let name = NAMES[steps.len()];
+                    steps.push(StepShape { name, group, kind, undo, deadline, stuck_after: STUCK_AFTER });
                 }
             }
             Shape { steps }
@@ -202,6 +221,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (any::<Index>(), direction, prop::bool::weighted(0.2))
             .prop_map(|(step, direction, refused)| Event::Stray { step, direction, refused }),
         2 => (0_u64..200).prop_map(|seconds| Event::Wait { seconds }),
+        1 => prop::bool::weighted(0.15).prop_map(|cancel| if cancel { Event::Cancel } else { Event::Retry }),
+        1 => any::<Index>().prop_map(|which| Event::Failing { which }),
         1 => Just(Event::Restart),
     ];
     vec(event, 0..60)

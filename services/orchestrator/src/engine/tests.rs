@@ -5,7 +5,10 @@ use std::time::Duration;
 use shared::envelope::Direction;
 use time::OffsetDateTime;
 
-use super::{Decision, Input, Kind, Refusal, Shape, State, Status, StepShape};
+use super::{
+    CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, State, Status, StepShape, StepStatus,
+};
+use crate::plan::STUCK_AFTER;
 use crate::testing::BEGINNING;
 
 #[test]
@@ -100,6 +103,76 @@ fn a_refusal_of_the_closing_step_is_not_heard() {
     assert_eq!(state.status, Status::Compensated);
 }
 
+#[test]
+fn a_step_that_is_asked_in_vain_five_times_makes_the_saga_stuck_and_is_asked_on() {
+    let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10)]);
+    for asked in 1..=6 {
+        let due = state.due_at().expect("it is open");
+        let decisions = state.apply(&shape, &Input::Due, due);
+        assert_eq!(decisions.last(), Some(&ask("pivot", Direction::Do)));
+        assert_eq!(state.shown() == Status::Stuck, asked >= 5, "asked again {asked} times");
+        let told = decisions.iter().filter(|decision| matches!(decision, Decision::Stuck { .. })).count();
+        assert_eq!(told, usize::from(asked == 5), "it is told once");
+    }
+    let end = state.apply(&shape, &done("pivot"), at(10_000));
+    assert_eq!(end, [Decision::Complete]);
+    assert_eq!(state.shown(), Status::Completed, "an answer that comes after all is an answer");
+}
+
+#[test]
+fn an_operator_has_the_open_steps_asked_at_once_and_the_alarm_begins_anew() {
+    let (shape, mut state) = begun(&[(Kind::Compensatable, 0, 10), (Kind::Pivot, 1, 10)]);
+    state.apply(&shape, &done("first"), at(1));
+    state.apply(&shape, &refused("pivot"), at(2));
+    for _ in 0..5 {
+        let due = state.due_at().expect("it is open");
+        state.apply(&shape, &Input::Due, due);
+    }
+    assert_eq!(state.shown(), Status::Stuck);
+    let failing = Input::Failing {
+        step: "first".to_owned(),
+        direction: Direction::Undo,
+        error: "no answer".to_owned(),
+    };
+    assert_eq!(state.apply(&shape, &failing, at(500)), []);
+    assert_eq!(state.steps[0].last_error.as_deref(), Some("no answer"));
+    let retry = Input::Retry { by: "ada".to_owned(), why: "it is mended".to_owned() };
+    assert_eq!(state.apply(&shape, &retry, at(600)), [ask("first", Direction::Undo)]);
+    assert_eq!(state.shown(), Status::Compensating);
+    assert_eq!((state.steps[0].attempts, state.due_at()), (1, Some(at(610))));
+}
+
+#[test]
+fn a_cancellation_waits_for_what_is_open_and_closes_the_saga_its_own_way() {
+    let (shape, mut state) = begun(&[(Kind::Compensatable, 0, 10), (Kind::Pivot, 1, 10)]);
+    assert_eq!(state.apply(&shape, &Input::Cancel, at(1)), [], "the first step may still be done");
+    let reason = CANCELLED.to_owned();
+    assert_eq!(
+        state.apply(&shape, &done("first"), at(2)),
+        [Decision::Compensate { step: None, reason: reason.clone() }, ask("first", Direction::Undo)]
+    );
+    let undone = Input::Done { step: "first".to_owned(), direction: Direction::Undo };
+    assert_eq!(state.apply(&shape, &undone, at(3)), [ask("cancelling", Direction::Do)]);
+    assert_eq!(state.apply(&shape, &done("cancelling"), at(4)), [Decision::Compensated { reason }]);
+    assert_eq!(state.apply(&shape, &Input::Cancel, at(5)), [], "it is cancelled already");
+    assert_eq!(state.steps[2].status, StepStatus::Waiting, "it is not rejected too");
+}
+
+#[test]
+fn a_cancellation_that_comes_behind_the_pivot_or_while_it_is_undone_is_refused() {
+    let refuse = |reason| [Decision::RefuseCancellation { reason }];
+    let (shape, mut state) = begun(&[(Kind::Compensatable, 0, 10), (Kind::Pivot, 1, 10)]);
+    state.apply(&shape, &done("first"), at(1));
+    assert_eq!(state.apply(&shape, &Input::Cancel, at(2)), refuse(NoCancellation::PastPivot));
+    let before = state.clone();
+    state.apply(&shape, &refused("pivot"), at(3));
+    assert_eq!(state.apply(&shape, &Input::Cancel, at(4)), refuse(NoCancellation::AlreadyUndone));
+    state = before;
+    state.apply(&shape, &done("pivot"), at(3));
+    assert_eq!(state.status, Status::Completed);
+    assert_eq!(state.apply(&shape, &Input::Cancel, at(4)), refuse(NoCancellation::PastPivot));
+}
+
 /// How many seconds pass between the askings of a step that never answers, if it is woken on time.
 fn seconds_between_askings(deadline: u64, count: usize) -> Vec<u64> {
     let (shape, mut state) = begun(&[(Kind::Pivot, 0, deadline)]);
@@ -107,7 +180,7 @@ fn seconds_between_askings(deadline: u64, count: usize) -> Vec<u64> {
     let mut waits = Vec::new();
     for _ in 0..count {
         let due = state.due_at().expect("it is open");
-        assert_eq!(state.apply(&shape, &Input::Due, due), [ask("pivot", Direction::Do)]);
+        assert_eq!(state.apply(&shape, &Input::Due, due).last(), Some(&ask("pivot", Direction::Do)));
         waits.push((due - last).unsigned_abs().as_secs());
         last = due;
     }
@@ -120,10 +193,15 @@ fn begun(steps: &[(Kind, usize, u64)]) -> (Shape, State) {
     for (index, &(kind, group, seconds)) in steps.iter().enumerate() {
         let name = if kind == Kind::Pivot { "pivot" } else { ["first", "second", "third"][index] };
         let undo = kind == Kind::Compensatable;
-        shape.steps.push(StepShape { name, group, kind, undo, deadline: Duration::from_secs(seconds) });
+        let deadline = Duration::from_secs(seconds);
+        shape.steps.push(StepShape { name, group, kind, undo, deadline, stuck_after: STUCK_AFTER });
     }
     let (group, deadline) = (steps.len(), Duration::from_secs(10));
-    shape.steps.push(StepShape { name: "closing", group, kind: Kind::Closing, undo: false, deadline });
+    let mut close = |name, group, kind| {
+        shape.steps.push(StepShape { name, group, kind, undo: false, deadline, stuck_after: STUCK_AFTER });
+    };
+    close("closing", group, Kind::Closing);
+    close("cancelling", group + 1, Kind::Cancelling);
     let mut state = State::new(&shape);
     state.apply(&shape, &Input::Started, BEGINNING);
     (shape, state)

@@ -59,7 +59,10 @@ impl Driver {
         claimed.after_commit(move || {
             let mut memory = lock(&memory);
             for (saga_id, saga) in live.into_iter().filter(|(_, saga)| !saga.has_ended()) {
-                memory.insert(saga_id, saga);
+                // The locks are gone by now, so somebody may have been quicker.
+                if memory.peek(&saga_id).is_none_or(|known| known.sequence() < saga.sequence()) {
+                    memory.insert(saga_id, saga);
+                }
             }
         });
         Ok(())
@@ -68,7 +71,6 @@ impl Driver {
     /// The sagas that the changes are about, where they exist. They are taken out of the memory: if the transaction
     /// fails they are read again.
     async fn find(&self, claimed: &mut Claimed, changes: &[Change]) -> Result<HashMap<Uuid, Live>, Fault> {
-        let now = claimed.now();
         let mut live = HashMap::with_capacity(changes.len());
         let mut unknown = HashSet::new();
         {
@@ -80,7 +82,7 @@ impl Driver {
                 }
                 match memory.remove(&saga_id) {
                     // What would write nothing would not be found out if the saga stood elsewhere in truth.
-                    Some(saga) if saga.awaits(&change.input, now) => drop(live.insert(saga_id, saga)),
+                    Some(saga) if saga.awaits(&change.input) => drop(live.insert(saga_id, saga)),
                     _ => drop(unknown.insert(saga_id)),
                 }
             }

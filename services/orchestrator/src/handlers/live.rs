@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted};
+use schemas::orchestrator::{
+    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
+};
 use shared::envelope::{Cause, Direction, Metadata};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::outbox::Attributes;
 use time::OffsetDateTime;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Begin, Change};
@@ -38,8 +40,17 @@ impl Live {
     /// As it was written.
     pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(&row.definition, row.version)?);
+        // A database that has lost commits in a failover, while this process went on from what it remembered.
+        if let Some((entry, _)) =
+            beyond.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
+        {
+            let (saga, entry) = (row.saga_id, entry.sequence);
+            return Err(Fault::permanent(format!(
+                "the log of the saga {saga} has a gap before entry {entry}"
+            )));
+        }
         let mut state: State = serde_json::from_str(row.state.0.get())?;
-        let saved = Some(state.status);
+        let saved = Some(state.shown());
         let mut memory = definition.open(row.data.0.get())?;
         replay(definition.shape(), &mut state, beyond, |step, reply| memory.keep(step, reply).map(drop))?;
         Ok(Self {
@@ -84,7 +95,7 @@ impl Live {
     }
 
     /// Whether this input would change it, as far as is known here.
-    pub fn awaits(&self, input: &Input, now: OffsetDateTime) -> bool {
+    pub fn awaits(&self, input: &Input) -> bool {
         let open = |step: &str, direction| {
             self.definition.shape().index(step).is_some_and(|index| self.state.awaits(index, direction))
         };
@@ -92,8 +103,17 @@ impl Live {
             Input::Started => false,
             Input::Done { step, direction } => open(step, *direction),
             Input::Refused { step, .. } => open(step, Direction::Do),
-            Input::Due => self.state.due_at().is_some_and(|due| due <= now),
+            Input::Failing { step, direction, .. } => open(step, *direction),
+            Input::Cancel => !self.state.cancelled,
+            Input::Retry { .. } => true,
+            // An alarm is moved in the row, which the log does not tell.
+            Input::Due => false,
         }
+    }
+
+    /// The last entry of its log.
+    pub fn sequence(&self) -> i32 {
+        self.sequence
     }
 
     pub fn has_ended(&self) -> bool {
@@ -123,11 +143,14 @@ impl Live {
         // rings, it is set anew.
         let next = self.state.due_at();
         let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
+        let mut moved = false;
         if change.input == Input::Due || late {
-            self.alarm_moved |= self.due_at != next;
+            moved = self.due_at != next;
+            self.alarm_moved |= moved;
             self.due_at = next;
         }
-        if decisions.is_empty() && before == self.state {
+        // Whoever remembers the saga with another alarm learns of it by the entry.
+        if decisions.is_empty() && before == self.state && !moved {
             debug!(saga = %change.saga_id, input = ?change.input, "the input changes nothing");
             return Ok(None);
         }
@@ -164,9 +187,20 @@ impl Live {
                 claimed.send_erased(key, &cause, &command, Attributes { sequence: None, metadata })?;
             }
             Decision::Compensate { step, reason } => {
-                info!(saga = %saga_id, step, reason, "the saga is undone");
+                info!(saga = %saga_id, ?step, reason, "the saga is undone");
                 let (step, reason) = (step.clone(), reason.clone());
                 claimed.publish(key, cause, &SagaCompensating { saga_id, step, reason })?;
+            }
+            Decision::Stuck { step, direction } => {
+                let index = self.definition.shape().index(step);
+                let last_error = index.and_then(|index| self.state.steps[index].last_error.clone());
+                warn!(saga = %saga_id, step, ?direction, last_error, "the saga is stuck");
+                let (step, direction) = (step.clone(), direction.as_str().to_owned());
+                claimed.publish(key, cause, &SagaStuck { saga_id, step, direction, last_error })?;
+            }
+            Decision::RefuseCancellation { reason } => {
+                let reason = reason.as_str().to_owned();
+                claimed.publish(key, cause, &SagaCancellationRefused { saga_id, reason })?;
             }
             Decision::Complete => {
                 claimed.publish(key, cause, &SagaCompleted { saga_id })?;
@@ -183,10 +217,11 @@ impl Live {
     /// What its row is to say, where that can't be left to the log: how it stands and when it is to be woken are asked
     /// for by index.
     pub fn snapshot(&mut self, saga_id: Uuid) -> Result<Option<Snapshot>, Fault> {
-        if self.saved == Some(self.state.status) && !self.alarm_moved {
+        let status = self.state.shown();
+        if self.saved == Some(status) && !self.alarm_moved {
             return Ok(None);
         }
-        self.saved = Some(self.state.status);
+        self.saved = Some(status);
         self.alarm_moved = false;
         if self.has_ended() {
             self.due_at = None;
@@ -197,7 +232,7 @@ impl Live {
             version: self.version,
             plan_hash: self.definition.hash().to_owned(),
             subject: self.subject.clone(),
-            status: self.state.status.as_str(),
+            status: status.as_str(),
             reason: self.state.refusal.as_ref().map(|refusal| refusal.code.clone()),
             state: serde_json::to_string(&self.state)?,
             data: self.memory.data()?,

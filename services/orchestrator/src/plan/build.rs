@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemas::common::Never;
 use shared::envelope::Command;
 
-use super::{DEADLINE, Kind, StepPlan, Undo, make, name_of};
+use super::{DEADLINE, Kind, STUCK_AFTER, StepPlan, Undo, make, name_of};
 
 /// A plan before its pivot.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ fn begin<S: 'static, C: Command>(command: fn(&S) -> C, group: usize, kind: Kind)
         undo: Undo::Nothing("it is not undone"),
         keep: None,
         deadline: DEADLINE,
+        stuck_after: STUCK_AFTER,
     }
 }
 
@@ -123,6 +124,26 @@ impl<S: 'static> Plan<S, Forward> {
     }
 }
 
+impl<S> Plan<S, Forward> {
+    /// How long the pivot, or the step that was just added, may take before it is asked again.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        if let Some(step) = self.steps.last_mut() {
+            step.deadline = deadline;
+        }
+        self
+    }
+
+    /// How often the pivot, or the step that was just added, may be asked in vain before the saga is stuck.
+    #[must_use]
+    pub fn stuck_after(mut self, attempts: u32) -> Self {
+        if let Some(step) = self.steps.last_mut() {
+            step.stuck_after = attempts;
+        }
+        self
+    }
+}
+
 impl<S: 'static> Group<S> {
     /// A step that can be undone, beside the others of the group.
     pub fn step<C: Command>(self, command: fn(&S) -> C) -> Step<S, C, Self> {
@@ -150,9 +171,15 @@ impl<S: 'static, C: Command, Onto: Accepts<S>> Step<S, C, Onto> {
         self
     }
 
-    /// How long the step may take before it is asked again.
+    /// How long the step, or its undo, may take before it is asked again.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.step.deadline = deadline;
+        self
+    }
+
+    /// How often the step, or its undo, may be asked in vain before the saga is stuck.
+    pub fn stuck_after(mut self, attempts: u32) -> Self {
+        self.step.stuck_after = attempts;
         self
     }
 

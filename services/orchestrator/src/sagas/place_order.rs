@@ -5,11 +5,12 @@
 mod sweeps;
 #[cfg(test)]
 mod tests;
+mod version_1;
 
 use schemas::common::{Line, Money};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
-use schemas::order::{ConfirmOrder, OrderCreated, RejectOrder};
+use schemas::order::{CancelOrder, ConfirmOrder, OrderCreated, RejectOrder};
 use schemas::payment::{AuthorizePayment, CapturePayment, VoidPayment};
 use schemas::shipping::{BookShipment, CancelShipment};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use crate::plan::{Definition, Plan, Saga};
 /// undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PlaceOrder {
+pub struct Placing<const VERSION: i32> {
     pub order: OrderCreated,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_id: Option<String>,
@@ -30,9 +31,14 @@ pub struct PlaceOrder {
     pub tracking_number: Option<String>,
 }
 
+/// The plan that new orders get.
+pub type PlaceOrder = Placing<2>;
+/// The plan before, which had no cancellation. Sagas in flight go on by it.
+pub type PlaceOrder1 = Placing<1>;
+
 impl Saga for PlaceOrder {
     const NAME: &'static str = "place_order";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
 
     #[rustfmt::skip] // A line a step.
     fn plan() -> Definition<Self> {
@@ -52,10 +58,11 @@ impl Saga for PlaceOrder {
                 group.then(Self::commit_stock).then(Self::confirm_order).then(Self::notify_customer)
             })
             .or_else(Self::reject_order)
+            .if_cancelled(Self::cancel_order)
     }
 }
 
-impl PlaceOrder {
+impl<const VERSION: i32> Placing<VERSION> {
     pub fn of(order: OrderCreated) -> Self {
         Self { order, authorization_id: None, tracking_number: None }
     }
@@ -134,5 +141,9 @@ impl PlaceOrder {
 
     fn reject_order(&self, refusal: &Refusal) -> RejectOrder {
         RejectOrder { order_id: self.id(), reason: refusal.code.clone(), detail: refusal.detail.clone() }
+    }
+
+    fn cancel_order(&self, _: &Refusal) -> CancelOrder {
+        CancelOrder { order_id: self.id() }
     }
 }

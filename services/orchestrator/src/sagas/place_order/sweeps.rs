@@ -163,10 +163,10 @@ fn undo_asked(decisions: &[Decision]) -> Vec<String> {
 
 /// What was done, or undone, group by group, by when the group began to answer.
 fn groups_in_order(run: &Run, history: &[Answer], undo: bool) -> Vec<BTreeSet<String>> {
-    let closing = run.shape.steps.last().map(|step| step.name);
     let mut groups: Vec<(usize, BTreeSet<String>)> = Vec::new();
     for answer in history.iter().filter(|answer| !answer.refused && answer.undo == undo) {
-        if Some(answer.step.as_str()) == closing {
+        let closes = |step: &crate::engine::StepShape| step.name == answer.step && step.kind.closes();
+        if run.shape.steps.iter().any(closes) {
             continue;
         }
         let number = group(run, &answer.step);
