@@ -86,6 +86,16 @@ impl Shelf {
         }
     }
 
+    /// Takes lines that had left the house back.
+    pub fn take_back(&mut self, lines: &[Line]) {
+        for line in lines {
+            if let Some(stock) = self.products.get_mut(&line.sku) {
+                stock.shipped -= line.quantity;
+                stock.on_hand += line.quantity;
+            }
+        }
+    }
+
     /// What the batch has changed, product by product.
     pub fn changes(&self) -> Vec<Change<'_>> {
         let all = self.products.iter().map(|(sku, stock)| Change {

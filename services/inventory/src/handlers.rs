@@ -5,7 +5,7 @@ mod stock;
 
 use std::sync::Arc;
 
-use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock, RestockOrder};
 use shared::consumer::{Incoming, Table};
 use shared::envelope::Message;
 use shared::fault::Fault;
@@ -21,6 +21,7 @@ pub enum StockCommand {
     Reserve(ReserveStock),
     Release(ReleaseStock),
     Commit(CommitStock),
+    Restock(RestockOrder),
 }
 
 impl Commands for StockCommand {
@@ -28,13 +29,15 @@ impl Commands for StockCommand {
         (ReserveStock::TYPE, ReserveStock::TOPIC),
         (ReleaseStock::TYPE, ReleaseStock::TOPIC),
         (CommitStock::TYPE, CommitStock::TOPIC),
+        (RestockOrder::TYPE, RestockOrder::TOPIC),
     ];
 
     fn read(message: &Incoming) -> Result<Self, Fault> {
         Ok(match message.kind() {
             ReserveStock::TYPE => Self::Reserve(message.data()?),
             ReleaseStock::TYPE => Self::Release(message.data()?),
-            _ => Self::Commit(message.data()?),
+            CommitStock::TYPE => Self::Commit(message.data()?),
+            _ => Self::Restock(message.data()?),
         })
     }
 
@@ -43,6 +46,7 @@ impl Commands for StockCommand {
             Self::Reserve(_) => ReserveStock::TYPE,
             Self::Release(_) => ReleaseStock::TYPE,
             Self::Commit(_) => CommitStock::TYPE,
+            Self::Restock(_) => RestockOrder::TYPE,
         }
     }
 }

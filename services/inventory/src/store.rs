@@ -48,6 +48,7 @@ pub struct Moves<'m> {
 pub enum End {
     Released,
     Committed,
+    Restocked,
 }
 
 impl End {
@@ -55,6 +56,7 @@ impl End {
         match self {
             Self::Released => "released",
             Self::Committed => "committed",
+            Self::Restocked => "restocked",
         }
     }
 }
@@ -72,44 +74,53 @@ pub struct Entry {
 struct Locked {
     order_id: Option<Uuid>,
     items: Option<Json<Vec<Line>>>,
+    taken: bool,
     sku: Option<String>,
     on_hand: i64,
     low_threshold: i64,
 }
 
-/// Locks these products and those that `ending` orders hold, all in the order of their sku, so that two batches can't
-/// deadlock. Returns the products, and what the orders hold; the caller has the orders' locks.
+/// The lines of orders, by order.
+pub type Lines = HashMap<Uuid, Vec<Line>>;
+
+/// Locks these products and those that `ending` orders hold or have taken, all in the order of their sku, so that two
+/// batches can't deadlock. Returns the products, what the orders hold, and what they have taken; the caller has the
+/// orders' locks.
 pub async fn lock_stock(
     db: &mut PgConnection,
     skus: &[&str],
     ending: &[Uuid],
-) -> Result<(Shelf, HashMap<Uuid, Vec<Line>>), sqlx::Error> {
+) -> Result<(Shelf, Lines, Lines), sqlx::Error> {
     let rows: Vec<Locked> = sqlx::query_as(
         "with ending as materialized (
-             select order_id, items from reservation where order_id = any($2) and status = 'held'),
+             select order_id, items, status = 'committed' as taken
+             from reservation where order_id = any($2) and status in ('held', 'committed')),
          wanted as (
              select sku from unnest($1::text[]) as row (sku)
              union select line ->> 'sku' from ending, json_array_elements(items) as line),
          locked as materialized (
              select p.sku, p.on_hand, p.low_threshold from product p join wanted using (sku)
              order by p.sku for no key update of p)
-         select null::uuid as order_id, null::json as items, sku, on_hand, low_threshold from locked
+         select null::uuid as order_id, null::json as items, false as taken, sku, on_hand, low_threshold from locked
          union all
-         select order_id, items, null, 0, 0 from ending",
+         select order_id, items, taken, null, 0, 0 from ending",
     )
     .bind(skus)
     .bind(ending)
     .fetch_all(db)
     .await?;
-    let (mut shelf, mut held) = (Shelf::default(), HashMap::with_capacity(ending.len()));
+    let (mut shelf, mut held, mut taken) = (Shelf::default(), Lines::new(), Lines::new());
     for row in rows {
         match (row.sku, row.order_id, row.items) {
             (Some(sku), ..) => shelf.put(sku, row.on_hand, row.low_threshold),
-            (None, Some(order), Some(Json(items))) => drop(held.insert(order, items)),
+            (None, Some(order), Some(Json(items))) => {
+                let lines = if row.taken { &mut taken } else { &mut held };
+                lines.insert(order, items);
+            }
             _ => {}
         }
     }
-    Ok((shelf, held))
+    Ok((shelf, held, taken))
 }
 
 /// Writes what a batch has moved: the products, which are locked, who holds what, and the ledger.

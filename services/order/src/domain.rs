@@ -114,10 +114,27 @@ pub struct Order {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub detail: Option<serde_json::Value>,
+    /// What became of the customer's wish to cancel it, while it is not cancelled: `requested` or `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancellation: Option<String>,
+    /// What became of the customer's wish to send it back.
+    #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
+    pub returning: Option<Return>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Counts up with every change of the order.
     pub version: i64,
+}
+
+/// An order that a customer sends back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Return {
+    pub id: Uuid,
+    /// `requested`, `refused` or `done`.
+    pub status: String,
+    /// Why it was refused: `in_transit` or `refund_declined`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What is said of a line whose product is not known.

@@ -1,12 +1,13 @@
 //! The messages that the order service takes: the saga's commands, and everybody's events for the timeline.
 
+mod returns;
 mod settle;
 mod timeline;
 
 use std::sync::Arc;
 
 use schemas::inventory::ProductUpdated;
-use schemas::order::{ConfirmOrder, RejectOrder};
+use schemas::order::{CancelOrder, ConfirmOrder, RefuseReturn, RejectOrder, ReturnOrder};
 use shared::consumer::Table;
 use shared::envelope::Message;
 
@@ -27,6 +28,9 @@ pub fn table(watchers: &Watchers, settlements: &Settlements) -> Table {
     Table::new()
         .command::<ConfirmOrder>(&orders)
         .command::<RejectOrder>(&orders)
+        .command::<CancelOrder>(&orders)
+        .command::<ReturnOrder>(&orders)
+        .command::<RefuseReturn>(&orders)
         .on(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
         .on(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
 }

@@ -1,5 +1,6 @@
 //! Order's HTTP interface: place an order, look at it, watch it settle.
 
+mod afterwards;
 mod audit;
 mod events;
 mod feed;
@@ -40,6 +41,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place::post, read::list))
         .routes(routes!(read::get))
+        .routes(routes!(afterwards::cancel))
+        .routes(routes!(afterwards::give_back))
         .routes(routes!(events::get))
         .routes(routes!(feed::get))
         .routes(routes!(read::products))

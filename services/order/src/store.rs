@@ -1,5 +1,6 @@
 //! Every SQL statement of the order service. Functions take the caller's transaction.
 
+mod afterwards;
 pub mod audit;
 mod orders;
 mod timeline;
@@ -11,9 +12,12 @@ use schemas::common::Money;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+pub use self::afterwards::{
+    finish_returns, refuse_cancellations, refuse_returns, request_cancellation, request_return,
+};
 pub use self::orders::{
-    ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_settled, find_status,
-    insert_orders, list, reject,
+    ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
+    find_status, insert_orders, list, reject,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 

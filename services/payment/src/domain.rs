@@ -6,6 +6,7 @@ pub enum Move {
     Authorize,
     Void,
     Capture,
+    Refund,
 }
 
 impl Move {
@@ -15,6 +16,7 @@ impl Move {
             Self::Authorize => "authorize",
             Self::Void => "void",
             Self::Capture => "capture",
+            Self::Refund => "refund",
         }
     }
 
@@ -25,6 +27,7 @@ impl Move {
             Self::Authorize => ("holds", "cardholders"),
             Self::Void => ("cardholders", "holds"),
             Self::Capture => ("provider", "holds"),
+            Self::Refund => ("cardholders", "provider"),
         }
     }
 
@@ -34,6 +37,7 @@ impl Move {
             Self::Authorize => ("authorizing", "authorized"),
             Self::Void => ("authorized", "voided"),
             Self::Capture => ("authorized", "captured"),
+            Self::Refund => ("captured", "refunded"),
         }
     }
 }
@@ -49,5 +53,11 @@ mod tests {
         assert_eq!(Move::Capture.accounts().1, held);
         assert_eq!(Move::Void.transition().0, Move::Authorize.transition().1);
         assert_eq!(Move::Capture.transition().0, Move::Authorize.transition().1);
+        assert_eq!(
+            Move::Refund.accounts(),
+            (from, Move::Capture.accounts().0),
+            "money goes back where it came from"
+        );
+        assert_eq!(Move::Refund.transition().0, Move::Capture.transition().1);
     }
 }

@@ -1,8 +1,9 @@
-//! Payment: authorizes, voids and captures cards for the order saga.
+//! Payment: authorizes, voids and captures cards for the order saga, and gives money back for the return saga.
 //!
-//! - Takes `payment.authorize_payment.v1`, `payment.void_payment.v1` and `payment.capture_payment.v1`.
-//! - Tells `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1` and `payment.captured.v1` on
-//!   `payment.events`.
+//! - Takes `payment.authorize_payment.v1`, `payment.void_payment.v1`, `payment.capture_payment.v1` and
+//!   `payment.refund_payment.v1`.
+//! - Tells `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1` and
+//!   `payment.refunded.v1` on `payment.events`.
 //! - Owns the tables `payment` and `ledger_entry`.
 
 pub mod config;

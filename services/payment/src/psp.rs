@@ -52,6 +52,17 @@ pub trait CardProvider: Send + Sync + 'static {
     /// If there is no answer.
     fn capture(&self, key: &str, authorization_id: &str)
     -> impl Future<Output = Result<(), NoAnswer>> + Send;
+
+    /// Gives captured money back to the card that it came from. Whether the provider does: a card may be closed by then.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    fn refund(
+        &self,
+        key: &str,
+        token: &str,
+        authorization_id: &str,
+    ) -> impl Future<Output = Result<bool, NoAnswer>> + Send;
 }
 
 /// A provider that is simulated by tokens:
@@ -63,6 +74,7 @@ pub trait CardProvider: Send + Sync + 'static {
 /// | `tok_insufficientFunds` | declined for lack of funds |
 /// | `tok_timeoutOnce` | authorized, but the first answer is lost |
 /// | `tok_unavailable` | no answer, however often it is asked |
+/// | `tok_refundFail` | authorized and captured, but a refund is declined |
 /// | any other | declined |
 ///
 /// It answers from the key alone, so it gives the same answer after a restart.
@@ -94,7 +106,7 @@ impl CardProvider for Simulated {
     async fn authorize(&self, key: &str, token: &str, _amount: &Money) -> Result<Verdict, NoAnswer> {
         self.take_time().await;
         match token {
-            "tok_visa" => Ok(authorized(key)),
+            "tok_visa" | "tok_refundFail" => Ok(authorized(key)),
             "tok_timeoutOnce" if self.loses_answer(key) => Err(NoAnswer::Timeout),
             "tok_timeoutOnce" => Ok(authorized(key)),
             "tok_insufficientFunds" => Ok(Verdict::InsufficientFunds),
@@ -111,6 +123,11 @@ impl CardProvider for Simulated {
     async fn capture(&self, _key: &str, _authorization_id: &str) -> Result<(), NoAnswer> {
         self.take_time().await;
         Ok(())
+    }
+
+    async fn refund(&self, _key: &str, token: &str, _authorization_id: &str) -> Result<bool, NoAnswer> {
+        self.take_time().await;
+        Ok(token != "tok_refundFail")
     }
 }
 

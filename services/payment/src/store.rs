@@ -138,6 +138,17 @@ pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<PaymentRo
     sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(order).fetch_optional(db).await
 }
 
+/// The card and the authorization that an order's money was taken by.
+pub async fn find_card(db: &mut PgConnection, order: Uuid) -> Result<Option<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "select token, authorization_id from payment
+         where order_id = $1 and status in ('captured', 'refunded') and authorization_id is not null",
+    )
+    .bind(order)
+    .fetch_optional(db)
+    .await
+}
+
 /// The ledger's entries of an order.
 pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
     sqlx::query_as(

@@ -1,7 +1,9 @@
-//! Holds stock for orders, and ends that: the stock goes back to the shelf, or out of the house.
+//! Holds stock for orders, and ends that: the stock goes back to the shelf, or out of the house; from there it may return.
 
 use schemas::common::{Line, Nothing};
-use schemas::inventory::{CommitStock, Committed, ReleaseStock, Released, ReserveStock, Reserved, StockLow};
+use schemas::inventory::{
+    CommitStock, Committed, ReleaseStock, Released, ReserveStock, Reserved, RestockOrder, Restocked, StockLow,
+};
 use shared::envelope::Cause;
 use shared::fault::Fault;
 use shared::inbox::Claimed;
@@ -15,7 +17,7 @@ use crate::store::{self, End, Entry, Moves};
 impl HandleTogether<StockCommand> for Inventory {
     async fn handle(&self, claimed: &mut Claimed, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
         let (skus, ending) = touched(tasks);
-        let (mut shelf, mut held) = store::lock_stock(claimed.db(), &skus, &ending).await?;
+        let (mut shelf, mut held, mut taken) = store::lock_stock(claimed.db(), &skus, &ending).await?;
         let mut moves = Moves::default();
         let mut replies = Vec::with_capacity(tasks.len());
         // In the order of the messages: who came first is served first.
@@ -50,6 +52,15 @@ impl HandleTogether<StockCommand> for Inventory {
                     claimed.publish(subject, cause, &Committed { order_id: *order_id, items })?;
                     Reply::of::<CommitStock>(&Answer::Done(Nothing {}))?
                 }
+                StockCommand::Restock(RestockOrder { order_id }) => {
+                    let nothing = || Fault::permanent(format!("the order {order_id} has taken nothing"));
+                    let items = taken.remove(order_id).ok_or_else(nothing)?;
+                    shelf.take_back(&items);
+                    moves.ended.push((*order_id, End::Restocked));
+                    moves.entries.extend(entries(*order_id, "restocked", &items));
+                    claimed.publish(subject, cause, &Restocked { order_id: *order_id, items })?;
+                    Reply::of::<RestockOrder>(&Answer::Done(Nothing {}))?
+                }
             });
         }
         if !moves.entries.is_empty() {
@@ -67,7 +78,8 @@ fn touched(tasks: &[Task<StockCommand>]) -> (Vec<&str>, Vec<Uuid>) {
         match &task.command {
             StockCommand::Reserve(reserve) => skus.extend(reserve.items.iter().map(|line| line.sku.as_str())),
             StockCommand::Release(ReleaseStock { order_id })
-            | StockCommand::Commit(CommitStock { order_id }) => {
+            | StockCommand::Commit(CommitStock { order_id })
+            | StockCommand::Restock(RestockOrder { order_id }) => {
                 ending.push(*order_id);
             }
         }

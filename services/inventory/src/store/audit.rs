@@ -41,12 +41,13 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
              select sku, coalesce(sum(quantity) filter (where kind = 'received'), 0) as received,
                     coalesce(sum(quantity) filter (where kind = 'reserved'), 0) as reserved,
                     coalesce(sum(quantity) filter (where kind = 'released'), 0) as released,
-                    coalesce(sum(quantity) filter (where kind = 'committed'), 0) as committed
+                    coalesce(sum(quantity) filter (where kind = 'committed'), 0) as committed,
+                    coalesce(sum(quantity) filter (where kind = 'restocked'), 0) as restocked
              from stock_entry group by sku)
          select coalesce(p.sku, moved.sku) from product p full join moved using (sku)
          where (p.received, p.on_hand, p.reserved, p.shipped) is distinct from
-               (coalesce(moved.received, 0), coalesce(moved.received - moved.reserved + moved.released, 0),
-                coalesce(moved.reserved - moved.released - moved.committed, 0), coalesce(moved.committed, 0))
+               (coalesce(moved.received, 0), coalesce(moved.received - moved.reserved + moved.released + moved.restocked, 0),
+                coalesce(moved.reserved - moved.released - moved.committed, 0), coalesce(moved.committed - moved.restocked, 0))
          order by 1 limit 20",
     ),
     (
@@ -57,6 +58,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
          having array_agg(distinct e.kind order by e.kind) is distinct from case r.status
              when 'held' then array['reserved']
              when 'released' then array['released', 'reserved']
+             when 'restocked' then array['committed', 'reserved', 'restocked']
              else array['committed', 'reserved'] end
          order by r.order_id limit 20",
     ),

@@ -1,9 +1,9 @@
-//! Settles orders: confirmed, or rejected.
+//! Settles orders: confirmed, rejected, or cancelled.
 
 use std::collections::HashMap;
 
 use schemas::common::{Money, Nothing};
-use schemas::order::{ConfirmOrder, OrderConfirmed, OrderRejected, RejectOrder};
+use schemas::order::{CancelOrder, ConfirmOrder, OrderCancelled, OrderConfirmed, OrderRejected, RejectOrder};
 use shared::envelope::{Event, Message};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
@@ -58,6 +58,27 @@ impl Handle<RejectOrder> for Orders {
                 reason: command.reason.clone(),
                 detail: command.detail.clone(),
             },
+        )
+        .await?;
+        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl Handle<CancelOrder> for Orders {
+    async fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<CancelOrder>],
+    ) -> Result<Vec<Answer<CancelOrder>>, Fault> {
+        let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
+        let settled = store::cancel(claimed.db(), &orders).await?;
+        self.tell(
+            claimed,
+            tasks,
+            |command| command.order_id,
+            settled,
+            Status::Cancelled,
+            |command, _| OrderCancelled { order_id: command.order_id },
         )
         .await?;
         Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())

@@ -1,9 +1,11 @@
-//! Keeps the read models: the timeline of everybody's events, and the products.
+//! Keeps what others tell: the timeline of everybody's events, whether it was too late to cancel, and the products.
 
-use schemas::inventory::{Committed, ProductUpdated, Released, Reserved};
+use schemas::inventory::{Committed, ProductUpdated, Released, Reserved, Restocked};
 use schemas::notification::{Failed, Sent};
-use schemas::orchestrator::{SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted};
-use schemas::payment::{Authorized, Captured, Declined, Voided};
+use schemas::orchestrator::{
+    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
+};
+use schemas::payment::{Authorized, Captured, Declined, Refunded, Voided};
 use schemas::shipping::{Booked, Cancelled};
 use shared::consumer::{BatchHandler, BoxFuture, Incoming};
 use shared::envelope::Message;
@@ -24,14 +26,18 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
     of::<Reserved>(),
     of::<Released>(),
     of::<Committed>(),
+    of::<Restocked>(),
     of::<Authorized>(),
     of::<Declined>(),
     of::<Voided>(),
     of::<Captured>(),
+    of::<Refunded>(),
     of::<Booked>(),
     of::<Cancelled>(),
     of::<Sent>(),
     of::<Failed>(),
+    of::<SagaStuck>(),
+    of::<SagaCancellationRefused>(),
     of::<SagaCompensating>(),
     of::<SagaCompensated>(),
     of::<SagaCompleted>(),
@@ -64,6 +70,11 @@ impl BatchHandler for Timeline {
                 entries.push((order, envelope.id, envelope.timestamp, &*envelope.source, &*envelope.kind));
             }
             store::append_timeline(claimed.db(), &entries).await?;
+            let too_late = entries.iter().filter(|entry| entry.4 == SagaCancellationRefused::TYPE);
+            let too_late: Vec<Uuid> = too_late.map(|entry| entry.0).collect();
+            if !too_late.is_empty() {
+                store::refuse_cancellations(claimed.db(), &too_late).await?;
+            }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.dedup();
             let watchers = self.watchers.clone();

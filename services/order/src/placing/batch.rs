@@ -156,6 +156,8 @@ fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: time::OffsetDateTime) 
         total: priced.total,
         reason: None,
         detail: None,
+        cancellation: None,
+        returning: None,
         created_at: now,
         version: 1,
     }

@@ -18,7 +18,7 @@ use crate::store::audit;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Audit {
     statements: Vec<Statement>,
-    /// How many orders are pending, confirmed and rejected. A status without orders is left out.
+    /// How many orders are pending, confirmed, rejected, cancelled and returned. A status without orders is left out.
     orders: BTreeMap<String, i64>,
     /// What confirmed orders cost together, in each currency: payment must have captured as much.
     confirmed: Vec<Money>,

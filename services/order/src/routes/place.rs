@@ -104,7 +104,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 /// `Prefer: wait=N` (RFC 7240). A preference that can't be read is ignored, as the RFC wants it.
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut wait = preferences.flat_map(|value| value.split([',', ';'])).filter_map(|preference| {
         let (name, value) = preference.split_once('=')?;

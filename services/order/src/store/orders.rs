@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::{Order, Status};
+use crate::domain::{Order, Return, Status};
 
 /// An order's row.
 #[derive(Debug, FromRow)]
@@ -22,12 +22,17 @@ pub struct OrderRow {
     currency: String,
     reason: Option<String>,
     detail: Option<Json<Value>>,
+    cancellation: Option<String>,
+    return_id: Option<Uuid>,
+    return_status: Option<String>,
+    return_reason: Option<String>,
     created_at: OffsetDateTime,
     version: i64,
 }
 
 impl From<OrderRow> for Order {
     fn from(row: OrderRow) -> Self {
+        let returning = row.return_id.zip(row.return_status);
         Self {
             id: row.id,
             // The table's check lets no other text in.
@@ -37,6 +42,8 @@ impl From<OrderRow> for Order {
             total: Money { amount: row.total_amount, currency: row.currency },
             reason: row.reason,
             detail: row.detail.map(|Json(detail)| detail),
+            cancellation: row.cancellation,
+            returning: returning.map(|(id, status)| Return { id, status, reason: row.return_reason }),
             created_at: row.created_at,
             version: row.version,
         }
@@ -61,7 +68,8 @@ pub struct SettledRow {
 }
 
 const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \
-                     items, total_amount, currency, reason, detail, created_at, version";
+                     items, total_amount, currency, reason, detail, cancellation, return_id, return_status, \
+                     return_reason, created_at, version";
 
 /// Writes new orders.
 pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result<(), sqlx::Error> {
@@ -105,6 +113,17 @@ pub async fn reject(db: &mut PgConnection, orders: &[&RejectOrder]) -> Result<Ve
     .bind(orders.iter().map(|order| order.order_id).collect::<Vec<_>>())
     .bind(orders.iter().map(|order| order.reason.as_str()).collect::<Vec<_>>())
     .bind(orders.iter().map(|order| order.detail.as_ref().map(Json)).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
+
+/// Cancels pending orders, and returns those that were.
+pub async fn cancel(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<SettledRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders set status = 'cancelled', cancellation = null, version = version + 1, updated_at = now()
+         where id = any($1) and status = 'pending' returning id, total_amount, currency, version",
+    )
+    .bind(orders)
     .fetch_all(db)
     .await
 }

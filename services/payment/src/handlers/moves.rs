@@ -34,7 +34,8 @@ impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
         settled: &[(Task<CapturePayment>, ())],
     ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
         let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        record(claimed, Move::Capture, settled, &orders, |order_id, amount| Captured { order_id, amount })
+        let tasks: Vec<_> = settled.iter().map(|(task, ())| task).collect();
+        record(claimed, Move::Capture, &tasks, &orders, |order_id, amount| Captured { order_id, amount })
             .await?;
         Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
@@ -58,23 +59,24 @@ impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
         settled: &[(Task<VoidPayment>, ())],
     ) -> Result<Vec<Answer<VoidPayment>>, Fault> {
         let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        record(claimed, Move::Void, settled, &orders, |order_id, amount| Voided { order_id, amount }).await?;
+        let tasks: Vec<_> = settled.iter().map(|(task, ())| task).collect();
+        record(claimed, Move::Void, &tasks, &orders, |order_id, amount| Voided { order_id, amount }).await?;
         Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
 /// Writes a move of several orders down, in the payments, in the ledger, and in the outbox.
-async fn record<C, E: Event>(
+pub(super) async fn record<C, E: Event>(
     claimed: &mut Claimed,
     step: Move,
-    settled: &[(Task<C>, ())],
+    tasks: &[&Task<C>],
     orders: &[Uuid],
     event: impl Fn(Uuid, Money) -> E,
 ) -> Result<(), Fault> {
     let moved = store::save_move(claimed.db(), orders, step).await?;
     let rows: Vec<(Uuid, &Money)> = moved.iter().map(|(order, money)| (*order, money)).collect();
     store::append_ledger(claimed.db(), step, &rows).await?;
-    for ((task, ()), order) in settled.iter().zip(orders) {
+    for (task, order) in tasks.iter().zip(orders) {
         let amount = moved.get(order).cloned().ok_or_else(|| {
             Fault::permanent(format!("the payment of {order} is in no state to {}", step.kind()))
         })?;

@@ -1,0 +1,103 @@
+//! Ends returns: the order came back, or it was not taken back.
+
+use std::collections::HashMap;
+
+use schemas::common::{Money, Nothing};
+use schemas::order::{OrderReturned, RefuseReturn, ReturnOrder, ReturnRefused};
+use shared::envelope::{Event, Message};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Handle, Task};
+use tracing::info;
+use uuid::Uuid;
+
+use super::Orders;
+use crate::store::{self, SettledRow};
+
+impl Handle<ReturnOrder> for Orders {
+    async fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<ReturnOrder>],
+    ) -> Result<Vec<Answer<ReturnOrder>>, Fault> {
+        let returns = tasks.iter().map(|task| (task.command.order_id, task.command.return_id));
+        let ended = store::finish_returns(claimed.db(), &returns.collect::<Vec<_>>()).await?;
+        self.tell_returns(
+            claimed,
+            tasks,
+            |command| command.order_id,
+            ended,
+            |command, row| OrderReturned {
+                order_id: command.order_id,
+                return_id: command.return_id,
+                total: Money { amount: row.total_amount, currency: row.currency.clone() },
+            },
+        )
+        .await?;
+        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl Handle<RefuseReturn> for Orders {
+    async fn handle(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<RefuseReturn>],
+    ) -> Result<Vec<Answer<RefuseReturn>>, Fault> {
+        let commands = tasks.iter().map(|task| &task.command);
+        let returns = commands.map(|command| (command.order_id, command.return_id, command.reason.as_str()));
+        let ended = store::refuse_returns(claimed.db(), &returns.collect::<Vec<_>>()).await?;
+        self.tell_returns(
+            claimed,
+            tasks,
+            |command| command.order_id,
+            ended,
+            |command, _| ReturnRefused {
+                order_id: command.order_id,
+                return_id: command.return_id,
+                reason: command.reason.clone(),
+            },
+        )
+        .await?;
+        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+impl Orders {
+    /// Publishes what became of the returns, and writes it into the orders' timelines.
+    async fn tell_returns<C: Sync, E: Event>(
+        &self,
+        claimed: &mut Claimed,
+        tasks: &[Task<C>],
+        order: fn(&C) -> Uuid,
+        ended: Vec<SettledRow>,
+        event: impl Fn(&C, &SettledRow) -> E,
+    ) -> Result<(), Fault> {
+        let ended: HashMap<Uuid, SettledRow> = ended.into_iter().map(|row| (row.id, row)).collect();
+        let now = claimed.now();
+        let mut timeline = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let id = order(&task.command);
+            let row = ended
+                .get(&id)
+                .ok_or_else(|| Fault::permanent(format!("no such return of the order {id} is under way")))?;
+            let message = claimed.publish_version(
+                &task.subject,
+                &task.cause,
+                &event(&task.command, row),
+                row.version,
+            )?;
+            timeline.push((id, message, now, "order", <E as Message>::TYPE));
+        }
+        store::append_timeline(claimed.db(), &timeline).await?;
+        let watchers = self.watchers.clone();
+        let ids: Vec<Uuid> = ended.into_keys().collect();
+        claimed.after_commit(move || {
+            watchers.tell(&ids);
+            for order in ids {
+                info!(%order, outcome = <E as Message>::TYPE, "the return has ended");
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! Statements about what a customer wants of an order afterwards: to cancel it, or to send it back.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::SettledRow;
+
+/// Notes that a pending order is to be cancelled. Its new version, unless that is on record already. The caller holds
+/// the order's lock.
+pub async fn request_cancellation(db: &mut PgConnection, order: Uuid) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "update orders set cancellation = 'requested', version = version + 1, updated_at = now()
+         where id = $1 and status = 'pending' and cancellation is null returning version",
+    )
+    .bind(order)
+    .fetch_optional(db)
+    .await
+}
+
+/// Notes that it was too late to cancel these.
+pub async fn refuse_cancellations(db: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update orders set cancellation = 'refused', version = version + 1, updated_at = now()
+         where id = any($1) and cancellation = 'requested'",
+    )
+    .bind(orders)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// An order whose return begins.
+#[derive(Debug, sqlx::FromRow)]
+pub struct ReturnRow {
+    pub customer_id: String,
+    pub email: Option<String>,
+    pub total_amount: i64,
+    pub currency: String,
+    pub version: i64,
+}
+
+/// Notes that an order that stands is sent back, unless a return of it is under way. The caller holds the order's lock.
+pub async fn request_return(
+    db: &mut PgConnection,
+    order: Uuid,
+    id: Uuid,
+) -> Result<Option<ReturnRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders
+         set return_id = $2, return_status = 'requested', return_reason = null, version = version + 1, updated_at = now()
+         where id = $1 and status = 'confirmed' and return_status is distinct from 'requested'
+         returning customer_id, email, total_amount, currency, version",
+    )
+    .bind(order)
+    .bind(id)
+    .fetch_optional(db)
+    .await
+}
+
+/// Marks orders as returned: (order, return). Those that were being returned under that id.
+pub async fn finish_returns(
+    db: &mut PgConnection,
+    returns: &[(Uuid, Uuid)],
+) -> Result<Vec<SettledRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders o
+         set status = 'returned', return_status = 'done', version = version + 1, updated_at = now()
+         from unnest($1::uuid[], $2::uuid[]) as row (id, return_id)
+         where o.id = row.id and o.return_id = row.return_id and o.status = 'confirmed' and o.return_status = 'requested'
+         returning o.id, o.total_amount, o.currency, o.version",
+    )
+    .bind(returns.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(returns.iter().map(|(_, id)| *id).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
+
+/// Leaves orders as they stood: (order, return, why). Those that were being returned under that id.
+pub async fn refuse_returns(
+    db: &mut PgConnection,
+    returns: &[(Uuid, Uuid, &str)],
+) -> Result<Vec<SettledRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update orders o
+         set return_status = 'refused', return_reason = row.reason, version = version + 1, updated_at = now()
+         from unnest($1::uuid[], $2::uuid[], $3::text[]) as row (id, return_id, reason)
+         where o.id = row.id and o.return_id = row.return_id and o.return_status = 'requested'
+         returning o.id, o.total_amount, o.currency, o.version",
+    )
+    .bind(returns.iter().map(|(order, ..)| *order).collect::<Vec<_>>())
+    .bind(returns.iter().map(|(_, id, _)| *id).collect::<Vec<_>>())
+    .bind(returns.iter().map(|(.., reason)| *reason).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
