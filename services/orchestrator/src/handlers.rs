@@ -3,6 +3,7 @@
 
 mod drive;
 mod live;
+mod operator;
 mod timers;
 
 use std::sync::Arc;
@@ -20,13 +21,14 @@ use shared::steps::{ReplyOutcome, StepReply};
 use uuid::Uuid;
 
 use self::drive::Driver;
+pub(crate) use self::operator::Operator;
 pub(crate) use self::timers::Timers;
 use crate::engine::{Input, Refusal};
 use crate::plan::Saga;
 use crate::sagas::{PlaceOrder, Registry};
 
-/// The messages that the orchestrator takes, and its timers.
-pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers) {
+/// The messages that the orchestrator takes, its timers, and who acts for operators.
+pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers, Operator) {
     let types = [
         (OrderCreated::TYPE, OrderCreated::TOPIC),
         (CancellationRequested::TYPE, CancellationRequested::TOPIC),
@@ -34,7 +36,8 @@ pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers) {
     ];
     let driver = Arc::new(Driver::new(registry));
     let table = Table::new().on(&types, Arc::new(Sagas { driver: Arc::clone(&driver) }));
-    (table, Timers { db, driver })
+    let operator = Operator { db: db.clone(), driver: Arc::clone(&driver) };
+    (table, Timers { db, driver }, operator)
 }
 
 /// An input for a saga.

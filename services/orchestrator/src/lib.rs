@@ -1,9 +1,10 @@
 //! The orchestrator: drives the sagas, and undoes what must be undone.
 //!
-//! - Takes `order.created.v1`, which begins the saga `place_order`, and `saga.step_replied.v1` on `orchestrator.replies`.
+//! - Takes `order.created.v1`, which begins the saga `place_order`, `order.cancellation_requested.v1`, and
+//!   `saga.step_replied.v1` on `orchestrator.replies`.
 //! - Sends every other service its commands.
-//! - Tells `saga.started.v1`, `saga.compensating.v1`, `saga.completed.v1` and
-//!   `saga.compensated.v1` on `orchestrator.events`.
+//! - Tells `saga.started.v1`, `saga.compensating.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
+//!   `saga.completed.v1` and `saga.compensated.v1` on `orchestrator.events`.
 //! - Owns the tables `saga` and `saga_log`.
 
 pub mod config;
@@ -47,9 +48,9 @@ impl App for Orchestrator {
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let registry = Arc::new(sagas::all());
         let db = service.db().clone();
-        let app = routes::App { db: db.clone(), registry: Arc::clone(&registry) };
+        let (table, timers, operator) = handlers::all(db.clone(), Arc::clone(&registry));
+        let app = routes::App { db, registry, operator };
         service.serve(routes::router().with_state(app).into());
-        let (table, timers) = handlers::all(db, registry);
         service.consume(table);
         service.task("timers", move |stop| timers.run(stop));
         Ok(())

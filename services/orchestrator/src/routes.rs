@@ -1,23 +1,26 @@
-//! The orchestrator's HTTP interface: where sagas stand.
+//! The orchestrator's HTTP interface: where sagas stand, and what an operator can do about one that is stuck.
+
+mod views;
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use shared::db::Db;
-use shared::http::{Path, Query};
+use shared::http::{Body, Path, Query, Trace};
 use shared::problem::{Invalid, Problem};
-use time::OffsetDateTime;
+use sqlx::PgConnection;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::engine::{State as SagaState, StepStatus};
-use crate::sagas::{Registry, replay};
-use crate::store::{self, LogRow, SagaRow};
+use self::views::{LogView, SagaView, SagaWithLog, view};
+use crate::handlers::Operator;
+use crate::sagas::Registry;
+use crate::store::{self, SagaRow};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]
@@ -25,83 +28,18 @@ struct Document;
 
 /// What the routes work with.
 #[derive(Clone)]
-pub struct App {
+pub(crate) struct App {
     pub db: Db,
     pub registry: Arc<Registry>,
+    pub operator: Operator,
 }
 
 /// The routes, and their OpenAPI document.
-pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list)).routes(routes!(get))
-}
-
-/// A saga.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct SagaView {
-    id: Uuid,
-    order_id: String,
-    /// Name and version, `place_order@1`.
-    definition: String,
-    /// `running`, `compensating`, `completed`, `compensated` or `stuck`.
-    status: String,
-    /// Why it was undone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(with = "time::serde::rfc3339")]
-    started_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    updated_at: OffsetDateTime,
-    /// When it is woken if nothing happens before.
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    next_deadline: Option<OffsetDateTime>,
-    steps: Vec<StepView>,
-}
-
-/// A step of a saga.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct StepView {
-    name: String,
-    /// Steps of one group run side by side.
-    group: usize,
-    status: StepStatus,
-    /// How often it was asked, in its present direction.
-    attempts: u32,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    asked_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    ended_at: Option<OffsetDateTime>,
-}
-
-/// A saga with its log.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct SagaWithLog {
-    #[serde(flatten)]
-    saga: SagaView,
-    /// Every input that changed it, and what was decided.
-    log: Vec<LogView>,
-}
-
-/// An entry of a saga's log.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct LogView {
-    sequence: i32,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-    /// The message that brought the input.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<Uuid>,
-    #[schema(value_type = Object)]
-    input: Box<RawValue>,
-    /// What the step replied, if the saga keeps it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
-    reply: Option<Box<RawValue>>,
-    #[schema(value_type = Vec<Object>)]
-    decisions: Box<RawValue>,
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(retry))
 }
 
 /// A page of sagas.
@@ -148,65 +86,91 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     Ok(Json(SagaPage { sagas, next }))
 }
 
-/// The saga of an order.
-#[utoipa::path(get, path = "/sagas/{orderId}", params(("orderId" = Uuid, Path, description = "The order's id")),
+/// Who has a saga retried, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    /// Who it is; the log of the saga says so.
+    by: String,
+    /// Why it should work now.
+    why: String,
+}
+
+impl Retry {
+    fn invalid(&self) -> Vec<Invalid> {
+        let wrong = |text: &str| text.trim().is_empty() || text.chars().count() > 200;
+        let said = [("/by", &self.by), ("/why", &self.why)].into_iter().filter(|(_, text)| wrong(text));
+        said.map(|(pointer, _)| Invalid::new(pointer, "has 1 to 200 characters, not all of them blank"))
+            .collect()
+    }
+}
+
+/// A saga by its id, or the newest about an order by the order's id.
+#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's")),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     ))]
-async fn get(State(app): State<App>, Path(order): Path<Uuid>) -> Result<Json<SagaWithLog>, Problem> {
+async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
-    let sagas = store::find_by_subject(&mut db, &order.to_string()).await?;
-    let Some(row) = sagas.into_iter().next() else {
-        return Err(Problem::not_found(format!("there is no saga for the order {order}, or not yet")));
-    };
-    let log = store::find_log(&mut db, row.saga_id).await?;
-    let saga = view(&app.registry, row, &log)?;
-    Ok(Json(SagaWithLog { saga, log: log.into_iter().map(LogView::from).collect() }))
+    let row = find(&mut db, id).await?;
+    show(&app, &mut db, row).await
 }
 
-/// How a saga stands. `log` may have entries of other sagas too.
-fn view(registry: &Registry, row: SagaRow, log: &[LogRow]) -> Result<SagaView, Problem> {
-    let beyond = |entry: &&LogRow| entry.saga_id == row.saga_id && entry.sequence > row.sequence;
-    let beyond: Vec<&LogRow> = log.iter().filter(beyond).collect();
-    let updated_at = beyond.last().map_or(row.updated_at, |entry| entry.at);
-    let mut state: SagaState = serde_json::from_str(row.state.0.get())?;
-    // A saga that has ended may be older than any definition that is still here; its row says all.
-    let definition = registry.find(&row.definition, row.version).ok();
-    if let Some(definition) = definition {
-        replay(definition.shape(), &mut state, beyond, |_, _| Ok(()))?;
+/// Has every open step of a saga asked at once, as if it had not been asked before. The log says who it was, and why.
+#[utoipa::path(post, path = "/sagas/{id}/retry", request_body = Retry,
+    params(("id" = Uuid, Path, description = "The saga's id, or the order's")),
+    responses(
+        (status = 200, body = SagaWithLog),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The saga has ended.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn retry(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    trace: Trace,
+    Body(input): Body<Retry>,
+) -> Result<Json<SagaWithLog>, Problem> {
+    let errors = input.invalid();
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
     }
-    let names = definition.map(|found| found.shape().steps.clone()).unwrap_or_default();
-    let step = |(index, step): (usize, crate::engine::StepState)| StepView {
-        name: names.get(index).map_or_else(|| format!("step {index}"), |shape| shape.name.to_owned()),
-        group: names.get(index).map_or(index, |shape| shape.group),
-        status: step.status,
-        attempts: step.attempts,
-        asked_at: step.asked_at,
-        ended_at: step.ended_at,
+    let row = find(&mut *app.db.read().await?, id).await?;
+    if has_ended(&row) {
+        let title = "The saga has ended";
+        return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-open", title)
+            .detail(format!("it is {}; there is nothing to retry", row.status)));
+    }
+    let saga = row.saga_id;
+    app.operator.retry(saga, row.subject, trace.0, input.by, input.why).await?;
+    let mut db = app.db.read().await?;
+    let row = store::find_sagas(&mut db, &[saga]).await?.pop();
+    let row = row.ok_or_else(|| Problem::not_found(format!("there is no saga {saga} any more")))?;
+    show(&app, &mut db, row).await
+}
+
+/// The saga of this id. An order's first saga is called like the order, so the id may mean another one about the order:
+/// one that is under way, or else the newest.
+async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
+    let mut about_order = store::find_by_subject(db, &id.to_string()).await?;
+    let open = about_order.iter().position(|row| !has_ended(row)).unwrap_or(0);
+    let row = if about_order.is_empty() {
+        store::find_sagas(db, &[id]).await?.pop()
+    } else {
+        Some(about_order.swap_remove(open))
     };
-    Ok(SagaView {
-        id: row.saga_id,
-        order_id: row.subject,
-        definition: format!("{}@{}", row.definition, row.version),
-        status: state.status.as_str().to_owned(),
-        reason: state.refusal.map(|refusal| refusal.code),
-        started_at: row.started_at,
-        updated_at,
-        next_deadline: row.due_at,
-        steps: state.steps.into_iter().enumerate().map(step).collect(),
+    row.ok_or_else(|| {
+        Problem::not_found(format!("there is no saga {id} and none of an order {id}, or not yet"))
     })
 }
 
-impl From<LogRow> for LogView {
-    fn from(row: LogRow) -> Self {
-        Self {
-            sequence: row.sequence,
-            at: row.at,
-            message_id: row.message_id,
-            input: row.input.0,
-            reply: row.reply.map(|reply| reply.0),
-            decisions: row.decisions.0,
-        }
-    }
+fn has_ended(row: &SagaRow) -> bool {
+    matches!(row.status.as_str(), "completed" | "compensated")
+}
+
+async fn show(app: &App, db: &mut PgConnection, row: SagaRow) -> Result<Json<SagaWithLog>, Problem> {
+    let log = store::find_log(db, row.saga_id).await?;
+    let saga = view(&app.registry, row, &log)?;
+    Ok(Json(SagaWithLog { saga, log: log.into_iter().map(LogView::from).collect() }))
 }

@@ -166,6 +166,11 @@ pub async fn find_due(db: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, St
     .await
 }
 
+/// How many sagas are stuck.
+pub async fn count_stuck(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from saga where status = 'stuck'").fetch_one(db).await
+}
+
 /// Lets a saga that could not be woken rest for a while.
 pub async fn postpone(db: &mut PgConnection, saga_id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query("update saga set due_at = clock_timestamp() + interval '30 seconds' where saga_id = $1")

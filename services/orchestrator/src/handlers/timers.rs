@@ -18,6 +18,8 @@ use crate::store;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
+/// How often stuck sagas are counted, in looks.
+const COUNT_EVERY: u32 = 10;
 
 /// Refuses to begin where a saga in flight has a definition that is not here: it would wait for ever.
 async fn know_all(db: &Db, registry: &Registry) -> anyhow::Result<()> {
@@ -52,7 +54,12 @@ impl Timers {
     /// If a saga in flight has a definition that is not here.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         know_all(&self.db, &self.driver.registry).await?;
+        let mut looks = 0_u32;
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(COUNT_EVERY) {
+                self.count().await;
+            }
             match self.wake().await {
                 Ok(0) => {}
                 Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
@@ -60,6 +67,17 @@ impl Timers {
             }
         }
         Ok(())
+    }
+
+    async fn count(&self) {
+        let counted = match self.db.read().await {
+            Ok(mut db) => store::count_stuck(&mut db).await,
+            Err(error) => Err(error),
+        };
+        match counted {
+            Ok(stuck) => metrics::gauge!("amends_sagas_stuck").set(stuck as f64),
+            Err(error) => warn!(%error, "stuck sagas could not be counted"),
+        }
     }
 
     async fn wake(&self) -> Result<usize, Fault> {
