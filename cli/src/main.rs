@@ -10,6 +10,7 @@ mod order;
 mod output;
 mod parked;
 mod run;
+mod saga;
 mod serve;
 mod setup;
 mod suite;
@@ -43,6 +44,9 @@ enum Command {
     /// Place orders and look at them.
     #[command(subcommand)]
     Order(order::Command),
+    /// Look at sagas, and have one that is stuck go on.
+    #[command(subcommand)]
+    Saga(saga::Command),
     /// Look at messages that could not be handled, and replay, mend or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Down(place) => run::down(&place),
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
+        Command::Saga(command) => command.run(),
         Command::Parked(command) => command.run(),
         Command::Load(load) => load.run(),
         Command::Serve(serve) => return serve.run(),

@@ -24,6 +24,10 @@ pub enum Command {
     List(List),
     /// Follow an order until it has settled.
     Watch(One),
+    /// Cancel an order, as long as its money is not taken.
+    Cancel(One),
+    /// Send an order back.
+    Return(One),
 }
 
 /// An order to place.
@@ -66,7 +70,7 @@ pub struct One {
 pub struct List {
     #[command(flatten)]
     suite: Suite,
-    /// pending, confirmed or rejected
+    /// pending, confirmed, shipped, delivered, rejected, cancelled or returned
     #[arg(long)]
     status: Option<String>,
     #[arg(long)]
@@ -86,6 +90,8 @@ impl Command {
                 Self::Get(one) => one.get().await,
                 Self::List(list) => list.run().await,
                 Self::Watch(one) => one.watch().await,
+                Self::Cancel(one) => one.afterwards("cancellation").await,
+                Self::Return(one) => one.afterwards("returns").await,
             }
         })
     }
@@ -133,6 +139,13 @@ fn line(item: &str) -> anyhow::Result<Value> {
 impl One {
     async fn get(self) -> anyhow::Result<()> {
         show(&Api::new(&self.suite).get("order", &format!("/orders/{}", self.id)).await?)
+    }
+
+    async fn afterwards(self, what: &str) -> anyhow::Result<()> {
+        let api = Api::new(&self.suite);
+        let url = api.url("order", &format!("/orders/{}/{what}", self.id));
+        let response = api.request(|client| client.post(url).header("Prefer", "wait=10")).await?;
+        show(&response.json().await?)
     }
 
     async fn watch(self) -> anyhow::Result<()> {

@@ -1,0 +1,224 @@
+//! `amends saga`: where sagas stand, and what to do about one that is stuck.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::output::say;
+use crate::suite::Suite;
+
+/// How often a saga that is watched is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// What to do with sagas.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List sagas, the newest first.
+    List(List),
+    /// Show a saga: its steps, where it is stuck, and its log.
+    Show(Show),
+    /// Follow a saga's log until it has ended.
+    Watch(One),
+    /// Have the open steps of a saga asked at once.
+    Retry(Retry),
+}
+
+/// Which sagas.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    suite: Suite,
+    /// running, compensating, completed, compensated or stuck
+    #[arg(long)]
+    status: Option<String>,
+    #[arg(long, default_value_t = 20)]
+    limit: u16,
+    /// Go on behind this saga.
+    #[arg(long)]
+    cursor: Option<Uuid>,
+}
+
+/// One saga.
+#[derive(Debug, Args)]
+pub struct One {
+    #[command(flatten)]
+    suite: Suite,
+    /// The saga's id, or the order's.
+    id: Uuid,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    one: One,
+    /// As the service answers, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to retry.
+#[derive(Debug, Args)]
+pub struct Retry {
+    #[command(flatten)]
+    one: One,
+    /// Why it should work now; it is kept in the saga's log.
+    #[arg(long)]
+    why: String,
+    /// Who says so.
+    #[arg(long, env = "USER", default_value = "operator")]
+    by: String,
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<()> {
+        crate::block_on(async {
+            match self {
+                Self::List(list) => list.run().await,
+                Self::Show(show) => show.run().await,
+                Self::Watch(one) => one.watch().await,
+                Self::Retry(retry) => retry.run().await,
+            }
+        })
+    }
+}
+
+impl List {
+    async fn run(self) -> anyhow::Result<()> {
+        let api = Api::new(&self.suite);
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.status.map(|status| ("status", status)));
+        query.extend(self.cursor.map(|cursor| ("cursor", cursor.to_string())));
+        let url = api.url("orchestrator", "/sagas");
+        let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
+        for saga in array(&page["sagas"]) {
+            say!(
+                "{}  {}  {:<15} {:<12} {}",
+                text(saga, "id"),
+                text(saga, "startedAt"),
+                text(saga, "definition"),
+                text(saga, "status"),
+                saga["stuck"]["reason"].as_str().or(saga["reason"].as_str()).unwrap_or_default()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl One {
+    async fn get(&self, api: &Api) -> anyhow::Result<Value> {
+        api.get("orchestrator", &format!("/sagas/{}", self.id)).await
+    }
+
+    async fn watch(self) -> anyhow::Result<()> {
+        let api = Api::new(&self.suite);
+        let mut told = 0;
+        loop {
+            let saga = self.get(&api).await?;
+            let log = array(&saga["log"]);
+            for entry in log.iter().skip(told) {
+                say!("{}", line_of(entry));
+            }
+            told = log.len();
+            if matches!(text(&saga, "status"), "completed" | "compensated") {
+                say!("{}", text(&saga, "status"));
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Show {
+    async fn run(self) -> anyhow::Result<()> {
+        let saga = self.one.get(&Api::new(&self.one.suite)).await?;
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&saga)?);
+        } else {
+            show(&saga);
+        }
+        Ok(())
+    }
+}
+
+impl Retry {
+    async fn run(self) -> anyhow::Result<()> {
+        let api = Api::new(&self.one.suite);
+        let body = json!({"by": self.by, "why": self.why});
+        show(&api.post("orchestrator", &format!("/sagas/{}/retry", self.one.id), &body).await?);
+        Ok(())
+    }
+}
+
+fn show(saga: &Value) {
+    let reason = saga["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    say!("{} {}: {}{reason}", text(saga, "definition"), text(saga, "id"), text(saga, "status"));
+    say!("order {}, began {}", text(saga, "orderId"), text(saga, "startedAt"));
+    say!("");
+    for step in array(&saga["steps"]) {
+        let asked = match step["attempts"].as_u64().unwrap_or_default() {
+            0 | 1 => String::new(),
+            times => format!("asked {times} times"),
+        };
+        let error = step["lastError"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
+        say!("  {:<20} {:<10} {asked}{error}", text(step, "name"), text(step, "status"));
+    }
+    if let Some(stuck) = saga["stuck"].as_object().map(|_| &saga["stuck"]) {
+        say!("\nstuck: {}", text(stuck, "reason"));
+        if let Some(error) = stuck["lastError"].as_str() {
+            say!("said:  {error}");
+        }
+        say!("next:  {}", text(stuck, "nextAction"));
+    }
+    say!("");
+    for entry in array(&saga["log"]) {
+        say!("{}", line_of(entry));
+    }
+}
+
+/// An entry of the log on one line: what came, and what was decided.
+fn line_of(entry: &Value) -> String {
+    let about = |value: &Value, kind: &str| {
+        let words = [kind, "step", "direction", "by", "why", "error", "reason"].into_iter();
+        let words = words.filter_map(|word| value[word].as_str());
+        words.filter(|word| *word != "do").map(|word| word.replace('_', " ")).collect::<Vec<_>>().join(" ")
+    };
+    let decided: Vec<String> = array(&entry["decisions"]).iter().map(|one| about(one, "decision")).collect();
+    let arrow = if decided.is_empty() { "" } else { "  ->  " };
+    format!(
+        "{:>3}  {}  {}{arrow}{}",
+        entry["sequence"],
+        text(entry, "at"),
+        about(&entry["input"], "input"),
+        decided.join(", ")
+    )
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text<'v>(value: &'v Value, name: &str) -> &'v str {
+    value[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_the_log_says_what_came_and_what_was_decided() {
+        let entry = json!({
+            "sequence": 7, "at": "2026-01-01T00:00:00Z",
+            "input": {"input": "retry", "by": "ada", "why": "it is mended"},
+            "decisions": [{"decision": "ask", "step": "book_shipment", "direction": "undo"}],
+        });
+        assert_eq!(
+            line_of(&entry),
+            "  7  2026-01-01T00:00:00Z  retry ada it is mended  ->  ask book shipment undo"
+        );
+    }
+}
