@@ -11,11 +11,12 @@ use crate::harness::{Order, Setup, Suite, order};
 
 const PROVIDER: &str = "card-provider";
 
-/// A file whose presence is an outage.
+/// A file whose presence is an outage. Dropped, the outage is over.
 struct Outage(PathBuf);
 
 impl Outage {
     fn begin(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         File::create(&path).expect("a file");
         Self(path)
@@ -24,9 +25,11 @@ impl Outage {
     fn setting(&self) -> String {
         self.0.to_str().expect("UTF-8").to_owned()
     }
+}
 
-    fn end(&self) {
-        fs::remove_file(&self.0).expect("the file goes");
+impl Drop for Outage {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -129,13 +132,15 @@ async fn an_outside_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is
     }
     assert!(suite.standing("shipping").await.contains("closed"), "the carrier's circuit is another one");
 
-    outage.end();
+    drop(outage);
     for order in orders {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }
     assert_eq!(suite.payment_metric("amends_circuit{", PROVIDER).await, 0.0);
     assert!(suite.standing("payment").await.contains("closed"));
     suite.comes_to_rest().await;
+    let attempts = suite.number("payment", "select sum(attempts)::bigint from step_outcome").await;
+    assert_eq!(attempts as f64, suite.unanswered().await, "being put off is no attempt");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +172,7 @@ async fn a_carrier_that_is_out_costs_time_and_nothing_else() {
         suite.failing(placed)[0],
         ("book_shipment".to_owned(), "the carrier did not answer".to_owned(), 1)
     );
-    outage.end();
+    drop(outage);
     assert_eq!(suite.settled(placed).await["status"], "confirmed");
     suite.comes_to_rest().await;
 }
