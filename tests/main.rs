@@ -5,6 +5,7 @@ mod harness;
 
 mod audit;
 mod barrier;
+mod breaker;
 mod command_line;
 mod crashes;
 mod dependencies;

@@ -2,6 +2,14 @@
 //! the command and writes the intent, then the outside is called under the step's own idempotency key, then a second
 //! transaction writes the outcome and the reply. A slow provider holds no transaction and no partition. After a crash
 //! in between, the open intents are taken up again and the provider is asked under the same key.
+//!
+//! A step that gets no answer stays open and is called again, less and less often, in the end twice a minute. Its saga
+//! is told of that, with the outcome [`crate::steps::ReplyOutcome::Failing`], at the first, second, fourth, eighth ...
+//! time, so that an outage costs few messages; nothing is concluded from it. All effects with the same
+//! [`Effect::OUTSIDE`] share a circuit breaker ([`crate::breaker`]): while it is open no call is made, steps are put off
+//! until it may be tried, and that counts as none of their calls.
+
+mod caller;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -10,36 +18,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use crate::cloudevents;
+pub(crate) use self::caller::Caller;
+use crate::breaker::Outside;
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::db::Db;
-use crate::envelope::{Cause, Command, Envelope};
-use crate::fault::{Class, Fault};
+use crate::envelope::Command;
+use crate::fault::Fault;
 use crate::inbox::Claimed;
-use crate::service::jittered;
-use crate::steps::{self, Answer, Record, StepKey, Task};
+use crate::steps::{self, Answer, Record, Task};
 
-/// How long a task belongs to the process that took it. Longer than [`CALL_TIMEOUT`], so that no two processes ask at
-/// once; if they did, the idempotency key would still make it one effect.
+/// How long a task belongs to the process that took it. Longer than [`caller::CALL_TIMEOUT`], so that no two processes
+/// ask at once; if they did, the idempotency key would still make it one effect.
 const CLAIM: Duration = Duration::from_secs(10);
-/// How long the outside may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The wait before the second call; it doubles from call to call, up to 30 s.
-const CALL_AGAIN: Duration = Duration::from_millis(500);
-/// How often open intents are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Most calls under way at once. What is beyond waits in the database.
 const CONCURRENT: usize = 512;
-/// Most outcomes written in one transaction.
-const BATCH: usize = 256;
 
 /// Carries out commands of type `C` with the help of the outside.
 pub trait Effect<C: Command>: Send + Sync + 'static {
+    /// The name of the outside. Effects that call the same one share its circuit breaker.
+    const OUTSIDE: &'static str;
     /// What the outside said, be it yes or no.
     type Outcome: Send + Sync + 'static;
 
@@ -56,7 +55,8 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
     /// Asks the outside, outside any transaction.
     ///
     /// # Errors
-    /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key.
+    /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key. The
+    /// error's text goes to the log and to the saga, so it must name nobody.
     fn call(
         &self,
         idempotency_key: &str,
@@ -78,11 +78,17 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
 pub(crate) fn effect<C: Command, E: Effect<C>>(
     db: Db,
     instance: String,
+    outside: Arc<Outside>,
     effect: Arc<E>,
 ) -> (Intake<C, E>, Caller<C, E>) {
     let (hand_over, tasks) = mpsc::channel(CONCURRENT);
     let intake = Intake { effect: Arc::clone(&effect), instance: instance.clone(), hand_over };
-    (intake, Caller { db, effect, instance, tasks })
+    (intake, Caller { db, effect, instance, outside, tasks })
+}
+
+/// The name of the outside that an effect calls.
+pub(crate) fn outside<C: Command, E: Effect<C>>(_: &E) -> &'static str {
+    E::OUTSIDE
 }
 
 /// Claims commands and writes the intent.
@@ -140,189 +146,6 @@ fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str
         Record { open: Some(open), ..Record::open(task) }
     };
     tasks.iter().map(intent).collect()
-}
-
-/// Calls the outside and writes down what it said.
-pub(crate) struct Caller<C, E> {
-    db: Db,
-    effect: Arc<E>,
-    instance: String,
-    tasks: mpsc::Receiver<Task<C>>,
-}
-
-impl<C: Command, E: Effect<C>> Caller<C, E> {
-    /// Runs until `stop`. What is under way then is taken up after the next start.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // Tasks of their own: calls go on while outcomes are written down.
-        let mut calls = JoinSet::new();
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut restarted = true;
-        loop {
-            let mut answered = Vec::new();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => drop(calls.spawn(self.call(task))),
-                Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
-                _ = look.tick() => match self.take_up(restarted, CONCURRENT - calls.len().min(CONCURRENT)).await {
-                    Ok(tasks) => {
-                        restarted = false;
-                        for task in tasks {
-                            calls.spawn(self.call(task));
-                        }
-                    }
-                    Err(fault) => warn!(%fault, "open calls could not be looked up"),
-                },
-            }
-            // What is ready now is called, and written down, together.
-            while calls.len() < CONCURRENT
-                && let Ok(task) = self.tasks.try_recv()
-            {
-                calls.spawn(self.call(task));
-            }
-            while answered.len() < BATCH
-                && let Some(ended) = calls.try_join_next()
-            {
-                // A call that panicked stays open, and is taken up again when its claim has run out.
-                answered.extend(ended);
-            }
-            if !answered.is_empty() && !self.write_down(answered, &stop).await {
-                return;
-            }
-        }
-    }
-
-    fn call(&self, task: Task<C>) -> impl Future<Output = Ended<C, E::Outcome>> + Send + use<C, E> {
-        let effect = Arc::clone(&self.effect);
-        async move {
-            let key = task.step.idempotency_key();
-            match tokio::time::timeout(CALL_TIMEOUT, effect.call(&key, &task)).await {
-                Ok(Ok(outcome)) => Ended::Answered(task, outcome),
-                Ok(Err(error)) => Ended::Unanswered(task, error.to_string()),
-                Err(_) => Ended::Unanswered(task, format!("no answer within {CALL_TIMEOUT:?}")),
-            }
-        }
-    }
-
-    async fn take_up(&self, restarted: bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
-        let mut claimed = self.db.write(&[]).await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let open =
-            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit)
-                .await?;
-        claimed.commit().await?;
-        let mut tasks = Vec::with_capacity(open.len());
-        for row in open {
-            debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
-            match task(&row) {
-                Ok(task) => tasks.push(task),
-                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
-            }
-        }
-        Ok(tasks)
-    }
-
-    /// Whether it was written down before a stop.
-    async fn write_down(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
-        let (mut settled, mut later) = (Vec::new(), Vec::new());
-        for one in ended {
-            match one {
-                Ended::Answered(task, outcome) => settled.push((task, outcome)),
-                Ended::Unanswered(task, why) => {
-                    metrics::counter!("amends_effects_unanswered_total", "command" => C::TYPE).increment(1);
-                    warn!(
-                        order = task.subject,
-                        step = task.step.step,
-                        why,
-                        "the outside did not answer; it is asked again"
-                    );
-                    later.push(task.step);
-                }
-            }
-        }
-        let mut backoff = Duration::from_millis(50);
-        while !stop.is_cancelled() {
-            let fault = match self.write(&settled, &later).await {
-                Ok(()) => return true,
-                Err(fault) => fault,
-            };
-            warn!(%fault, command = C::TYPE, "outcomes could not be written down");
-            if fault.class() == Class::Permanent {
-                if settled.is_empty() {
-                    // Nothing is left to try; the steps stay open until their claims have run out.
-                    return true;
-                }
-                self.one_by_one(std::mem::take(&mut settled), &mut later).await;
-                continue;
-            }
-            tokio::time::sleep(jittered(backoff)).await;
-            backoff = (backoff * 2).min(Duration::from_secs(2));
-        }
-        false
-    }
-
-    /// One of them spoils it for all, so each is written on its own. What can't be written is asked for again later;
-    /// an operator has to look why.
-    async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<StepKey>) {
-        for one in settled {
-            let written = match self.is_open(&one.0).await {
-                Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
-                // Another process asked too, and was quicker; what it wrote is the answer.
-                Ok(false) => Ok(()),
-                Err(fault) => Err(fault),
-            };
-            if let Err(fault) = written {
-                metrics::counter!("amends_effects_failed_total", "command" => C::TYPE).increment(1);
-                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
-                later.push(one.0.step);
-            }
-        }
-    }
-
-    async fn is_open(&self, task: &Task<C>) -> Result<bool, Fault> {
-        let known = steps::find(&mut *self.db.read().await?, std::slice::from_ref(&task.step)).await?;
-        Ok(known.iter().any(|record| record.status == steps::Status::Pending))
-    }
-
-    async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[StepKey]) -> Result<(), Fault> {
-        let mut keys: Vec<String> = settled.iter().map(|(task, _)| task.subject.clone()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut claimed = self.db.write(&keys).await?;
-        if !later.is_empty() {
-            steps::try_later(claimed.db(), later, CALL_AGAIN.as_secs_f64()).await?;
-        }
-        if settled.is_empty() {
-            return Ok(claimed.commit().await?);
-        }
-        let answers = self.effect.settle(&mut claimed, settled).await?;
-        let mut records = Vec::with_capacity(answers.len());
-        for ((task, _), answer) in settled.iter().zip(&answers) {
-            records.push(steps::reply(&mut claimed, task, answer)?);
-        }
-        // Whoever asked a second time, after the claim had run out, may have written an outcome already.
-        if steps::resolve(claimed.db(), &records).await? != records.len() as u64 {
-            return Err(Fault::permanent("some of the outcomes were written by another process"));
-        }
-        Ok(claimed.commit().await?)
-    }
-}
-
-/// The task that a row was written for.
-fn task<C: Command>(row: &steps::Reclaimed) -> Result<Task<C>, serde_json::Error> {
-    let envelope: Envelope = cloudevents::envelope(&row.command)?;
-    let cause = Cause {
-        correlation_id: row.saga_id,
-        causation_id: Some(row.message_id),
-        traceparent: row.traceparent.clone(),
-    };
-    let command = serde_json::from_str(envelope.data.get())?;
-    Ok(Task { command, subject: envelope.subject, cause, step: row.key() })
-}
-
-enum Ended<C, O> {
-    Answered(Task<C>, O),
-    Unanswered(Task<C>, String),
 }
 
 impl Table {

@@ -11,7 +11,8 @@
 //!   ([`consumer`]); a command is claimed a second time by its saga step ([`steps`]).
 //! - **Messages of one key are handled in the order of their topic.** A message that fails for good is parked with
 //!   every later one of its key ([`parked`]); other keys flow on.
-//! - **No call to the outside happens inside a transaction**, and each is made under a key of its own ([`effects`]).
+//! - **No call to the outside happens inside a transaction**, and each is made under a key of its own ([`effects`]). An
+//!   outside that is silent is hardly called ([`breaker`]).
 //! - **Nothing fails unseen.** A task that ends by itself ends its process ([`service`]).
 //!
 //! What is asked of the surroundings: the database keeps what it has committed (a failover to an asynchronous replica
@@ -121,6 +122,7 @@
 //!
 //! // Work that asks the outside: intent, call, outcome.
 //! impl Effect<PrintVoucher> for Loyalty {
+//!     const OUTSIDE: &'static str = "printer";
 //!     type Outcome = u32;
 //!
 //!     async fn intend(&self, _: &mut Claimed, _: &[Task<PrintVoucher>]) -> Result<(), Fault> {
@@ -202,6 +204,7 @@
 
 pub mod audit;
 pub mod backlog;
+pub mod breaker;
 pub mod cloudevents;
 pub mod config;
 pub mod consumer;

@@ -6,6 +6,7 @@
 mod health;
 mod run;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::health::Health;
+use crate::breaker::Outside;
 use crate::config::Common;
 use crate::consumer::{BoxFuture, Consumer, Table};
 use crate::db::Db;
@@ -76,6 +78,8 @@ pub struct Service<C> {
     expected: Arc<[i64]>,
     /// Tables of its own from which old rows are deleted.
     prunes: Vec<Prune>,
+    /// What it calls, by name.
+    outsides: BTreeMap<&'static str, Arc<Outside>>,
     /// What it consumes.
     table: Arc<Table>,
     assigned: Arc<AtomicBool>,
@@ -124,7 +128,9 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Adds the commands of type `T`, carried out with the help of the outside, to a table.
     pub fn effect<T: Command>(&mut self, table: Table, effect: &Arc<impl Effect<T>>) -> Table {
-        let (intake, caller) = effects::effect(self.db.clone(), self.instance.clone(), Arc::clone(effect));
+        let outside = self.outside(effects::outside::<T, _>(&**effect));
+        let (intake, caller) =
+            effects::effect(self.db.clone(), self.instance.clone(), outside, Arc::clone(effect));
         let stop = self.stages.work.stop.clone();
         let ready = self.when_migrated();
         self.spawn(&self.stages.work, T::TYPE, async move {
@@ -133,6 +139,11 @@ impl<C: Send + Sync + 'static> Service<C> {
             Ok(())
         });
         table.effect(intake)
+    }
+
+    /// The outside with this name, whose circuit breaker all its callers share. How it stands is in `/readyz`.
+    pub fn outside(&mut self, name: &'static str) -> Arc<Outside> {
+        Arc::clone(self.outsides.entry(name).or_insert_with(|| Arc::new(Outside::new(name))))
     }
 
     /// Consumes the messages of the table.

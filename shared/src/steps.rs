@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 pub(crate) use self::book::Book;
 pub(crate) use self::store::{Found, Open, Reclaimed, Record, Status};
-pub(crate) use self::store::{bind, claim_open, columns, find, insert, insert_statement, resolve, try_later};
+pub(crate) use self::store::{bind, claim_open, columns, find, insert, insert_statement};
+pub(crate) use self::store::{put_off, resolve, try_later};
 pub use self::together::{Commands, HandleTogether, Reply};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
@@ -103,7 +104,7 @@ pub struct StepReply {
     pub direction: Direction,
     /// Whether it was carried out.
     pub outcome: ReplyOutcome,
-    /// The command's reply, or its refusal with a `code`.
+    /// The command's reply, its refusal with a `code`, or, while it is failing, an `error` and its `attempts`.
     #[schemars(with = "serde_json::Value")]
     pub result: Box<RawValue>,
 }
@@ -116,11 +117,28 @@ pub enum ReplyOutcome {
     Done,
     /// It was not, for a reason of the business.
     Refused,
+    /// It is not known yet: the outside gives no answer, and is asked again. This is no outcome; one follows.
+    Failing,
 }
+
+/// The result of a reply whose outcome is [`ReplyOutcome::Failing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// Why the outside gave no answer the last time.
+    pub error: String,
+    /// How often it was asked, since the step is open.
+    pub attempts: u32,
+}
+
+/// Longer errors are cut: a page of text from an outside must not make a message that is too large.
+const ERROR_CHARS: usize = 500;
 
 impl Message for StepReply {
     const TYPE: &'static str = "saga.step_replied.v1";
     const TOPIC: &'static str = "orchestrator.replies";
+    /// 1.1 has the outcome `failing`.
+    const DATA_VERSION: &'static str = "1.1.0";
 }
 impl Event for StepReply {}
 
@@ -263,12 +281,23 @@ pub(crate) fn reply<C: Command>(
 }
 
 fn answered<C: Commands>(claimed: &mut Claimed, task: &Task<C>, reply: Reply) -> Result<Record, Fault> {
-    let status = match reply.outcome {
-        ReplyOutcome::Done => Status::Done,
-        ReplyOutcome::Refused => Status::Refused,
+    let (outcome, status) = match reply.refused {
+        false => (ReplyOutcome::Done, Status::Done),
+        true => (ReplyOutcome::Refused, Status::Refused),
     };
-    tell(claimed, task, reply.outcome, reply.result.clone())?;
+    tell(claimed, task, outcome, reply.result.clone())?;
     Ok(Record::answered(task, status, reply.result))
+}
+
+/// Tells the saga that a step is still open, and why. Nothing is recorded: the answer is still to come.
+pub(crate) fn failing<C>(
+    claimed: &mut Claimed,
+    task: &Task<C>,
+    error: &str,
+    attempts: u32,
+) -> Result<(), Fault> {
+    let failing = Failing { error: error.chars().take(ERROR_CHARS).collect(), attempts };
+    tell(claimed, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
 }
 
 fn tell<C>(

@@ -63,11 +63,13 @@ impl Suite {
         }
     }
 
-    /// What a service has answered to a saga, in its order: step, direction, outcome, result.
+    /// What a service has answered to a saga, in its order: step, direction, outcome, result. That a step is failing is
+    /// no answer.
     pub async fn answers(&self, service: &str, saga: Uuid) -> Vec<Value> {
         let answers = format!(
             "select convert_from(body, 'UTF8')::json ->> 'data' from outbox
-             where topic = 'orchestrator.replies' and key = '{saga}' order by position"
+             where topic = 'orchestrator.replies' and key = '{saga}'
+               and convert_from(body, 'UTF8')::json -> 'data' ->> 'outcome' <> 'failing' order by position"
         );
         let answers = self.texts(service, &answers).await;
         answers.iter().map(|answer| serde_json::from_str(answer).expect("JSON")).collect()

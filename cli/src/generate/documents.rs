@@ -58,7 +58,9 @@ fn catalogue(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Messages\n\nGenerated from the types in this crate by `cargo run -- generate`.\n\
          The key of every record is the order id; a product's events have its sku.\n\
-         A command is answered with `saga.step_replied.v1`, whose `result` is the command's reply or refusal.\n",
+         A command is answered with `saga.step_replied.v1`, whose `result` is the command's reply or refusal.\n\
+         While an outside gives no answer, it says that the step is `failing`, with the `error` and the `attempts`; the \
+         answer follows.\n",
     );
     let mut owner = "";
     for entry in entries {

@@ -18,6 +18,7 @@ use shared::envelope::{Cause, Direction, Message};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{ReplyOutcome, StepReply};
+use tracing::debug;
 use uuid::Uuid;
 
 use self::drive::Driver;
@@ -75,14 +76,15 @@ impl BatchHandler for Sagas {
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let changes = messages.iter().map(|message| change(message)).collect::<Result<Vec<_>, _>>()?;
+            let changes = messages.iter().filter_map(|message| change(message).transpose());
+            let changes = changes.collect::<Result<Vec<_>, _>>()?;
             self.driver.drive(claimed, changes).await
         })
     }
 }
 
-/// What a message means for its saga.
-fn change(message: &Incoming) -> Result<Change, Fault> {
+/// What a message means for its saga, if it means anything.
+fn change(message: &Incoming) -> Result<Option<Change>, Fault> {
     let envelope = message.envelope()?;
     let cause = message.cause()?;
     let subject = envelope.subject.clone();
@@ -91,14 +93,14 @@ fn change(message: &Incoming) -> Result<Change, Fault> {
         let data = serde_json::to_string(&PlaceOrder::of(order))?;
         let begin = Begin { definition: PlaceOrder::NAME, version: PlaceOrder::VERSION, data };
         let saga_id = envelope.correlation_id;
-        return Ok(Change {
+        return Ok(Some(Change {
             saga_id,
             subject,
             cause,
             begin: Some(begin),
             input: Input::Started,
             reply: None,
-        });
+        }));
     }
     if message.kind() == CancellationRequested::TYPE {
         let saga_id = envelope.correlation_id;
@@ -116,9 +118,15 @@ fn change(message: &Incoming) -> Result<Change, Fault> {
             let refusal = refusal(reply.result.get())?;
             (Input::Refused { step: reply.step, refusal }, None)
         }
+        // The step is open as before: its participant goes on trying, and an answer follows.
+        (ReplyOutcome::Failing, _) => {
+            let (saga, error) = (envelope.correlation_id, reply.result.get());
+            debug!(%saga, step = reply.step, error, "a step gets no answer from the outside yet");
+            return Ok(None);
+        }
         (ReplyOutcome::Done, direction) => (Input::Done { step: reply.step, direction }, Some(reply.result)),
     };
-    Ok(Change { saga_id: envelope.correlation_id, subject, cause, begin: None, input, reply })
+    Ok(Some(Change { saga_id: envelope.correlation_id, subject, cause, begin: None, input, reply }))
 }
 
 /// A refusal is an object with a `code`; what else it has is the detail.

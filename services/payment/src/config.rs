@@ -1,5 +1,6 @@
 //! Settings of payment's own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::duration;
@@ -10,4 +11,7 @@ pub struct Config {
     /// How long the simulated card provider takes to answer.
     #[arg(long, env = "PAYMENT_PROVIDER_LATENCY", default_value = "0ms", value_parser = duration)]
     pub provider_latency: Duration,
+    /// While there is a file with this path, the simulated card provider answers nobody. For tests and demonstrations.
+    #[arg(long, env = "PAYMENT_PROVIDER_OUTAGE")]
+    pub provider_outage: Option<PathBuf>,
 }

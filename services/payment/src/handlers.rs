@@ -14,6 +14,9 @@ use shared::service::Service;
 use crate::Config;
 use crate::psp::CardProvider;
 
+/// The outside that all of them call.
+const CARD_PROVIDER: &str = "card-provider";
+
 /// Carries out the commands about payments.
 pub struct Payments<P> {
     provider: P,

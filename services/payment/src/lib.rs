@@ -42,7 +42,8 @@ impl App for Payment {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
-        let provider = psp::Simulated::new(service.config.provider_latency);
+        let provider =
+            psp::Simulated::new(service.config.provider_latency, service.config.provider_outage.clone());
         let table = handlers::table(service, provider);
         service.consume(table);
         Ok(())

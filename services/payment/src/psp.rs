@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -81,18 +82,24 @@ pub trait CardProvider: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct Simulated {
     latency: Duration,
+    outage: Option<PathBuf>,
     /// Keys whose first answer was lost already.
     lost: Mutex<HashSet<String>>,
 }
 
 impl Simulated {
-    pub fn new(latency: Duration) -> Self {
-        Self { latency, lost: Mutex::default() }
+    /// While there is a file `outage`, it answers nobody.
+    pub fn new(latency: Duration, outage: Option<PathBuf>) -> Self {
+        Self { latency, outage, lost: Mutex::default() }
     }
 
-    async fn take_time(&self) {
+    async fn take_time(&self) -> Result<(), NoAnswer> {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
+        }
+        match &self.outage {
+            Some(outage) if outage.exists() => Err(NoAnswer::Unavailable),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -104,7 +111,7 @@ impl Simulated {
 
 impl CardProvider for Simulated {
     async fn authorize(&self, key: &str, token: &str, _amount: &Money) -> Result<Verdict, NoAnswer> {
-        self.take_time().await;
+        self.take_time().await?;
         match token {
             "tok_visa" | "tok_refundFail" => Ok(authorized(key)),
             "tok_timeoutOnce" if self.loses_answer(key) => Err(NoAnswer::Timeout),
@@ -116,13 +123,11 @@ impl CardProvider for Simulated {
     }
 
     async fn void(&self, _key: &str, _authorization_id: &str) -> Result<(), NoAnswer> {
-        self.take_time().await;
-        Ok(())
+        self.take_time().await
     }
 
     async fn capture(&self, _key: &str, _authorization_id: &str) -> Result<(), NoAnswer> {
-        self.take_time().await;
-        Ok(())
+        self.take_time().await
     }
 
     async fn refund(&self, _key: &str, token: &str, _authorization_id: &str) -> Result<bool, NoAnswer> {

@@ -1,6 +1,7 @@
 //! The carrier, behind a small trait. The one here is simulated and behaves by the address.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemas::common::Address;
@@ -39,23 +40,33 @@ pub trait Carrier: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Simulated {
     latency: Duration,
+    outage: Option<PathBuf>,
 }
 
 impl Simulated {
     pub fn new(latency: Duration) -> Self {
-        Self { latency }
+        Self { latency, outage: None }
     }
 
-    async fn take_time(&self) {
+    /// While there is a file `outage`, it answers nobody.
+    pub fn with_outage(self, outage: Option<PathBuf>) -> Self {
+        Self { outage, ..self }
+    }
+
+    async fn take_time(&self) -> Result<(), NoAnswer> {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
+        }
+        match &self.outage {
+            Some(outage) if outage.exists() => Err(NoAnswer),
+            Some(_) | None => Ok(()),
         }
     }
 }
 
 impl Carrier for Simulated {
     async fn book(&self, key: &str, address: &Address) -> Result<Verdict, NoAnswer> {
-        self.take_time().await;
+        self.take_time().await?;
         if address.postal_code == "00000" {
             return Ok(Verdict::Undeliverable);
         }
@@ -65,7 +76,6 @@ impl Carrier for Simulated {
     }
 
     async fn cancel(&self, _key: &str, _tracking_number: &str) -> Result<(), NoAnswer> {
-        self.take_time().await;
-        Ok(())
+        self.take_time().await
     }
 }

@@ -1,5 +1,6 @@
 //! Settings of shipping's own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::duration;
@@ -10,4 +11,7 @@ pub struct Config {
     /// How long the simulated carrier takes to answer.
     #[arg(long, env = "SHIPPING_CARRIER_LATENCY", default_value = "0ms", value_parser = duration)]
     pub carrier_latency: Duration,
+    /// While there is a file with this path, the simulated carrier answers nobody. For tests and demonstrations.
+    #[arg(long, env = "SHIPPING_CARRIER_OUTAGE")]
+    pub carrier_outage: Option<PathBuf>,
 }

@@ -12,6 +12,9 @@ use shared::service::Service;
 use crate::Config;
 use crate::carrier::Carrier;
 
+/// The outside that all of them call.
+const CARRIER: &str = "carrier";
+
 /// Carries out the commands about shipments.
 #[derive(Debug)]
 pub struct Shipments<K> {

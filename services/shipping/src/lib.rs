@@ -40,7 +40,8 @@ impl App for Shipping {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
-        let carrier = carrier::Simulated::new(service.config.carrier_latency);
+        let carrier = carrier::Simulated::new(service.config.carrier_latency)
+            .with_outage(service.config.carrier_outage.clone());
         let table = handlers::table(service, carrier);
         service.consume(table);
         Ok(())

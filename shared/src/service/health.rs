@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Outside;
 use crate::db::Db;
 use crate::kafka::{Inquirer, Kafka};
 use crate::{relay, telemetry};
@@ -28,6 +29,8 @@ pub(super) struct Health {
     pub assigned: Arc<AtomicBool>,
     /// The versions of all migrations that the database must have.
     pub expected: Arc<[i64]>,
+    /// What the service calls.
+    pub outsides: Vec<Arc<Outside>>,
 }
 
 impl Health {
@@ -38,8 +41,9 @@ impl Health {
         expected: Arc<[i64]>,
         stopping: CancellationToken,
         assigned: Arc<AtomicBool>,
+        outsides: Vec<Arc<Outside>>,
     ) -> anyhow::Result<Self> {
-        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, expected })
+        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, expected, outsides })
     }
 }
 
@@ -47,7 +51,7 @@ impl Health {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
-    checks: [Check; 5],
+    checks: Vec<Check>,
 }
 
 #[derive(Serialize)]
@@ -91,13 +95,17 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     };
     // A shard that stands still needs its operator, but the service can work: taking it out would help nobody.
     let relay = Check { name: "relay", ok: true, detail: standing_still(&health.db).await };
-    let checks = [
+    let mut checks = vec![
         Check::of("database", database),
         Check::of("migrations", migrations),
         Check::of("broker", broker),
         Check::of("consumer", consumer),
         relay,
     ];
+    // An outside that is silent is nothing that taking the service out would mend: its steps wait.
+    let outside =
+        |outside: &Arc<Outside>| Check { name: "outside", ok: true, detail: Some(outside.standing()) };
+    checks.extend(health.outsides.iter().map(outside));
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready, checks })).into_response()

@@ -75,6 +75,7 @@ async fn run<A: App>(
         failed: CancellationToken::new(),
         expected: migrator.iter().map(|migration| migration.version).collect(),
         prunes: Vec::new(),
+        outsides: BTreeMap::new(),
         table: Arc::new(Table::new()),
         assigned: Arc::default(),
         instance: format!("{}-{instance}", A::NAME),
@@ -99,6 +100,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             Arc::clone(&self.expected),
             intake.clone(),
             assigned,
+            self.outsides.values().cloned().collect(),
         )?;
         let parked = parked::App {
             db: self.db.clone(),

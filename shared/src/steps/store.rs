@@ -1,5 +1,7 @@
 //! Every statement about step outcomes.
 
+use std::borrow::Borrow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
@@ -112,9 +114,10 @@ impl From<Found> for Record {
 }
 
 /// The keys as the columns of an array each.
-pub(crate) fn columns(keys: &[StepKey]) -> (Vec<Uuid>, Vec<&str>, Vec<&'static str>) {
+pub(crate) fn columns<K: Borrow<StepKey>>(keys: &[K]) -> (Vec<Uuid>, Vec<&str>, Vec<&'static str>) {
     let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
     for key in keys {
+        let key = key.borrow();
         sagas.push(key.saga_id);
         names.push(key.step.as_str());
         directions.push(key.direction.as_str());
@@ -215,23 +218,57 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
     Ok(resolved.rows_affected())
 }
 
-/// Lets the open steps rest; after `seconds` anybody may take them up again.
+/// Lets the open steps rest: after `seconds`, twice as long each time, but after `least` seconds at the soonest, anybody
+/// may take them up again. How often each has been tried; steps that are not open any more are left out.
 pub(crate) async fn try_later(
     db: &mut PgConnection,
-    steps: &[StepKey],
+    steps: &[&StepKey],
     seconds: f64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    least: f64,
+) -> Result<Vec<(StepKey, u32)>, sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    let tried: Vec<(Uuid, String, String, i32)> = sqlx::query_as(
         "update step_outcome o
          set attempts = attempts + 1, claimed_by = null,
-             claimed_until = clock_timestamp() + least($4 * power(2, least(attempts, 10)), 30) * interval '1 second'
+             claimed_until = clock_timestamp()
+                 + greatest(least($4 * power(2, least(attempts, 10)), 30), $5) * interval '1 second'
          from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'
+         returning o.saga_id, o.step, o.direction, o.attempts",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .bind(seconds)
+    .bind(least)
+    .fetch_all(db)
+    .await?;
+    let tried = tried.into_iter();
+    Ok(tried
+        .map(|(saga, step, direction, tries)| (key(saga, step, &direction), tries.unsigned_abs()))
+        .collect())
+}
+
+/// Gives open steps back that were not tried; each may be taken up after so many seconds. A little chance is added, so
+/// that it is not always the same step that is tried first.
+pub(crate) async fn put_off(
+    db: &mut PgConnection,
+    steps: &[&StepKey],
+    seconds: &[f64],
+) -> Result<(), sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    sqlx::query(
+        "update step_outcome o
+         set claimed_by = null,
+             claimed_until = clock_timestamp() + row.seconds * (1 + random() / 10) * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::float8[]) as row (saga_id, step, direction, seconds)
          where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
            and o.status = 'pending'",
     )
-    .bind(steps.iter().map(|step| step.saga_id).collect::<Vec<_>>())
-    .bind(steps.iter().map(|step| step.step.as_str()).collect::<Vec<_>>())
-    .bind(steps.iter().map(|step| step.direction.as_str()).collect::<Vec<_>>())
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
     .bind(seconds)
     .execute(db)
     .await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, ReplyOutcome, StepKey, Task, answered, unanswered};
+use super::{Answer, StepKey, Task, answered, unanswered};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::Command;
 use crate::fault::Fault;
@@ -43,7 +43,7 @@ impl<C: Command> Commands for C {
 /// The answer to a command, without its type.
 #[derive(Debug)]
 pub struct Reply {
-    pub(super) outcome: ReplyOutcome,
+    pub(super) refused: bool,
     pub(super) result: Box<RawValue>,
 }
 
@@ -54,10 +54,8 @@ impl Reply {
     /// If it can't be written as JSON.
     pub fn of<C: Command>(answer: &Answer<C>) -> Result<Self, Fault> {
         Ok(match answer {
-            Answer::Done(reply) => Self { outcome: ReplyOutcome::Done, result: to_raw_value(reply)? },
-            Answer::Refused(refusal) => {
-                Self { outcome: ReplyOutcome::Refused, result: to_raw_value(refusal)? }
-            }
+            Answer::Done(reply) => Self { refused: false, result: to_raw_value(reply)? },
+            Answer::Refused(refusal) => Self { refused: true, result: to_raw_value(refusal)? },
         })
     }
 }

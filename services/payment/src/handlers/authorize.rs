@@ -8,12 +8,13 @@ use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
 
-use super::Payments;
+use super::{CARD_PROVIDER, Payments};
 use crate::domain::Move;
 use crate::psp::{CardProvider, Verdict};
 use crate::store::{self, VerdictRow};
 
 impl<P: CardProvider> Effect<AuthorizePayment> for Payments<P> {
+    const OUTSIDE: &'static str = CARD_PROVIDER;
     type Outcome = Verdict;
 
     async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<AuthorizePayment>]) -> Result<(), Fault> {

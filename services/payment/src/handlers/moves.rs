@@ -11,12 +11,13 @@ use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
 use uuid::Uuid;
 
-use super::Payments;
+use super::{CARD_PROVIDER, Payments};
 use crate::domain::Move;
 use crate::psp::CardProvider;
 use crate::store;
 
 impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
+    const OUTSIDE: &'static str = CARD_PROVIDER;
     type Outcome = ();
 
     async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<CapturePayment>]) -> Result<(), Fault> {
@@ -42,6 +43,7 @@ impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
 }
 
 impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
+    const OUTSIDE: &'static str = CARD_PROVIDER;
     type Outcome = ();
 
     async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<VoidPayment>]) -> Result<(), Fault> {

@@ -8,12 +8,13 @@ use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
 
-use super::Shipments;
+use super::{CARRIER, Shipments};
 use crate::carrier::{Carrier, Verdict};
 use crate::domain::Status;
 use crate::store;
 
 impl<K: Carrier> Effect<BookShipment> for Shipments<K> {
+    const OUTSIDE: &'static str = CARRIER;
     type Outcome = Verdict;
 
     async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<BookShipment>]) -> Result<(), Fault> {

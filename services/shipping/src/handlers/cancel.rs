@@ -10,11 +10,12 @@ use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
 use uuid::Uuid;
 
-use super::Shipments;
+use super::{CARRIER, Shipments};
 use crate::carrier::Carrier;
 use crate::store;
 
 impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
+    const OUTSIDE: &'static str = CARRIER;
     type Outcome = ();
 
     async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<CancelShipment>]) -> Result<(), Fault> {

@@ -1,0 +1,304 @@
+//! The half of an effect that calls the outside, and writes down what it said or that it said nothing.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{CLAIM, CONCURRENT, Effect};
+use crate::breaker::{Call, Outside};
+use crate::cloudevents;
+use crate::db::Db;
+use crate::envelope::{Cause, Command, Envelope};
+use crate::fault::{Class, Fault};
+use crate::inbox::Claimed;
+use crate::service::jittered;
+use crate::steps::{self, StepKey, Task};
+
+/// How long the outside may take.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait before the second call; it doubles from call to call, up to 30 s.
+const CALL_AGAIN: Duration = Duration::from_millis(500);
+/// How often open intents are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Most outcomes written in one transaction.
+const BATCH: usize = 256;
+
+/// Calls the outside and writes down what it said.
+pub(crate) struct Caller<C, E> {
+    pub(super) db: Db,
+    pub(super) effect: Arc<E>,
+    pub(super) instance: String,
+    pub(super) outside: Arc<Outside>,
+    pub(super) tasks: mpsc::Receiver<Task<C>>,
+}
+
+/// Calls under way. Tasks of their own: they go on while outcomes are written down.
+type Calls<C, O> = JoinSet<Ended<C, O>>;
+
+enum Ended<C, O> {
+    Answered(Task<C>, O),
+    Unanswered(Unanswered<C>),
+}
+
+/// A step that was called, and why there is no answer.
+struct Unanswered<C> {
+    task: Task<C>,
+    why: String,
+}
+
+/// A step that was not called, and for how long it is left alone.
+struct PutOff {
+    step: StepKey,
+    wait: Duration,
+}
+
+impl<C: Command, E: Effect<C>> Caller<C, E> {
+    /// Runs until `stop`. What is under way then is taken up after the next start.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut calls = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut restarted = true;
+        loop {
+            let (mut answered, mut put_off) = (Vec::new(), Vec::new());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => put_off.extend(self.begin(task, &mut calls)),
+                Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
+                _ = look.tick() => match self.take_up(restarted, self.room(&calls)).await {
+                    Ok(tasks) => {
+                        restarted &= tasks.is_none();
+                        for task in tasks.into_iter().flatten() {
+                            put_off.extend(self.begin(task, &mut calls));
+                        }
+                    }
+                    Err(fault) => warn!(%fault, "open calls could not be looked up"),
+                },
+            }
+            // What is ready now is called, put off, and written down together.
+            while calls.len() < CONCURRENT
+                && put_off.len() < BATCH
+                && let Ok(task) = self.tasks.try_recv()
+            {
+                put_off.extend(self.begin(task, &mut calls));
+            }
+            while answered.len() < BATCH
+                && let Some(ended) = calls.try_join_next()
+            {
+                // A call that panicked stays open, and is taken up again when its claim has run out.
+                answered.extend(ended);
+            }
+            self.put_off(&put_off).await;
+            if !answered.is_empty() && !self.write_down(answered, &stop).await {
+                return;
+            }
+        }
+    }
+
+    /// How many calls may be begun now.
+    fn room(&self, calls: &Calls<C, E::Outcome>) -> usize {
+        self.outside.room().min(CONCURRENT.saturating_sub(calls.len()))
+    }
+
+    /// Begins a call, unless the circuit is open.
+    fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<PutOff> {
+        match self.outside.begin() {
+            Ok(permit) => {
+                calls.spawn(self.call(task, permit));
+                None
+            }
+            Err(wait) => Some(PutOff { step: task.step, wait }),
+        }
+    }
+
+    fn call(
+        &self,
+        task: Task<C>,
+        permit: Call,
+    ) -> impl Future<Output = Ended<C, E::Outcome>> + Send + use<C, E> {
+        let effect = Arc::clone(&self.effect);
+        async move {
+            let key = task.step.idempotency_key();
+            let said = tokio::time::timeout(CALL_TIMEOUT, effect.call(&key, &task)).await;
+            let why = match said {
+                Ok(Ok(outcome)) => {
+                    permit.end(true);
+                    return Ended::Answered(task, outcome);
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {CALL_TIMEOUT:?}"),
+            };
+            permit.end(false);
+            Ended::Unanswered(Unanswered { task, why })
+        }
+    }
+
+    /// Nothing is looked for while nothing could be called, so that an outage costs the database nothing.
+    async fn take_up(&self, restarted: bool, limit: usize) -> Result<Option<Vec<Task<C>>>, Fault> {
+        if limit == 0 {
+            return Ok(None);
+        }
+        let mut claimed = self.db.write(&[]).await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let open =
+            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit)
+                .await?;
+        claimed.commit().await?;
+        let mut tasks = Vec::with_capacity(open.len());
+        for row in open {
+            debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
+            match task(&row) {
+                Ok(task) => tasks.push(task),
+                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
+            }
+        }
+        Ok(Some(tasks))
+    }
+
+    /// Gives back what was not called. If that fails, it is taken up again when its claim has run out.
+    async fn put_off(&self, put_off: &[PutOff]) {
+        if put_off.is_empty() {
+            return;
+        }
+        debug!(command = C::TYPE, steps = put_off.len(), "the circuit is open; steps are put off");
+        metrics::counter!("amends_effects_put_off_total", "command" => C::TYPE)
+            .increment(put_off.len() as u64);
+        let steps: Vec<&StepKey> = put_off.iter().map(|one| &one.step).collect();
+        let waits: Vec<f64> = put_off.iter().map(|one| one.wait.as_secs_f64()).collect();
+        let write = async {
+            let mut claimed = self.db.write(&[]).await?;
+            steps::put_off(claimed.db(), &steps, &waits).await?;
+            claimed.commit().await
+        };
+        if let Err(error) = write.await {
+            warn!(%error, command = C::TYPE, "steps could not be put off");
+        }
+    }
+
+    /// Whether it was written down before a stop.
+    async fn write_down(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
+        let (mut settled, mut later) = (Vec::new(), Vec::new());
+        for one in ended {
+            match one {
+                Ended::Answered(task, outcome) => settled.push((task, outcome)),
+                Ended::Unanswered(unanswered) => {
+                    metrics::counter!("amends_effects_unanswered_total", "command" => C::TYPE).increment(1);
+                    warn!(
+                        order = unanswered.task.subject,
+                        step = unanswered.task.step.step,
+                        why = unanswered.why,
+                        "the outside did not answer; it is asked again"
+                    );
+                    later.push(unanswered);
+                }
+            }
+        }
+        let mut backoff = Duration::from_millis(50);
+        while !stop.is_cancelled() {
+            let fault = match self.write(&settled, &later).await {
+                Ok(()) => return true,
+                Err(fault) => fault,
+            };
+            warn!(%fault, command = C::TYPE, "outcomes could not be written down");
+            if fault.class() == Class::Permanent {
+                if settled.is_empty() {
+                    // Nothing is left to try; the steps stay open until their claims have run out.
+                    return true;
+                }
+                self.one_by_one(std::mem::take(&mut settled), &mut later).await;
+                continue;
+            }
+            tokio::time::sleep(jittered(backoff)).await;
+            backoff = (backoff * 2).min(Duration::from_secs(2));
+        }
+        false
+    }
+
+    /// One of them spoils it for all, so each is written on its own. What can't be written is asked for again later;
+    /// an operator has to look why.
+    async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<Unanswered<C>>) {
+        for one in settled {
+            let written = match self.is_open(&one.0).await {
+                Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
+                // Another process asked too, and was quicker; what it wrote is the answer.
+                Ok(false) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = written {
+                metrics::counter!("amends_effects_failed_total", "command" => C::TYPE).increment(1);
+                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
+                let why = format!("the outcome can't be written down: {fault}");
+                later.push(Unanswered { task: one.0, why });
+            }
+        }
+    }
+
+    async fn is_open(&self, task: &Task<C>) -> Result<bool, Fault> {
+        let known = steps::find(&mut *self.db.read().await?, std::slice::from_ref(&task.step)).await?;
+        Ok(known.iter().any(|record| record.status == steps::Status::Pending))
+    }
+
+    async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[Unanswered<C>]) -> Result<(), Fault> {
+        let tasks = settled.iter().map(|(task, _)| task).chain(later.iter().map(|one| &one.task));
+        let mut keys: Vec<String> = tasks.map(|task| task.subject.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut claimed = self.db.write(&keys).await?;
+        if !later.is_empty() {
+            self.try_later(&mut claimed, later).await?;
+        }
+        if settled.is_empty() {
+            return Ok(claimed.commit().await?);
+        }
+        let answers = self.effect.settle(&mut claimed, settled).await?;
+        let mut records = Vec::with_capacity(answers.len());
+        for ((task, _), answer) in settled.iter().zip(&answers) {
+            records.push(steps::reply(&mut claimed, task, answer)?);
+        }
+        // Whoever asked a second time, after the claim had run out, may have written an outcome already.
+        if steps::resolve(claimed.db(), &records).await? != records.len() as u64 {
+            return Err(Fault::permanent("some of the outcomes were written by another process"));
+        }
+        Ok(claimed.commit().await?)
+    }
+
+    /// Lets unanswered steps rest, and tells their sagas at the first, second, fourth, eighth ... time.
+    async fn try_later(&self, claimed: &mut Claimed, later: &[Unanswered<C>]) -> Result<(), Fault> {
+        let steps: Vec<&StepKey> = later.iter().map(|one| &one.task.step).collect();
+        // Behind those that were put off, so that the next trial is not the step that has just failed.
+        let rest = self.outside.rest();
+        let least = if rest.is_zero() { rest } else { rest + 2 * LOOK_EVERY };
+        let tried = steps::try_later(claimed.db(), &steps, CALL_AGAIN.as_secs_f64(), least.as_secs_f64());
+        let tried: HashMap<StepKey, u32> = tried.await?.into_iter().collect();
+        for Unanswered { task, why } in later {
+            // A step that is not open any more was answered by another process.
+            if let Some(&attempts) = tried.get(&task.step)
+                && attempts.is_power_of_two()
+            {
+                steps::failing(claimed, task, why, attempts)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The task that a row was written for.
+fn task<C: Command>(row: &steps::Reclaimed) -> Result<Task<C>, serde_json::Error> {
+    let envelope: Envelope = cloudevents::envelope(&row.command)?;
+    let cause = Cause {
+        correlation_id: row.saga_id,
+        causation_id: Some(row.message_id),
+        traceparent: row.traceparent.clone(),
+    };
+    let command = serde_json::from_str(envelope.data.get())?;
+    Ok(Task { command, subject: envelope.subject, cause, step: row.key() })
+}
+
+#[cfg(test)]
+mod tests;
