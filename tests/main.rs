@@ -7,6 +7,7 @@ mod audit;
 mod barrier;
 mod command_line;
 mod crashes;
+mod delivery;
 mod dependencies;
 mod duplicates;
 mod http;

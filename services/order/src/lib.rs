@@ -1,7 +1,8 @@
 //! Order: takes orders over HTTP and tells what becomes of them.
 //!
 //! - Takes `order.confirm_order.v1` and `order.reject_order.v1`, `product.updated.v1` for its prices, and the other
-//!   services' events for the timeline.
+//!   services' events for the timeline; of these `shipping.dispatched.v1` and `shipping.delivered.v1` make an order that
+//!   stands shipped and delivered.
 //! - Tells `order.created.v1`, `order.confirmed.v1` and `order.rejected.v1` on `order.events`.
 //! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
 

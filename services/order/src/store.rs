@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_settled, find_status,
-    insert_orders, list, reject,
+    insert_orders, list, reject, save_delivery,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 

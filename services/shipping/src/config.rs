@@ -10,4 +10,10 @@ pub struct Config {
     /// How long the simulated carrier takes to answer.
     #[arg(long, env = "SHIPPING_CARRIER_LATENCY", default_value = "0ms", value_parser = duration)]
     pub carrier_latency: Duration,
+    /// How long after its order's confirmation the simulated carrier picks a parcel up.
+    #[arg(long, env = "SHIPPING_DISPATCH_AFTER", default_value = "60s", value_parser = duration)]
+    pub dispatch_after: Duration,
+    /// How long after that the simulated carrier delivers it.
+    #[arg(long, env = "SHIPPING_DELIVER_AFTER", default_value = "60s", value_parser = duration)]
+    pub deliver_after: Duration,
 }

@@ -50,7 +50,7 @@ pub(super) struct Products {
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListQuery {
-    /// `pending`, `confirmed` or `rejected`.
+    /// `pending`, `confirmed`, `shipped`, `delivered`, `rejected`, `cancelled` or `returned`.
     status: Option<String>,
     customer_id: Option<String>,
     /// How many, at most 200.
