@@ -66,7 +66,7 @@ pub struct One {
 pub struct List {
     #[command(flatten)]
     suite: Suite,
-    /// pending, confirmed or rejected
+    /// pending, confirmed, shipped, delivered, rejected, cancelled or returned
     #[arg(long)]
     status: Option<String>,
     #[arg(long)]

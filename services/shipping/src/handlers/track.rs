@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::Shipments;
-use crate::carrier::{Carrier, Parcel};
+use crate::carrier::{Carrier, NoAnswer, Parcel};
 use crate::domain::{Move, Status};
 use crate::store::{self, MovedRow};
 
@@ -67,11 +67,12 @@ impl<K: Carrier> Tracker<K> {
         let mut parcels = Vec::with_capacity(due.len());
         for row in due {
             // The table's check lets no other text in.
-            asked.extend(Status::parse(&row.status).map(|status| (row.order_id, status)));
+            let Some(status) = Status::parse(&row.status) else { continue };
+            asked.push((row.order_id, status));
             parcels.push(Parcel { tracking_number: row.tracking_number, released_at: row.released_at });
         }
         let said = tokio::time::timeout(CALL_TIMEOUT, carrier.track(&parcels, now)).await;
-        let said = said.map_err(Fault::retry)?.map_err(Fault::retry)?;
+        let said = said.unwrap_or(Err(NoAnswer)).map_err(Fault::retry)?;
         let news = asked.into_iter().zip(said);
         let news = news.filter_map(|((order, status), is)| Some((order, Move::of(status, is)?)));
         self.write_all(news.collect()).await?;
