@@ -133,7 +133,9 @@ impl Suite {
         // Every service answers the orchestrator.
         topics.retain(|topic| {
             let owner = topic.name.split('.').next().unwrap_or_default();
-            owner == "orchestrator" || self.services.contains(&owner)
+            owner == "orchestrator"
+                || self.services.contains(&owner)
+                || self.services.iter().any(|service| kafka::listens(service, topic.name))
         });
         self.kafka().create_topics(&topics).await.expect("topics");
     }
@@ -168,6 +170,8 @@ impl Suite {
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
             ("INSTANCE", replica.to_string()),
+            // Parcels stay at home unless a test says otherwise, however slowly it runs.
+            ("SHIPPING_DISPATCH_AFTER", "1h".to_owned()),
         ];
         settings.extend(self.settings.iter().cloned());
         let port = self.processes.get(&(service, replica)).map(|process| process.port);

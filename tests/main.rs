@@ -8,6 +8,7 @@ mod barrier;
 mod breaker;
 mod command_line;
 mod crashes;
+mod delivery;
 mod dependencies;
 mod duplicates;
 mod http;

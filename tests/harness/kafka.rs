@@ -95,7 +95,7 @@ impl Suite {
                 match element.offset() {
                     Offset::Offset(offset) => offset >= high,
                     // Nothing was committed: fine where nothing was there, or where the service does not listen.
-                    _ => low == high || !listens(service, element.topic()),
+                    _ => low == high || !listens(service, unprefixed(element.topic())),
                 }
             })
         })
@@ -103,12 +103,16 @@ impl Suite {
     }
 }
 
+fn unprefixed(topic: &str) -> &str {
+    topic.split_once('.').map_or(topic, |(_, topic)| topic)
+}
+
 /// Whether a service takes messages from a topic.
-fn listens(service: &str, topic: &str) -> bool {
-    let topic = topic.split_once('.').map_or(topic, |(_, topic)| topic);
+pub fn listens(service: &str, topic: &str) -> bool {
     match service {
         "order" => topic == "order.commands" || (topic.ends_with(".events") && topic != "order.events"),
         "orchestrator" => topic == "order.events" || topic == "orchestrator.replies",
+        "shipping" => topic == "shipping.commands" || topic == "order.events",
         _ => topic == format!("{service}.commands"),
     }
 }

@@ -65,7 +65,8 @@ impl Suite {
         let shipped = self
             .texts(
                 "shipping",
-                "select order_id::text from shipment where status = 'booked' order by order_id",
+                "select order_id::text from shipment where status in ('booked', 'dispatched', 'delivered')
+                 order by order_id",
             )
             .await;
         let confirmed =

@@ -1,16 +1,16 @@
-//! Speaking to one service as an orchestrator does: commands by Kafka, and what it answers.
+//! Speaking to one service as the others do: commands and events by Kafka, and what it answers.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
-use shared::envelope::{Command, Direction, new_id};
+use shared::envelope::{Command, Direction, Event, new_id};
 use uuid::Uuid;
 
 use super::Suite;
 
-/// A command in its envelope, on its way.
+/// A message in its envelope, on its way.
 pub struct Asked {
     pub id: Uuid,
     topic: &'static str,
@@ -33,6 +33,16 @@ pub fn ask_as<C: Command>(id: Uuid, order: Uuid, step: &str, direction: Directio
     Asked { id, topic: C::TOPIC, key: order.to_string(), body: body.to_string() }
 }
 
+/// An event about an order that a saga of its own has placed.
+pub fn event<E: Event>(order: Uuid, event: &E) -> Asked {
+    let id = new_id();
+    let body = json!({
+        "id": id, "type": E::TYPE, "source": "order", "subject": order, "dataVersion": "1.0.0",
+        "timestamp": "2026-11-21T10:00:00Z", "correlationId": order, "data": event,
+    });
+    Asked { id, topic: E::TOPIC, key: order.to_string(), body: body.to_string() }
+}
+
 impl Suite {
     /// Sends commands as one record batch, so that their service gets them as one batch, in this order; and waits
     /// until it has taken them.
@@ -45,7 +55,7 @@ impl Suite {
             .await;
     }
 
-    /// Sends commands as one record batch, so that their service gets them as one batch, in this order.
+    /// Sends messages as one record batch, so that a service gets them as one batch, in this order.
     #[expect(clippy::disallowed_methods, reason = "the test plays the orchestrator's relay")]
     pub async fn send_together(&self, commands: &[Asked]) {
         let mut config = self.kafka().client();

@@ -20,6 +20,8 @@ const KEEP: Duration = Duration::from_secs(60);
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Pending,
+    /// Whoever asks late may find it further on.
+    #[serde(alias = "shipped", alias = "delivered")]
     Confirmed,
     Rejected,
 }

@@ -8,7 +8,7 @@ mod timers;
 
 use std::sync::Arc;
 
-use schemas::order::{CancellationRequested, OrderCreated};
+use schemas::order::{CancellationRequested, OrderCreated, ReturnRequested};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -17,8 +17,7 @@ use shared::db::Db;
 use shared::envelope::{Cause, Direction, Message};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
-use shared::steps::{ReplyOutcome, StepReply};
-use tracing::debug;
+use shared::steps::{Failing, ReplyOutcome, StepReply};
 use uuid::Uuid;
 
 use self::drive::Driver;
@@ -26,13 +25,14 @@ pub(crate) use self::operator::Operator;
 pub(crate) use self::timers::Timers;
 use crate::engine::{Input, Refusal};
 use crate::plan::Saga;
-use crate::sagas::{PlaceOrder, Registry};
+use crate::sagas::{PlaceOrder, Registry, ReturnOrder};
 
 /// The messages that the orchestrator takes, its timers, and who acts for operators.
 pub(crate) fn all(db: Db, registry: Arc<Registry>) -> (Table, Timers, Operator) {
     let types = [
         (OrderCreated::TYPE, OrderCreated::TOPIC),
         (CancellationRequested::TYPE, CancellationRequested::TOPIC),
+        (ReturnRequested::TYPE, ReturnRequested::TOPIC),
         (StepReply::TYPE, StepReply::TOPIC),
     ];
     let driver = Arc::new(Driver::new(registry));
@@ -76,57 +76,54 @@ impl BatchHandler for Sagas {
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let changes = messages.iter().filter_map(|message| change(message).transpose());
-            let changes = changes.collect::<Result<Vec<_>, _>>()?;
+            let changes = messages.iter().map(|message| change(message)).collect::<Result<Vec<_>, _>>()?;
             self.driver.drive(claimed, changes).await
         })
     }
 }
 
-/// What a message means for its saga, if it means anything.
-fn change(message: &Incoming) -> Result<Option<Change>, Fault> {
+/// What a message means for its saga.
+fn change(message: &Incoming) -> Result<Change, Fault> {
     let envelope = message.envelope()?;
-    let cause = message.cause()?;
-    let subject = envelope.subject.clone();
-    if message.kind() == OrderCreated::TYPE {
-        let order: OrderCreated = message.data()?;
-        let data = serde_json::to_string(&PlaceOrder::of(order))?;
-        let begin = Begin { definition: PlaceOrder::NAME, version: PlaceOrder::VERSION, data };
-        let saga_id = envelope.correlation_id;
-        return Ok(Some(Change {
-            saga_id,
-            subject,
-            cause,
-            begin: Some(begin),
-            input: Input::Started,
-            reply: None,
-        }));
-    }
-    if message.kind() == CancellationRequested::TYPE {
-        let saga_id = envelope.correlation_id;
-        return Ok(Change { saga_id, subject, cause, begin: None, input: Input::Cancel, reply: None });
-    }
-    let reply: StepReply = message.data()?;
-    let (input, reply) = match (reply.outcome, reply.direction) {
+    let (begin, input, reply) = match message.kind() {
+        OrderCreated::TYPE => (Some(begin(&PlaceOrder::of(message.data()?))?), Input::Started, None),
+        ReturnRequested::TYPE => (Some(begin(&ReturnOrder::of(message.data()?))?), Input::Started, None),
+        CancellationRequested::TYPE => (None, Input::Cancel, None),
+        _ => {
+            let (input, reply) = answer(message.data()?)?;
+            (None, input, reply)
+        }
+    };
+    Ok(Change {
+        saga_id: envelope.correlation_id,
+        subject: envelope.subject.clone(),
+        cause: message.cause()?,
+        begin,
+        input,
+        reply,
+    })
+}
+
+fn begin<S: Saga>(saga: &S) -> Result<Begin, Fault> {
+    Ok(Begin { definition: S::NAME, version: S::VERSION, data: serde_json::to_string(saga)? })
+}
+
+/// What a step's reply means, and the reply if the step is done.
+fn answer(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
+    let StepReply { step, direction, outcome, result } = reply;
+    Ok(match (outcome, direction) {
         (ReplyOutcome::Refused, Direction::Undo) => {
-            return Err(Fault::permanent(format!(
-                "the undo of {} was refused; an undo can't be",
-                reply.step
-            )));
+            return Err(Fault::permanent(format!("the undo of {step} was refused; an undo can't be")));
         }
         (ReplyOutcome::Refused, Direction::Do) => {
-            let refusal = refusal(reply.result.get())?;
-            (Input::Refused { step: reply.step, refusal }, None)
+            (Input::Refused { step, refusal: refusal(result.get())? }, None)
         }
-        // The step is open as before: its participant goes on trying, and an answer follows.
-        (ReplyOutcome::Failing, _) => {
-            let (saga, error) = (envelope.correlation_id, reply.result.get());
-            debug!(%saga, step = reply.step, error, "a step gets no answer from the outside yet");
-            return Ok(None);
+        (ReplyOutcome::Failing, direction) => {
+            let failing: Failing = serde_json::from_str(result.get())?;
+            (Input::Failing { step, direction, error: failing.error }, None)
         }
-        (ReplyOutcome::Done, direction) => (Input::Done { step: reply.step, direction }, Some(reply.result)),
-    };
-    Ok(Some(Change { saga_id: envelope.correlation_id, subject, cause, begin: None, input, reply }))
+        (ReplyOutcome::Done, direction) => (Input::Done { step, direction }, Some(result)),
+    })
 }
 
 /// A refusal is an object with a `code`; what else it has is the detail.

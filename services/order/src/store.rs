@@ -17,7 +17,7 @@ pub use self::afterwards::{
 };
 pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
-    find_status, insert_orders, list, reject,
+    find_status, insert_orders, list, reject, save_delivery,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 

@@ -1,4 +1,5 @@
-//! The carrier, behind a small trait. The one here is simulated and behaves by the address.
+//! The carrier, behind a small trait. The one here is simulated: it behaves by the address, and moves parcels at a
+//! pace that is set.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -6,6 +7,9 @@ use std::time::Duration;
 
 use schemas::common::Address;
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::domain::{Pace, Whereabouts};
 
 /// The carrier gave no answer. Asking again under the same key tells what it did.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +23,19 @@ pub enum Verdict {
     Undeliverable,
 }
 
+/// A parcel that is ready for the carrier, or with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    pub tracking_number: String,
+    /// Since when the carrier may pick it up.
+    pub released_at: OffsetDateTime,
+}
+
 /// What shipping needs of a carrier. Asked again under the same idempotency key, it gives its first answer and sends
 /// nothing twice.
+///
+/// Of a parcel's way it tells when it is asked ([`Carrier::track`]). It is asked about parcels that were released and no
+/// others, and picks up no others.
 pub trait Carrier: Send + Sync + 'static {
     /// Books a shipment.
     ///
@@ -28,24 +43,39 @@ pub trait Carrier: Send + Sync + 'static {
     /// If there is no answer.
     fn book(&self, key: &str, address: &Address) -> impl Future<Output = Result<Verdict, NoAnswer>> + Send;
 
-    /// Takes a booking back.
+    /// Takes a booking back. The parcel has not left, and does not any more.
     ///
     /// # Errors
     /// If there is no answer.
     fn cancel(&self, key: &str, tracking_number: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
+
+    /// How long parcels usually take: it is asked about one when there may be news of it.
+    fn pace(&self) -> Pace;
+
+    /// Says where released parcels are, in their order. `now` is the time of the question by the database's clock,
+    /// which all replicas share. Asking changes nothing, so it needs no idempotency key and may be repeated.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    fn track(
+        &self,
+        parcels: &[Parcel],
+        now: OffsetDateTime,
+    ) -> impl Future<Output = Result<Vec<Whereabouts>, NoAnswer>> + Send;
 }
 
-/// A carrier that delivers everywhere but to the postal code `00000`. It answers from the key alone, so it gives the
-/// same answer after a restart.
+/// A carrier that delivers everywhere but to the postal code `00000`. It answers from the question alone, so it gives
+/// the same answer after a restart.
 #[derive(Debug)]
 pub struct Simulated {
     latency: Duration,
+    pace: Pace,
     outage: Option<PathBuf>,
 }
 
 impl Simulated {
-    pub fn new(latency: Duration) -> Self {
-        Self { latency, outage: None }
+    pub fn new(latency: Duration, pace: Pace) -> Self {
+        Self { latency, pace, outage: None }
     }
 
     /// While there is a file `outage`, it answers nobody.
@@ -60,6 +90,18 @@ impl Simulated {
         match &self.outage {
             Some(outage) if outage.exists() => Err(NoAnswer),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    fn whereabouts(&self, parcel: &Parcel, now: OffsetDateTime) -> Whereabouts {
+        let dispatched_at = self.pace.dispatch(parcel.released_at);
+        let delivered_at = self.pace.delivery(dispatched_at);
+        if now < dispatched_at {
+            Whereabouts::AtHome
+        } else if now < delivered_at {
+            Whereabouts::InTransit { dispatched_at }
+        } else {
+            Whereabouts::Delivered { dispatched_at, delivered_at }
         }
     }
 }
@@ -77,5 +119,56 @@ impl Carrier for Simulated {
 
     async fn cancel(&self, _key: &str, _tracking_number: &str) -> Result<(), NoAnswer> {
         self.take_time().await
+    }
+
+    fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    async fn track(&self, parcels: &[Parcel], now: OffsetDateTime) -> Result<Vec<Whereabouts>, NoAnswer> {
+        self.take_time().await?;
+        Ok(parcels.iter().map(|parcel| self.whereabouts(parcel, now)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASED: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn seconds(after: i64) -> OffsetDateTime {
+        RELEASED + time::Duration::seconds(after)
+    }
+
+    async fn track(now: OffsetDateTime) -> Whereabouts {
+        let pace = Pace { dispatch_after: Duration::from_secs(60), deliver_after: Duration::from_secs(30) };
+        let carrier = Simulated::new(Duration::ZERO, pace);
+        let parcel = Parcel { tracking_number: "AM00".to_owned(), released_at: RELEASED };
+        carrier.track(&[parcel], now).await.expect("an answer")[0]
+    }
+
+    #[tokio::test]
+    async fn a_parcel_moves_at_the_pace_counted_from_its_release() {
+        assert_eq!(track(RELEASED).await, Whereabouts::AtHome);
+        assert_eq!(track(seconds(59)).await, Whereabouts::AtHome);
+        let in_transit = Whereabouts::InTransit { dispatched_at: seconds(60) };
+        assert_eq!(track(seconds(60)).await, in_transit);
+        assert_eq!(track(seconds(89)).await, in_transit);
+        let delivered = Whereabouts::Delivered { dispatched_at: seconds(60), delivered_at: seconds(90) };
+        assert_eq!(track(seconds(90)).await, delivered);
+        assert_eq!(track(seconds(9000)).await, delivered, "however late it is asked");
+    }
+
+    #[tokio::test]
+    async fn a_booking_asked_for_again_has_its_first_tracking_number() {
+        let pace = Pace { dispatch_after: Duration::ZERO, deliver_after: Duration::ZERO };
+        let carrier = Simulated::new(Duration::ZERO, pace);
+        let address = Address { postal_code: "89073".to_owned(), ..Address::default() };
+        let first = carrier.book("saga:book_shipment:do", &address).await.expect("an answer");
+        assert_eq!(carrier.book("saga:book_shipment:do", &address).await.expect("an answer"), first);
+        assert_ne!(carrier.book("another:book_shipment:do", &address).await.expect("an answer"), first);
+        let nowhere = Address { postal_code: "00000".to_owned(), ..Address::default() };
+        assert_eq!(carrier.book("k", &nowhere).await.expect("an answer"), Verdict::Undeliverable);
     }
 }

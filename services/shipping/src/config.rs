@@ -14,4 +14,10 @@ pub struct Config {
     /// While there is a file with this path, the simulated carrier answers nobody. For tests and demonstrations.
     #[arg(long, env = "SHIPPING_CARRIER_OUTAGE")]
     pub carrier_outage: Option<PathBuf>,
+    /// How long after its order's confirmation the simulated carrier picks a parcel up.
+    #[arg(long, env = "SHIPPING_DISPATCH_AFTER", default_value = "60s", value_parser = duration)]
+    pub dispatch_after: Duration,
+    /// How long after that the simulated carrier delivers it.
+    #[arg(long, env = "SHIPPING_DELIVER_AFTER", default_value = "60s", value_parser = duration)]
+    pub deliver_after: Duration,
 }

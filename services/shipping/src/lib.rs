@@ -1,7 +1,9 @@
-//! Shipping: books shipments with the carrier.
+//! Shipping: books shipments with the carrier, and follows them to the customer.
 //!
-//! - Takes `shipping.book_shipment.v1` and `shipping.cancel_shipment.v1`.
-//! - Tells `shipping.booked.v1` and `shipping.cancelled.v1` on `shipping.events`.
+//! - Takes `shipping.book_shipment.v1`, `shipping.cancel_shipment.v1` and `shipping.stop_shipment.v1`, and
+//!   `order.confirmed.v1`, which releases the order's shipment: nothing leaves before.
+//! - Tells `shipping.booked.v1`, `shipping.cancelled.v1`, `shipping.dispatched.v1` and `shipping.delivered.v1` on
+//!   `shipping.events`, each once for a shipment; the last two follow from what the carrier says when it is asked.
 //! - Owns the table `shipment`.
 
 pub mod carrier;
@@ -17,6 +19,7 @@ use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
 pub use self::config::Config;
+use self::domain::Pace;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -40,10 +43,13 @@ impl App for Shipping {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
-        let carrier = carrier::Simulated::new(service.config.carrier_latency)
-            .with_outage(service.config.carrier_outage.clone());
-        let table = handlers::table(service, carrier);
+        let Config { carrier_latency, dispatch_after, deliver_after, carrier_outage } =
+            service.config.clone();
+        let pace = Pace { dispatch_after, deliver_after };
+        let carrier = carrier::Simulated::new(carrier_latency, pace).with_outage(carrier_outage);
+        let (table, tracker) = handlers::all(service, carrier);
         service.consume(table);
+        service.task("tracking", move |stop| tracker.run(stop));
         Ok(())
     }
 }

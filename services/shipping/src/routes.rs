@@ -30,7 +30,7 @@ pub fn router() -> OpenApiRouter<Db> {
 #[serde(rename_all = "camelCase")]
 struct Shipment {
     order_id: Uuid,
-    /// `booking`, `booked`, `refused` or `cancelled`.
+    /// `booking`, `booked`, `refused`, `stopping`, `cancelled`, `dispatched` or `delivered`.
     status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracking_number: Option<String>,
@@ -42,6 +42,12 @@ struct Shipment {
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
+    /// When the carrier picked the parcel up.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    dispatched_at: Option<OffsetDateTime>,
+    /// When the customer got it.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    delivered_at: Option<OffsetDateTime>,
 }
 
 /// The shipment of an order.
@@ -61,5 +67,7 @@ async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Shipm
         items: row.items.0,
         created_at: row.created_at,
         updated_at: row.updated_at,
+        dispatched_at: row.dispatched_at,
+        delivered_at: row.delivered_at,
     }))
 }

@@ -1,5 +1,8 @@
 //! Every SQL statement of the shipping service. Functions take the caller's transaction.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use schemas::shipping::BookShipment;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
@@ -7,7 +10,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::Status;
+use crate::domain::{Move, Pace, Status};
 
 /// A shipment's row.
 #[derive(Debug, FromRow)]
@@ -19,6 +22,37 @@ pub struct ShipmentRow {
     pub tracking_number: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
+    pub dispatched_at: Option<OffsetDateTime>,
+    pub delivered_at: Option<OffsetDateTime>,
+}
+
+/// What lets a shipment go: the confirmation of its order.
+#[derive(Debug)]
+pub struct ReleaseRow {
+    pub order_id: Uuid,
+    /// The message that says so.
+    pub message_id: Uuid,
+    pub correlation_id: Uuid,
+    pub traceparent: Option<String>,
+}
+
+/// A shipment that the carrier is to be asked about.
+#[derive(Debug, Clone, FromRow)]
+pub struct DueRow {
+    pub order_id: Uuid,
+    pub status: String,
+    pub tracking_number: String,
+    pub released_at: OffsetDateTime,
+}
+
+/// A shipment that has moved, and what its events inherit.
+#[derive(Debug, FromRow)]
+pub struct MovedRow {
+    pub order_id: Uuid,
+    pub tracking_number: String,
+    pub released_by: Uuid,
+    pub correlation_id: Uuid,
+    pub traceparent: Option<String>,
 }
 
 /// Notes shipments that are about to be booked.
@@ -56,23 +90,155 @@ pub async fn save_verdicts(
     Ok(saved.rows_affected())
 }
 
-/// Marks booked shipments as cancelled. How many were booked.
-pub async fn save_cancelled(db: &mut PgConnection, orders: &[Uuid]) -> Result<u64, sqlx::Error> {
-    let saved = sqlx::query(
-        "update shipment set status = $2, updated_at = now() where order_id = any($1) and status = $3",
+/// Bars booked shipments from leaving. Of the others nothing changes.
+pub async fn save_stopping(db: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update shipment set status = $2, due_at = null, updated_at = now()
+         where order_id = any($1) and status = $3",
+    )
+    .bind(orders)
+    .bind(Status::Stopping.as_str())
+    .bind(Status::Booked.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Marks those of the shipments as cancelled that stand like this, and returns their orders.
+pub async fn save_cancelled(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+    from: Status,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "update shipment set status = $2, due_at = null, updated_at = now()
+         where order_id = any($1) and status = $3 returning order_id",
     )
     .bind(orders)
     .bind(Status::Cancelled.as_str())
+    .bind(from.as_str())
+    .fetch_all(db)
+    .await
+}
+
+/// Marks cancelled shipments as booked anew, under these tracking numbers. One that was released waits for its pick-up
+/// again. How many were cancelled.
+pub async fn save_resumed(
+    db: &mut PgConnection,
+    resumed: &[(Uuid, &str)],
+    released_at: OffsetDateTime,
+    due_at: OffsetDateTime,
+) -> Result<u64, sqlx::Error> {
+    let saved = sqlx::query(
+        "update shipment s
+         set status = $1, tracking_number = row.tracking_number, updated_at = now(),
+             released_at = case when s.released_at is not null then $2 end,
+             due_at = case when s.released_at is not null then $3 end
+         from unnest($4::uuid[], $5::text[]) as row (order_id, tracking_number)
+         where s.order_id = row.order_id and s.status = $6",
+    )
     .bind(Status::Booked.as_str())
+    .bind(released_at)
+    .bind(due_at)
+    .bind(resumed.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(resumed.iter().map(|(_, number)| *number).collect::<Vec<_>>())
+    .bind(Status::Cancelled.as_str())
     .execute(db)
     .await?;
     Ok(saved.rows_affected())
 }
 
+/// Lets booked shipments go, once each. What is not booked, or not any more, stays as it is.
+pub async fn release(
+    db: &mut PgConnection,
+    releases: &[ReleaseRow],
+    released_at: OffsetDateTime,
+    due_at: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update shipment s
+         set released_at = $1, due_at = $2, released_by = row.message_id, correlation_id = row.correlation_id,
+             traceparent = row.traceparent, updated_at = now()
+         from unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::text[])
+              as row (order_id, message_id, correlation_id, traceparent)
+         where s.order_id = row.order_id and s.status = $7 and s.released_at is null",
+    )
+    .bind(released_at)
+    .bind(due_at)
+    .bind(releases.iter().map(|release| release.order_id).collect::<Vec<_>>())
+    .bind(releases.iter().map(|release| release.message_id).collect::<Vec<_>>())
+    .bind(releases.iter().map(|release| release.correlation_id).collect::<Vec<_>>())
+    .bind(releases.iter().map(|release| release.traceparent.as_deref()).collect::<Vec<_>>())
+    .bind(Status::Booked.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes shipments that the carrier is to be asked about, those that have waited longest first. For `lease` nobody else
+/// takes them. Shipments that somebody else is just taking are passed over, so that this waits for nobody.
+pub async fn claim_due(
+    db: &mut PgConnection,
+    lease: Duration,
+    limit: i64,
+) -> Result<Vec<DueRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update shipment s set due_at = now() + $1 * interval '1 second'
+         from (select order_id from shipment
+               where due_at <= now() order by due_at limit $2 for update skip locked) as due
+         where s.order_id = due.order_id
+         returning s.order_id, s.status, s.tracking_number, s.released_at",
+    )
+    .bind(lease.as_secs_f64())
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Writes what is new of shipments, and returns those that still stood as they did when the carrier was asked. The
+/// caller holds their orders' locks.
+pub async fn save_moves(
+    db: &mut PgConnection,
+    moves: &[(Uuid, Move)],
+    pace: Pace,
+) -> Result<Vec<MovedRow>, sqlx::Error> {
+    sqlx::query_as(
+        "update shipment s
+         set status = row.after, dispatched_at = coalesce(s.dispatched_at, row.dispatched_at),
+             delivered_at = row.delivered_at, due_at = row.due_at, updated_at = now()
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[])
+              as row (order_id, before, after, dispatched_at, delivered_at, due_at)
+         where s.order_id = row.order_id and s.status = row.before
+         returning s.order_id, s.tracking_number, s.released_by, s.correlation_id, s.traceparent",
+    )
+    .bind(moves.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, step)| step.from.as_str()).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, step)| step.to.as_str()).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, step)| step.dispatched_at).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, step)| step.delivered_at).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, step)| pace.next(step)).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
+}
+
+/// Where the shipments of these orders stand.
+pub async fn find_statuses(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+) -> Result<HashMap<Uuid, Status>, sqlx::Error> {
+    let rows: Vec<(Uuid, String)> =
+        sqlx::query_as("select order_id, status from shipment where order_id = any($1)")
+            .bind(orders)
+            .fetch_all(db)
+            .await?;
+    // The table's check lets no other text in.
+    Ok(rows.into_iter().filter_map(|(order, status)| Some((order, Status::parse(&status)?))).collect())
+}
+
 /// The shipment of an order.
 pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<ShipmentRow>, sqlx::Error> {
     sqlx::query_as(
-        "select order_id, status, address, items, tracking_number, created_at, updated_at
+        "select order_id, status, address, items, tracking_number, created_at, updated_at, dispatched_at, delivered_at
          from shipment where order_id = $1",
     )
     .bind(order)

@@ -1,4 +1,7 @@
-//! Keeps what others tell: the timeline of everybody's events, whether it was too late to cancel, and the products.
+//! Keeps what others tell: the timeline of everybody's events with the carrier's word on the order, whether it was too
+//! late to cancel, and the products.
+
+use std::collections::HashMap;
 
 use schemas::inventory::{Committed, ProductUpdated, Released, Reserved, Restocked};
 use schemas::notification::{Failed, Sent};
@@ -6,13 +9,14 @@ use schemas::orchestrator::{
     SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
 };
 use schemas::payment::{Authorized, Captured, Declined, Refunded, Voided};
-use schemas::shipping::{Booked, Cancelled};
+use schemas::shipping::{Booked, Cancelled, Delivered, Dispatched};
 use shared::consumer::{BatchHandler, BoxFuture, Incoming};
 use shared::envelope::Message;
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use uuid::Uuid;
 
+use crate::domain::Status;
 use crate::store::{self, ProductRow};
 use crate::watch::Watchers;
 
@@ -34,6 +38,8 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
     of::<Refunded>(),
     of::<Booked>(),
     of::<Cancelled>(),
+    of::<Dispatched>(),
+    of::<Delivered>(),
     of::<Sent>(),
     of::<Failed>(),
     of::<SagaStuck>(),
@@ -48,6 +54,7 @@ pub(super) struct Timeline {
 }
 
 impl BatchHandler for Timeline {
+    /// An entry is known by its message, and a parcel does not go back.
     fn is_idempotent(&self) -> bool {
         true
     }
@@ -63,17 +70,28 @@ impl BatchHandler for Timeline {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let mut entries = Vec::with_capacity(messages.len());
+            let mut carried = HashMap::new();
             for message in messages {
                 let envelope = message.envelope()?;
                 let order = Uuid::parse_str(&envelope.subject)
                     .map_err(|_| Fault::permanent("the event's subject is not an order's id"))?;
                 entries.push((order, envelope.id, envelope.timestamp, &*envelope.source, &*envelope.kind));
+                match &*envelope.kind {
+                    Dispatched::TYPE => drop(carried.entry(order).or_insert(Status::Shipped)),
+                    // A pick-up that comes again behind it does not hide it.
+                    Delivered::TYPE => drop(carried.insert(order, Status::Delivered)),
+                    _ => {}
+                }
             }
             store::append_timeline(claimed.db(), &entries).await?;
             let too_late = entries.iter().filter(|entry| entry.4 == SagaCancellationRefused::TYPE);
             let too_late: Vec<Uuid> = too_late.map(|entry| entry.0).collect();
             if !too_late.is_empty() {
                 store::refuse_cancellations(claimed.db(), &too_late).await?;
+            }
+            if !carried.is_empty() {
+                let carried: Vec<(Uuid, Status)> = carried.into_iter().collect();
+                store::save_delivery(claimed.db(), &carried).await?;
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.dedup();

@@ -128,6 +128,21 @@ pub async fn cancel(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<Settle
     .await
 }
 
+/// Takes over the carrier's word on orders that stand: shipped, then delivered, and never back.
+pub async fn save_delivery(db: &mut PgConnection, orders: &[(Uuid, Status)]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update orders o set delivery = row.delivery, version = version + 1, updated_at = now()
+         from unnest($1::uuid[], $2::text[]) as row (id, delivery)
+         where o.id = row.id and o.status = 'confirmed'
+           and (o.delivery is null or (o.delivery = 'shipped' and row.delivery = 'delivered'))",
+    )
+    .bind(orders.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(orders.iter().map(|(_, status)| status.as_str()).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// How many orders are pending, counted no further than `most`.
 pub async fn count_pending(db: &mut PgConnection, most: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(

@@ -10,7 +10,7 @@ use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
 use uuid::Uuid;
 
-use super::{Payments, moves};
+use super::{CARD_PROVIDER, Payments, moves};
 use crate::domain::Move;
 use crate::psp::CardProvider;
 use crate::store;
@@ -21,6 +21,7 @@ use crate::store;
 struct NotCaptured;
 
 impl<P: CardProvider> Effect<RefundPayment> for Payments<P> {
+    const OUTSIDE: &'static str = CARD_PROVIDER;
     /// Whether the money was given back.
     type Outcome = bool;
 

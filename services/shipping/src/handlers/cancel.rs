@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{CARRIER, Shipments};
 use crate::carrier::Carrier;
+use crate::domain::Status;
 use crate::store;
 
 impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
@@ -33,7 +34,7 @@ impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
         settled: &[(Task<CancelShipment>, ())],
     ) -> Result<Vec<Answer<CancelShipment>>, Fault> {
         let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        if store::save_cancelled(claimed.db(), &orders).await? != orders.len() as u64 {
+        if store::save_cancelled(claimed.db(), &orders, Status::Booked).await?.len() != orders.len() {
             return Err(Fault::permanent("a shipment that is to be cancelled is not booked"));
         }
         for (task, ()) in settled {

@@ -1,0 +1,86 @@
+//! What happens to an order that is sent back.
+
+use schemas::common::{Money, Nothing};
+use schemas::inventory::RestockOrder;
+use schemas::notification::{Notice, NotifyCustomer};
+use schemas::order::{RefuseReturn, ReturnOrder as MarkReturned, ReturnRequested};
+use schemas::payment::{RefundPayment, RefundRefused};
+use schemas::shipping::{ResumeShipment, StopRefused, StopShipment, Stopped};
+use uuid::Uuid;
+
+use super::ReturnOrder;
+use crate::engine::{Input, NoCancellation, Status};
+use crate::testing::{ORDER, Run, given};
+
+const RETURN: Uuid = Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0002);
+
+#[test]
+fn the_money_is_given_back_and_the_lamps_go_on_the_shelf() {
+    begun()
+        .done::<StopShipment>(Stopped { delivered: true })
+        .expects(RefundPayment { order_id: ORDER })
+        .done::<RefundPayment>(Nothing {})
+        .expects(RestockOrder { order_id: ORDER })
+        .expects(MarkReturned { order_id: ORDER, return_id: RETURN })
+        .expects(NotifyCustomer {
+            order_id: ORDER,
+            customer_id: "customer-7".to_owned(),
+            email: None,
+            notice: Notice::OrderReturned { total: total() },
+        })
+        .done::<NotifyCustomer>(Nothing {})
+        .done::<RestockOrder>(Nothing {})
+        .done::<MarkReturned>(Nothing {})
+        .ends(Status::Completed);
+}
+
+#[test]
+fn a_parcel_on_its_way_refuses_the_return() {
+    begun()
+        .refused::<StopShipment>(StopRefused::InTransit)
+        .turns_round_at("stop_shipment", "in_transit")
+        .expects(refused("in_transit"))
+        .done::<RefuseReturn>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+#[test]
+fn a_refund_that_is_declined_lets_the_parcel_go_after_all() {
+    begun()
+        .done::<StopShipment>(Stopped { delivered: false })
+        .expects(RefundPayment { order_id: ORDER })
+        .refused::<RefundPayment>(RefundRefused::RefundDeclined)
+        .turns_round_at("refund_payment", "refund_declined")
+        .expects(ResumeShipment { order_id: ORDER })
+        .done::<ResumeShipment>(Nothing {})
+        .expects(refused("refund_declined"))
+        .done::<RefuseReturn>(Nothing {})
+        .ends(Status::Compensated);
+}
+
+#[test]
+fn a_return_is_not_cancelled() {
+    let mut run = begun();
+    let decisions = run.take(&Input::Cancel, None);
+    let reason = NoCancellation::NotForeseen;
+    assert_eq!(decisions, [crate::engine::Decision::RefuseCancellation { reason }]);
+}
+
+fn begun() -> Run {
+    let requested = ReturnRequested {
+        order_id: ORDER,
+        return_id: RETURN,
+        customer_id: "customer-7".to_owned(),
+        total: total(),
+        email: None,
+    };
+    given(ReturnOrder::of(requested)).expects(StopShipment { order_id: ORDER })
+}
+
+fn total() -> Money {
+    Money { amount: 4_990, currency: "EUR".to_owned() }
+}
+
+fn refused(reason: &str) -> RefuseReturn {
+    RefuseReturn { order_id: ORDER, return_id: RETURN, reason: reason.to_owned() }
+}

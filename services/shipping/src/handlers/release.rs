@@ -1,0 +1,47 @@
+//! Releases shipments whose orders are confirmed.
+
+use schemas::order::OrderConfirmed;
+use shared::consumer::{BatchHandler, BoxFuture, Incoming};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+
+use crate::domain::Pace;
+use crate::store::{self, ReleaseRow};
+
+/// Lets the shipments of confirmed orders go.
+pub(super) struct Release {
+    pub pace: Pace,
+}
+
+impl BatchHandler for Release {
+    /// A shipment is released once.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let mut releases = Vec::with_capacity(messages.len());
+            for message in messages {
+                let order: OrderConfirmed = message.data()?;
+                let cause = message.cause()?;
+                releases.push(ReleaseRow {
+                    order_id: order.order_id,
+                    message_id: message.envelope()?.id,
+                    correlation_id: cause.correlation_id,
+                    traceparent: cause.traceparent,
+                });
+            }
+            let now = claimed.now();
+            Ok(store::release(claimed.db(), &releases, now, self.pace.dispatch(now)).await?)
+        })
+    }
+}

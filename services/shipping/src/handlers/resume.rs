@@ -1,0 +1,67 @@
+//! Lets a parcel that was stopped go after all: it is booked anew.
+
+use std::error::Error;
+
+use schemas::common::{Address, Nothing};
+use schemas::shipping::{Booked, ResumeShipment};
+use shared::effects::Effect;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Task};
+
+use super::{CARRIER, Shipments};
+use crate::carrier::{Carrier, Verdict};
+use crate::domain::Status;
+use crate::store;
+
+/// The carrier took the parcel once, and does not any more. Somebody has to look why.
+#[derive(Debug, thiserror::Error)]
+#[error("the carrier does not deliver there any more")]
+struct NotTakenAgain;
+
+impl<K: Carrier> Effect<ResumeShipment> for Shipments<K> {
+    const OUTSIDE: &'static str = CARRIER;
+    /// The new tracking number; none if there was nothing to resume.
+    type Outcome = Option<String>;
+
+    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<ResumeShipment>]) -> Result<(), Fault> {
+        // The shipment is on record; the step's own row says that it is being booked anew.
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        key: &str,
+        task: &Task<ResumeShipment>,
+    ) -> Result<Option<String>, Box<dyn Error + Send + Sync>> {
+        let shipment = store::find(&mut *self.db.read().await?, task.command.order_id).await?;
+        let Some(stopped) = shipment.filter(|shipment| shipment.status == Status::Cancelled.as_str()) else {
+            return Ok(None);
+        };
+        let address: Address = serde_json::from_str(stopped.address.0.get())?;
+        match self.carrier.book(key, &address).await? {
+            Verdict::Booked { tracking_number } => Ok(Some(tracking_number)),
+            Verdict::Undeliverable => Err(NotTakenAgain.into()),
+        }
+    }
+
+    async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<ResumeShipment>, Option<String>)],
+    ) -> Result<Vec<Answer<ResumeShipment>>, Fault> {
+        let booked = settled.iter().filter_map(|(task, number)| Some((task, number.as_deref()?)));
+        let booked: Vec<_> = booked.collect();
+        let rows: Vec<_> = booked.iter().map(|(task, number)| (task.command.order_id, *number)).collect();
+        let now = claimed.now();
+        let due_at = self.carrier.pace().dispatch(now);
+        if store::save_resumed(claimed.db(), &rows, now, due_at).await? != rows.len() as u64 {
+            return Err(Fault::permanent("a shipment that is to be resumed was not stopped"));
+        }
+        for (task, tracking_number) in booked {
+            let (order_id, tracking_number) = (task.command.order_id, tracking_number.to_owned());
+            claimed.publish(&task.subject, &task.cause, &Booked { order_id, tracking_number })?;
+        }
+        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}

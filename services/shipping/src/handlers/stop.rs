@@ -1,0 +1,86 @@
+//! Keeps a parcel from leaving. Whether it was in time is decided in the database, in the transaction that takes the
+//! command: what stands as stopping then is not dispatched any more, and nothing else is stopped.
+
+use std::collections::HashSet;
+use std::error::Error;
+
+use schemas::shipping::{Cancelled, StopRefused, StopShipment, Stopped};
+use shared::effects::Effect;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Task};
+use uuid::Uuid;
+
+use super::{CARRIER, Shipments};
+use crate::carrier::Carrier;
+use crate::domain::Status;
+use crate::store;
+
+impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
+    const OUTSIDE: &'static str = CARRIER;
+    type Outcome = ();
+
+    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<StopShipment>]) -> Result<(), Fault> {
+        let orders = orders(tasks.iter());
+        let statuses = store::find_statuses(claimed.db(), &orders).await?;
+        for order in &orders {
+            match statuses.get(order) {
+                None => return Err(Fault::permanent(format!("the order {order} has no shipment to stop"))),
+                Some(Status::Booking) => {
+                    return Err(Fault::permanent(format!("the shipment of {order} is still being booked")));
+                }
+                Some(
+                    Status::Booked
+                    | Status::Refused
+                    | Status::Stopping
+                    | Status::Cancelled
+                    | Status::Dispatched
+                    | Status::Delivered,
+                ) => {}
+            }
+        }
+        Ok(store::save_stopping(claimed.db(), &orders).await?)
+    }
+
+    async fn call(&self, key: &str, task: &Task<StopShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let shipment = store::find(&mut *self.db.read().await?, task.command.order_id).await?;
+        let stopping = shipment.filter(|shipment| shipment.status == Status::Stopping.as_str());
+        // Of a parcel that had left before there is nothing to ask.
+        if let Some(tracking_number) = stopping.and_then(|shipment| shipment.tracking_number) {
+            self.carrier.cancel(key, &tracking_number).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<StopShipment>, ())],
+    ) -> Result<Vec<Answer<StopShipment>>, Fault> {
+        let orders = orders(settled.iter().map(|(task, ())| task));
+        let stopped = store::save_cancelled(claimed.db(), &orders, Status::Stopping).await?;
+        let mut stopped: HashSet<Uuid> = stopped.into_iter().collect();
+        let statuses = store::find_statuses(claimed.db(), &orders).await?;
+        let mut answers = Vec::with_capacity(settled.len());
+        for ((task, ()), order_id) in settled.iter().zip(orders) {
+            if stopped.remove(&order_id) {
+                claimed.publish(&task.subject, &task.cause, &Cancelled { order_id })?;
+            }
+            answers.push(match statuses.get(&order_id) {
+                Some(Status::Cancelled | Status::Refused) => Answer::Done(Stopped { delivered: false }),
+                Some(Status::Delivered) => Answer::Done(Stopped { delivered: true }),
+                Some(Status::Dispatched) => Answer::Refused(StopRefused::InTransit),
+                None | Some(Status::Booking | Status::Booked | Status::Stopping) => {
+                    return Err(Fault::permanent(format!(
+                        "the shipment of {order_id} was not being stopped"
+                    )));
+                }
+            });
+        }
+        Ok(answers)
+    }
+}
+
+fn orders<'t>(tasks: impl Iterator<Item = &'t Task<StopShipment>>) -> Vec<Uuid> {
+    tasks.map(|task| task.command.order_id).collect()
+}
