@@ -24,11 +24,6 @@ use crate::inbox::Claimed;
 use crate::service::jittered;
 use crate::steps::{self, Answer, Record, StepKey, Task};
 
-/// How long a task belongs to the process that took it. Longer than [`CALL_TIMEOUT`], so that no two processes ask at
-/// once; if they did, the idempotency key would still make it one effect.
-const CLAIM: Duration = Duration::from_secs(10);
-/// How long the outside may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The wait before the second call; it doubles from call to call, up to 30 s.
 const CALL_AGAIN: Duration = Duration::from_millis(500);
 /// How often open intents are looked for.
@@ -42,6 +37,14 @@ const BATCH: usize = 256;
 pub trait Effect<C: Command>: Send + Sync + 'static {
     /// What the outside said, be it yes or no.
     type Outcome: Send + Sync + 'static;
+
+    /// How long the outside may take. A task belongs to the process that took it for twice as long, so that no two
+    /// processes ask at once; if they did, the idempotency key would still make it one effect.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether the outside does once what it is asked twice under one key. Where it does not, a service that stops
+    /// waits for the calls under way, lest it ask for the same again after its next start.
+    const DOES_IT_ONCE: bool = true;
 
     /// Notes in the database what is about to be asked. In the transaction that claims the commands.
     ///
@@ -108,7 +111,7 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
                 return Ok(());
             }
             self.effect.intend(claimed, &tasks).await?;
-            for intent in intents(&tasks, messages, &self.instance) {
+            for intent in intents(&tasks, messages, &self.instance, claim::<C, E>()) {
                 claimed.steps.add(intent);
             }
             let hand_over = self.hand_over.clone();
@@ -125,8 +128,18 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
     }
 }
 
+/// For how many seconds a task belongs to the process that took it.
+fn claim<C: Command, E: Effect<C>>() -> f64 {
+    (E::PATIENCE * 2).as_secs_f64()
+}
+
 /// The rows from which the tasks can be taken up again.
-fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str) -> Vec<Record> {
+fn intents<C: Command>(
+    tasks: &[Task<C>],
+    messages: &[&Incoming],
+    instance: &str,
+    claimed_for_seconds: f64,
+) -> Vec<Record> {
     let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
     let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
     let intent = |task: &Task<C>| {
@@ -135,7 +148,7 @@ fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str
             command,
             traceparent: task.cause.traceparent.clone(),
             claimed_by: instance.to_owned(),
-            claimed_for_seconds: CLAIM.as_secs_f64(),
+            claimed_for_seconds,
         };
         Record { open: Some(open), ..Record::open(task) }
     };
@@ -151,7 +164,8 @@ pub(crate) struct Caller<C, E> {
 }
 
 impl<C: Command, E: Effect<C>> Caller<C, E> {
-    /// Runs until `stop`. What is under way then is taken up after the next start.
+    /// Runs until `stop`. What is under way then is taken up after the next start, or waited for where the outside would
+    /// do it twice.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         // Tasks of their own: calls go on while outcomes are written down.
         let mut calls = JoinSet::new();
@@ -161,7 +175,12 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         loop {
             let mut answered = Vec::new();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    if !E::DOES_IT_ONCE {
+                        self.finish(calls).await;
+                    }
+                    return;
+                }
                 Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => drop(calls.spawn(self.call(task))),
                 Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
                 _ = look.tick() => match self.take_up(restarted, CONCURRENT - calls.len().min(CONCURRENT)).await {
@@ -180,15 +199,19 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             {
                 calls.spawn(self.call(task));
             }
-            while answered.len() < BATCH
-                && let Some(ended) = calls.try_join_next()
-            {
-                // A call that panicked stays open, and is taken up again when its claim has run out.
-                answered.extend(ended);
-            }
+            ready(&mut calls, &mut answered);
             if !answered.is_empty() && !self.write_down(answered, &stop).await {
                 return;
             }
+        }
+    }
+
+    /// Waits for the calls under way and writes down what they say. The service's grace for stopping ends it.
+    async fn finish(&self, mut calls: JoinSet<Ended<C, E::Outcome>>) {
+        while let Some(ended) = calls.join_next().await {
+            let mut answered: Vec<_> = ended.into_iter().collect();
+            ready(&mut calls, &mut answered);
+            self.write_down(answered, &CancellationToken::new()).await;
         }
     }
 
@@ -196,10 +219,10 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let effect = Arc::clone(&self.effect);
         async move {
             let key = task.step.idempotency_key();
-            match tokio::time::timeout(CALL_TIMEOUT, effect.call(&key, &task)).await {
+            match tokio::time::timeout(E::PATIENCE, effect.call(&key, &task)).await {
                 Ok(Ok(outcome)) => Ended::Answered(task, outcome),
                 Ok(Err(error)) => Ended::Unanswered(task, error.to_string()),
-                Err(_) => Ended::Unanswered(task, format!("no answer within {CALL_TIMEOUT:?}")),
+                Err(_) => Ended::Unanswered(task, format!("no answer within {:?}", E::PATIENCE)),
             }
         }
     }
@@ -208,7 +231,7 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let mut claimed = self.db.write(&[]).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let open =
-            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit)
+            steps::claim_open(claimed.db(), C::TYPE, &self.instance, claim::<C, E>(), restarted, limit)
                 .await?;
         claimed.commit().await?;
         let mut tasks = Vec::with_capacity(open.len());
@@ -305,6 +328,16 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             return Err(Fault::permanent("some of the outcomes were written by another process"));
         }
         Ok(claimed.commit().await?)
+    }
+}
+
+/// Collects the calls that have ended, as many as are written down at once. One that panicked stays open, and is taken
+/// up again when its claim has run out.
+fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
+    while answered.len() < BATCH
+        && let Some(ended) = calls.try_join_next()
+    {
+        answered.extend(ended);
     }
 }
 
