@@ -49,6 +49,22 @@ pub struct OrderRejected {
     pub detail: Option<Value>,
 }
 
+/// A customer is new, or has another name or mail address.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomerUpdated {
+    pub customer_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub email: String,
+}
+
+impl std::fmt::Debug for CustomerUpdated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CustomerUpdated({})", self.customer_id)
+    }
+}
+
 /// Marks the order as confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -70,6 +86,7 @@ events! {
     OrderCreated = "order.created.v1", on "order.events";
     OrderConfirmed = "order.confirmed.v1", on "order.events";
     OrderRejected = "order.rejected.v1", on "order.events";
+    CustomerUpdated = "customer.updated.v1", on "order.events";
 }
 
 commands! {

@@ -1,9 +1,9 @@
-//! Order: takes orders over HTTP and tells what becomes of them.
+//! Order: takes orders over HTTP and tells what becomes of them; keeps the customers.
 //!
 //! - Takes `order.confirm_order.v1` and `order.reject_order.v1`, `product.updated.v1` for its prices, and the other
 //!   services' events for the timeline.
-//! - Tells `order.created.v1`, `order.confirmed.v1` and `order.rejected.v1` on `order.events`.
-//! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
+//! - Tells `order.created.v1`, `order.confirmed.v1`, `order.rejected.v1` and `customer.updated.v1` on `order.events`.
+//! - Owns the tables `orders`, `order_timeline`, `product`, `idempotency_key` and `customer`.
 
 mod admission;
 pub mod config;

@@ -1,6 +1,7 @@
-//! Order's HTTP interface: place an order, look at it, watch it settle.
+//! Order's HTTP interface: place an order, look at it, watch it settle; customers.
 
 mod audit;
+mod customers;
 mod events;
 mod feed;
 mod place;
@@ -43,5 +44,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(events::get))
         .routes(routes!(feed::get))
         .routes(routes!(read::products))
+        .routes(routes!(customers::get, customers::put))
         .routes(routes!(audit::get))
 }

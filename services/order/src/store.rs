@@ -1,6 +1,7 @@
 //! Every SQL statement of the order service. Functions take the caller's transaction.
 
 pub mod audit;
+mod customers;
 mod orders;
 mod timeline;
 
@@ -11,6 +12,7 @@ use schemas::common::Money;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+pub use self::customers::{find_customer, put_customer};
 pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, confirm, count_pending, find, find_settled, find_status,
     insert_orders, list, reject,
