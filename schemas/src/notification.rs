@@ -13,7 +13,7 @@ use crate::macros::{commands, events};
 pub struct NotifyCustomer {
     pub order_id: Uuid,
     pub customer_id: String,
-    /// Where to; without it the message is only kept.
+    /// Where to; without it to the customer's own address, and where that is not known the message is only kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     pub notice: Notice,
@@ -34,6 +34,15 @@ pub enum Notice {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tracking_number: Option<String>,
     },
+    OrderCancelled,
+    OrderRejected {
+        /// As `order.rejected.v1` has it.
+        reason: String,
+    },
+    OrderReturned {
+        /// What the customer gets back.
+        total: Money,
+    },
 }
 
 /// A message to a customer was sent, or kept where there is no way to send it.
@@ -42,17 +51,24 @@ pub enum Notice {
 pub struct Sent {
     pub order_id: Uuid,
     pub notification_id: Uuid,
-    /// `kept`, or the way it went.
+    /// `kept`, or the way it went: `smtp`.
     pub channel: String,
 }
 
-/// A message to a customer could not be delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A message to a customer could not be delivered, and will not be tried again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
     pub order_id: Uuid,
     pub notification_id: Uuid,
+    /// What the mail server said, which may name the address.
     pub reason: String,
+}
+
+impl std::fmt::Debug for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Failed({})", self.notification_id)
+    }
 }
 
 events! {

@@ -100,6 +100,22 @@ pub struct ReturnRefused {
     pub reason: String,
 }
 
+/// A customer is new, or has another name or mail address.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomerUpdated {
+    pub customer_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub email: String,
+}
+
+impl std::fmt::Debug for CustomerUpdated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CustomerUpdated({})", self.customer_id)
+    }
+}
+
 /// Marks the order as confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -150,6 +166,7 @@ events! {
     ReturnRequested = "order.return_requested.v1", on "order.events";
     OrderReturned = "order.returned.v1", on "order.events";
     ReturnRefused = "order.return_refused.v1", on "order.events";
+    CustomerUpdated = "customer.updated.v1", on "order.events";
 }
 
 commands! {

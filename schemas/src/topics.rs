@@ -1,5 +1,6 @@
 //! The topics, declared once. Created by an explicit step; services verify them and never create them.
-//! Every record's key is the order id (a product's events have its sku), so one order is one partition of each topic.
+//! Every record's key is the order id (a product's events have its sku, a customer's the customer id), so one order is one
+//! partition of each topic.
 
 use std::time::Duration;
 

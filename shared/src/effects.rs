@@ -29,9 +29,6 @@ use crate::fault::Fault;
 use crate::inbox::Claimed;
 use crate::steps::{self, Answer, Record, Task};
 
-/// How long a task belongs to the process that took it. Longer than [`caller::CALL_TIMEOUT`], so that no two processes
-/// ask at once; if they did, the idempotency key would still make it one effect.
-const CLAIM: Duration = Duration::from_secs(10);
 /// Most calls under way at once. What is beyond waits in the database.
 const CONCURRENT: usize = 512;
 
@@ -41,6 +38,14 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
     const OUTSIDE: &'static str;
     /// What the outside said, be it yes or no.
     type Outcome: Send + Sync + 'static;
+
+    /// How long the outside may take. A task belongs to the process that took it for twice as long, so that no two
+    /// processes ask at once; if they did, the idempotency key would still make it one effect.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether the outside does once what it is asked twice under one key. Where it does not, a service that stops
+    /// waits for the calls under way, lest it ask for the same again after its next start.
+    const DOES_IT_ONCE: bool = true;
 
     /// Notes in the database what is about to be asked. In the transaction that claims the commands.
     ///
@@ -114,7 +119,7 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
                 return Ok(());
             }
             self.effect.intend(claimed, &tasks).await?;
-            for intent in intents(&tasks, messages, &self.instance) {
+            for intent in intents(&tasks, messages, &self.instance, claim::<C, E>()) {
                 claimed.steps.add(intent);
             }
             let hand_over = self.hand_over.clone();
@@ -131,8 +136,18 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
     }
 }
 
+/// For how many seconds a task belongs to the process that took it.
+fn claim<C: Command, E: Effect<C>>() -> f64 {
+    (E::PATIENCE * 2).as_secs_f64()
+}
+
 /// The rows from which the tasks can be taken up again.
-fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str) -> Vec<Record> {
+fn intents<C: Command>(
+    tasks: &[Task<C>],
+    messages: &[&Incoming],
+    instance: &str,
+    claimed_for_seconds: f64,
+) -> Vec<Record> {
     let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
     let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
     let intent = |task: &Task<C>| {
@@ -141,7 +156,7 @@ fn intents<C: Command>(tasks: &[Task<C>], messages: &[&Incoming], instance: &str
             command,
             traceparent: task.cause.traceparent.clone(),
             claimed_by: instance.to_owned(),
-            claimed_for_seconds: CLAIM.as_secs_f64(),
+            claimed_for_seconds,
         };
         Record { open: Some(open), ..Record::open(task) }
     };

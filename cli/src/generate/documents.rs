@@ -57,7 +57,7 @@ fn first_sentence(entry: &Entry) -> String {
 fn catalogue(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Messages\n\nGenerated from the types in this crate by `cargo run -- generate`.\n\
-         The key of every record is the order id; a product's events have its sku.\n\
+         The key of every record is the order id; a product's events have its sku, a customer's the customer id.\n\
          A command is answered with `saga.step_replied.v1`, whose `result` is the command's reply or refusal.\n\
          While an outside gives no answer, it says that the step is `failing`, with the `error` and the `attempts`; the \
          answer follows.\n",

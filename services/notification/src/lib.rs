@@ -1,12 +1,18 @@
-//! Notification: tells customers what became of their orders.
+//! Notification: tells customers what became of their orders, by mail where a mail server is set; else it keeps what there
+//! is to tell.
 //!
-//! - Takes `notification.notify_customer.v1`.
-//! - Tells `notification.sent.v1` on `notification.events`.
-//! - Owns the table `notification`.
+//! - Takes `notification.notify_customer.v1`, and `customer.updated.v1` for where customers can be reached.
+//! - Tells `notification.sent.v1` and `notification.failed.v1` on `notification.events`.
+//! - Owns the tables `notification` and `customer_contact`.
+//!
+//! A notice goes to the address that the command has, else to the customer's own; with neither it is kept. A mail that the
+//! server refuses for good has failed, and the command is done all the same. A mail goes out at least once: if the service
+//! is killed after it was sent and before that is on record, it is sent again, with the same `Message-ID`.
 
 pub mod config;
 pub mod domain;
 pub mod handlers;
+pub mod mail;
 pub mod routes;
 pub mod store;
 
@@ -39,7 +45,11 @@ impl App for Notification {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
-        service.consume(handlers::table());
+        let Config { mail_from, .. } = &service.config;
+        let server = service.config.mail_server();
+        let smtp = server.map(|url| mail::Smtp::new(url, mail_from.clone())).transpose()?;
+        let table = handlers::table(service, smtp);
+        service.consume(table);
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub fn router() -> OpenApiRouter<Db> {
 }
 
 /// A message to a customer.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Notification {
     id: Uuid,
@@ -33,10 +33,13 @@ struct Notification {
     /// What it is about, for example `order_confirmed`.
     kind: String,
     text: String,
-    /// The way it went; `kept` if it is only kept here.
+    /// The way it goes: `smtp`, or `kept` if it is only kept here.
     channel: String,
-    /// `sent` or `failed`.
+    /// `sending`, `sent` or `failed`.
     status: String,
+    /// Why it failed, as the mail server said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
@@ -51,13 +54,14 @@ impl From<NotificationRow> for Notification {
             text: row.text,
             channel: row.channel,
             status: row.status,
+            reason: row.reason,
             created_at: row.created_at,
         }
     }
 }
 
 /// Messages to customers.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct Notifications {
     notifications: Vec<Notification>,
 }

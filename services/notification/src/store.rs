@@ -1,22 +1,58 @@
 //! Every SQL statement of the notification service. Functions take the caller's transaction.
 
+use schemas::notification::NotifyCustomer;
+use schemas::order::CustomerUpdated;
+use shared::envelope::new_id;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::domain::{self, Channel, Status};
 
 /// A message to a customer.
 pub struct NewNotification<'n> {
     pub id: Uuid,
     pub order_id: Uuid,
-    pub customer_id: &'n str,
-    pub kind: &'static str,
-    pub email: Option<&'n str>,
+    customer_id: &'n str,
+    kind: &'static str,
+    email: Option<&'n str>,
+    text: String,
+}
+
+impl<'n> NewNotification<'n> {
+    /// What the command wants to be told.
+    pub fn of(command: &'n NotifyCustomer) -> Self {
+        let NotifyCustomer { order_id, customer_id, email, notice } = command;
+        Self {
+            id: new_id(),
+            order_id: *order_id,
+            customer_id,
+            kind: domain::kind(notice),
+            email: email.as_deref(),
+            text: domain::text(*order_id, notice),
+        }
+    }
+}
+
+/// A message that is to be sent.
+#[derive(FromRow)]
+pub struct SendingRow {
+    pub id: Uuid,
+    pub email: Option<String>,
     pub text: String,
-    pub channel: &'static str,
+    pub created_at: OffsetDateTime,
+}
+
+/// What became of a message.
+pub struct EndedRow<'e> {
+    pub id: Uuid,
+    pub channel: Channel,
+    pub status: Status,
+    pub reason: Option<&'e str>,
 }
 
 /// A message to a customer, as it is shown.
-#[derive(Debug, FromRow)]
+#[derive(FromRow)]
 pub struct NotificationRow {
     pub id: Uuid,
     pub order_id: Uuid,
@@ -25,16 +61,23 @@ pub struct NotificationRow {
     pub text: String,
     pub channel: String,
     pub status: String,
+    pub reason: Option<String>,
     pub created_at: OffsetDateTime,
 }
 
-/// Writes messages down.
-pub async fn insert(db: &mut PgConnection, rows: &[NewNotification<'_>]) -> Result<(), sqlx::Error> {
+/// Writes messages down. One without an address gets the customer's own, if that is known.
+pub async fn insert(
+    db: &mut PgConnection,
+    rows: &[NewNotification<'_>],
+    channel: Channel,
+    status: Status,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into notification (id, order_id, customer_id, kind, email, text, channel, status)
-         select id, order_id, customer_id, kind, email, text, channel, 'sent'
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-              as row (id, order_id, customer_id, kind, email, text, channel)",
+         select id, order_id, customer_id, kind, coalesce(row.email, contact.email), text, $7, $8
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
+              as row (id, order_id, customer_id, kind, email, text)
+         left join customer_contact contact using (customer_id)",
     )
     .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.order_id).collect::<Vec<_>>())
@@ -42,7 +85,63 @@ pub async fn insert(db: &mut PgConnection, rows: &[NewNotification<'_>]) -> Resu
     .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.channel).collect::<Vec<_>>())
+    .bind(channel.as_str())
+    .bind(status.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The message of this kind about an order, if it is to be sent.
+pub async fn find_sending(
+    db: &mut PgConnection,
+    order: Uuid,
+    kind: &str,
+) -> Result<Option<SendingRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, email, text, created_at from notification
+         where order_id = $1 and kind = $2 and status = 'sending'",
+    )
+    .bind(order)
+    .bind(kind)
+    .fetch_optional(db)
+    .await
+}
+
+/// Writes down what became of messages that were to be sent. How many were.
+pub async fn end(db: &mut PgConnection, rows: &[EndedRow<'_>]) -> Result<u64, sqlx::Error> {
+    let ended = sqlx::query(
+        "update notification n set channel = row.channel, status = row.status, reason = row.reason
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as row (id, channel, status, reason)
+         where n.id = row.id and n.status = 'sending'",
+    )
+    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.channel.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.status.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.reason).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(ended.rows_affected())
+}
+
+/// Takes over customers' news with their versions, unless newer ones are here already. Of several about one customer the
+/// newest counts.
+pub async fn save_contacts(
+    db: &mut PgConnection,
+    contacts: &[(CustomerUpdated, i64)],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into customer_contact as contact (customer_id, email, version)
+         select distinct on (customer_id) customer_id, email, version
+         from unnest($1::text[], $2::text[], $3::bigint[]) as row (customer_id, email, version)
+         order by customer_id, version desc
+         on conflict (customer_id) do update
+         set email = excluded.email, version = excluded.version, updated_at = now()
+         where contact.version < excluded.version",
+    )
+    .bind(contacts.iter().map(|(customer, _)| customer.customer_id.as_str()).collect::<Vec<_>>())
+    .bind(contacts.iter().map(|(customer, _)| customer.email.as_str()).collect::<Vec<_>>())
+    .bind(contacts.iter().map(|(_, version)| *version).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())
@@ -55,7 +154,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<NotificationRow>, sqlx::Error> {
     sqlx::query_as(
-        "select id, order_id, customer_id, kind, text, channel, status, created_at
+        "select id, order_id, customer_id, kind, text, channel, status, reason, created_at
          from notification where $1::uuid is null or order_id = $1 order by id desc limit $2",
     )
     .bind(order)

@@ -1,5 +1,6 @@
 //! An order and what makes one valid, without database or wire.
 
+mod customer;
 mod input;
 
 use schemas::common::{Address, Money, PricedLine};
@@ -9,6 +10,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use self::customer::{Customer, CustomerInput, NewCustomer, read_customer};
 pub use self::input::{OrderInput, read};
 
 /// Where an order stands.

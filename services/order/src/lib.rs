@@ -1,13 +1,13 @@
-//! Order: takes orders over HTTP and tells what becomes of them.
+//! Order: takes orders over HTTP and tells what becomes of them; keeps the customers.
 //!
 //! - Takes `order.confirm_order.v1`, `order.reject_order.v1` and `order.cancel_order.v1` of the order saga,
 //!   `order.return_order.v1` and `order.refuse_return.v1` of the return saga, `product.updated.v1` for its prices, and the
 //!   other services' events for the timeline; of these `shipping.dispatched.v1` and `shipping.delivered.v1` make an order
 //!   that stands shipped and delivered.
 //! - Tells `order.created.v1`, `order.confirmed.v1`, `order.rejected.v1`, `order.cancellation_requested.v1`,
-//!   `order.cancelled.v1`, `order.return_requested.v1`, `order.returned.v1` and `order.return_refused.v1` on
-//!   `order.events`.
-//! - Owns the tables `orders`, `order_timeline`, `product` and `idempotency_key`.
+//!   `order.cancelled.v1`, `order.return_requested.v1`, `order.returned.v1`, `order.return_refused.v1` and
+//!   `customer.updated.v1` on `order.events`.
+//! - Owns the tables `orders`, `order_timeline`, `product`, `idempotency_key` and `customer`.
 
 mod admission;
 pub mod config;

@@ -1,7 +1,8 @@
-//! Order's HTTP interface: place an order, look at it, watch it settle.
+//! Order's HTTP interface: place an order, look at it, watch it settle; customers.
 
 mod afterwards;
 mod audit;
+mod customers;
 mod events;
 mod feed;
 mod place;
@@ -46,5 +47,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(events::get))
         .routes(routes!(feed::get))
         .routes(routes!(read::products))
+        .routes(routes!(customers::get, customers::put))
         .routes(routes!(audit::get))
 }

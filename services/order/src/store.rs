@@ -2,6 +2,7 @@
 
 mod afterwards;
 pub mod audit;
+mod customers;
 mod orders;
 mod timeline;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 pub use self::afterwards::{
     finish_returns, refuse_cancellations, refuse_returns, request_cancellation, request_return,
 };
+pub use self::customers::{find_customer, put_customer};
 pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
     find_status, insert_orders, list, reject, save_delivery,

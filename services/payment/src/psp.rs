@@ -131,7 +131,7 @@ impl CardProvider for Simulated {
     }
 
     async fn refund(&self, _key: &str, token: &str, _authorization_id: &str) -> Result<bool, NoAnswer> {
-        self.take_time().await;
+        self.take_time().await?;
         Ok(token != "tok_refundFail")
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{CLAIM, CONCURRENT, Effect};
+use super::{CONCURRENT, Effect, claim};
 use crate::breaker::{Call, Outside};
 use crate::cloudevents;
 use crate::db::Db;
@@ -20,8 +20,6 @@ use crate::inbox::Claimed;
 use crate::service::jittered;
 use crate::steps::{self, StepKey, Task};
 
-/// How long the outside may take.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The wait before the second call; it doubles from call to call, up to 30 s.
 const CALL_AGAIN: Duration = Duration::from_millis(500);
 /// How often open intents are looked for.
@@ -36,6 +34,16 @@ pub(crate) struct Caller<C, E> {
     pub(super) instance: String,
     pub(super) outside: Arc<Outside>,
     pub(super) tasks: mpsc::Receiver<Task<C>>,
+}
+
+/// Collects the calls that have ended, as many as are written down at once. One that panicked stays open, and is taken
+/// up again when its claim has run out.
+fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
+    while answered.len() < BATCH
+        && let Some(ended) = calls.try_join_next()
+    {
+        answered.extend(ended);
+    }
 }
 
 /// Calls under way. Tasks of their own: they go on while outcomes are written down.
@@ -59,7 +67,8 @@ struct PutOff {
 }
 
 impl<C: Command, E: Effect<C>> Caller<C, E> {
-    /// Runs until `stop`. What is under way then is taken up after the next start.
+    /// Runs until `stop`. What is under way then is taken up after the next start, or waited for where the outside would
+    /// do it twice.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut calls = JoinSet::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -68,7 +77,12 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         loop {
             let (mut answered, mut put_off) = (Vec::new(), Vec::new());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    if !E::DOES_IT_ONCE {
+                        self.finish(calls).await;
+                    }
+                    return;
+                }
                 Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => put_off.extend(self.begin(task, &mut calls)),
                 Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
                 _ = look.tick() => match self.take_up(restarted, self.room(&calls)).await {
@@ -88,16 +102,20 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
             {
                 put_off.extend(self.begin(task, &mut calls));
             }
-            while answered.len() < BATCH
-                && let Some(ended) = calls.try_join_next()
-            {
-                // A call that panicked stays open, and is taken up again when its claim has run out.
-                answered.extend(ended);
-            }
+            ready(&mut calls, &mut answered);
             self.put_off(&put_off).await;
             if !answered.is_empty() && !self.write_down(answered, &stop).await {
                 return;
             }
+        }
+    }
+
+    /// Waits for the calls under way and writes down what they say. The service's grace for stopping ends it.
+    async fn finish(&self, mut calls: Calls<C, E::Outcome>) {
+        while let Some(ended) = calls.join_next().await {
+            let mut answered: Vec<_> = ended.into_iter().collect();
+            ready(&mut calls, &mut answered);
+            self.write_down(answered, &CancellationToken::new()).await;
         }
     }
 
@@ -125,14 +143,14 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let effect = Arc::clone(&self.effect);
         async move {
             let key = task.step.idempotency_key();
-            let said = tokio::time::timeout(CALL_TIMEOUT, effect.call(&key, &task)).await;
+            let said = tokio::time::timeout(E::PATIENCE, effect.call(&key, &task)).await;
             let why = match said {
                 Ok(Ok(outcome)) => {
                     permit.end(true);
                     return Ended::Answered(task, outcome);
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {CALL_TIMEOUT:?}"),
+                Err(_) => format!("no answer within {:?}", E::PATIENCE),
             };
             permit.end(false);
             Ended::Unanswered(Unanswered { task, why })
@@ -147,7 +165,7 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let mut claimed = self.db.write(&[]).await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let open =
-            steps::claim_open(claimed.db(), C::TYPE, &self.instance, CLAIM.as_secs_f64(), restarted, limit)
+            steps::claim_open(claimed.db(), C::TYPE, &self.instance, claim::<C, E>(), restarted, limit)
                 .await?;
         claimed.commit().await?;
         let mut tasks = Vec::with_capacity(open.len());

@@ -38,7 +38,7 @@ pub struct OrderInput {
 
 /// Reads an order, and says what is wrong with it. Where that is anything, the order has only what could be read.
 pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
-    let mut reader = Reader { errors: Vec::new() };
+    let mut reader = Reader::default();
     if !body.is_object() {
         return (NewOrder::default(), vec![Invalid::new("", "is a JSON object")]);
     }
@@ -72,18 +72,23 @@ pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
     (order, reader.errors)
 }
 
-struct Reader {
-    errors: Vec<Invalid>,
+/// Reads members, and collects what is wrong with them.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub errors: Vec<Invalid>,
 }
 
 impl Reader {
-    fn wrong(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+    pub fn wrong(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.errors.push(Invalid::new(pointer, detail));
     }
 
     fn text(&mut self, object: &Value, parent: &str, name: &str, most: usize) -> String {
-        let pointer = format!("{parent}/{name}");
-        match object.get(name).map(|value| (value, value.as_str())) {
+        self.text_of(object.get(name), &format!("{parent}/{name}"), most)
+    }
+
+    pub fn text_of(&mut self, value: Option<&Value>, pointer: &str, most: usize) -> String {
+        match value.map(|value| (value, value.as_str())) {
             None | Some((Value::Null, _)) => self.wrong(pointer, "is missing"),
             Some((_, None)) => self.wrong(pointer, "is a string"),
             Some((_, Some(text))) if text.trim().is_empty() => self.wrong(pointer, "is not empty"),
@@ -110,7 +115,7 @@ impl Reader {
         token
     }
 
-    fn email(&mut self, email: Option<&Value>) -> Option<String> {
+    pub fn email(&mut self, email: Option<&Value>) -> Option<String> {
         let email = email.filter(|email| !email.is_null())?;
         let parts = email.as_str().and_then(|text| text.split_once('@'));
         let good =

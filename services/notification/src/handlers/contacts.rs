@@ -1,0 +1,35 @@
+//! Keeps the read model of where customers can be reached.
+
+use schemas::order::CustomerUpdated;
+use shared::consumer::{BatchHandler, BoxFuture, Incoming};
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+
+use crate::store;
+
+pub(super) struct Contacts;
+
+impl BatchHandler for Contacts {
+    // What comes again is not newer than what is there.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
+    fn handle<'a>(
+        &'a self,
+        claimed: &'a mut Claimed,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let mut contacts: Vec<(CustomerUpdated, i64)> = Vec::with_capacity(messages.len());
+            for message in messages {
+                let version = message.envelope()?.sequence;
+                let version = version.ok_or_else(|| {
+                    Fault::permanent("the event has no sequence, so it can't be told whether it is newer")
+                })?;
+                contacts.push((message.data()?, version));
+            }
+            Ok(store::save_contacts(claimed.db(), &contacts).await?)
+        })
+    }
+}

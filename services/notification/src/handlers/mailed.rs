@@ -1,0 +1,95 @@
+//! Sends a notice by mail. A mail that can't be delivered fails for itself: the step is done all the same, since the order
+//! stands whether its customer hears of it or not.
+
+use std::error::Error;
+use std::time::Duration;
+
+use schemas::common::Nothing;
+use schemas::notification::{Failed, NotifyCustomer, Sent};
+use shared::effects::Effect;
+use shared::fault::Fault;
+use shared::inbox::Claimed;
+use shared::steps::{Answer, Task};
+use uuid::Uuid;
+
+use super::Mailed;
+use crate::domain::{self, Channel, Status};
+use crate::mail::{Delivery, Mail};
+use crate::store::{self, EndedRow, NewNotification};
+
+/// What became of a notice.
+pub struct Ended {
+    notification_id: Uuid,
+    /// None if it has no address.
+    delivery: Option<Delivery>,
+}
+
+impl Effect<NotifyCustomer> for Mailed {
+    const OUTSIDE: &'static str = "mail-server";
+    type Outcome = Ended;
+
+    // A mail server may look closely at a mail before it takes it; asked again meanwhile it would take it twice.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const DOES_IT_ONCE: bool = false;
+
+    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<NotifyCustomer>]) -> Result<(), Fault> {
+        let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
+        Ok(store::insert(claimed.db(), &rows, Channel::Smtp, Status::Sending).await?)
+    }
+
+    async fn call(
+        &self,
+        key: &str,
+        task: &Task<NotifyCustomer>,
+    ) -> Result<Ended, Box<dyn Error + Send + Sync>> {
+        let NotifyCustomer { order_id, notice, .. } = &task.command;
+        let row = store::find_sending(&mut *self.db.read().await?, *order_id, domain::kind(notice)).await?;
+        let row = row.ok_or("another process has ended it")?;
+        let delivery = match (&self.smtp, &row.email) {
+            (Some(smtp), Some(email)) => {
+                let subject = domain::subject(*order_id, notice);
+                let mail = Mail { to: email, subject: &subject, text: &row.text, date: row.created_at, key };
+                Some(smtp.send(&mail).await?)
+            }
+            _ => None,
+        };
+        Ok(Ended { notification_id: row.id, delivery })
+    }
+
+    async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        settled: &[(Task<NotifyCustomer>, Ended)],
+    ) -> Result<Vec<Answer<NotifyCustomer>>, Fault> {
+        let rows: Vec<EndedRow<'_>> = settled.iter().map(|(_, ended)| row(ended)).collect();
+        let saved = store::end(claimed.db(), &rows).await?;
+        if saved != rows.len() as u64 {
+            return Err(Fault::permanent("a notice was not waiting to be sent"));
+        }
+        for ((task, _), row) in settled.iter().zip(&rows) {
+            let (order_id, notification_id) = (task.command.order_id, row.id);
+            match row.reason {
+                None => {
+                    let channel = row.channel.as_str().to_owned();
+                    let event = Sent { order_id, notification_id, channel };
+                    claimed.publish(&task.subject, &task.cause, &event)?;
+                }
+                Some(reason) => {
+                    let event = Failed { order_id, notification_id, reason: reason.to_owned() };
+                    claimed.publish(&task.subject, &task.cause, &event)?;
+                }
+            }
+        }
+        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+    }
+}
+
+fn row(ended: &Ended) -> EndedRow<'_> {
+    let id = ended.notification_id;
+    let (channel, status, reason) = match &ended.delivery {
+        None => (Channel::Kept, Status::Sent, None),
+        Some(Delivery::Accepted) => (Channel::Smtp, Status::Sent, None),
+        Some(Delivery::Refused { reason }) => (Channel::Smtp, Status::Failed, Some(reason.as_str())),
+    };
+    EndedRow { id, channel, status, reason }
+}

@@ -1,0 +1,241 @@
+//! The mail server.
+//!
+//! SMTP has no idempotency key: a mail whose answer was lost, because the connection broke or the service was killed
+//! between the call and its outcome, is sent again. Both have the same `Message-ID`, made of the step's key, and the same
+//! content, so that the receiving side can tell the repetition.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lettre::address::Address;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, SinglePart};
+use lettre::transport::smtp::response::Category;
+use lettre::transport::smtp::{AsyncSmtpTransportBuilder, Error, PoolConfig};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+
+use crate::config::SmtpUrl;
+
+/// Most mails under way at once. Mail servers dislike clients with many connections.
+const CONNECTIONS: usize = 10;
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Transport = AsyncSmtpTransport<Tokio1Executor>;
+
+/// A mail to be sent.
+pub struct Mail<'m> {
+    pub to: &'m str,
+    pub subject: &'m str,
+    pub text: &'m str,
+    /// When the notice was written, so that a repetition is the same mail.
+    pub date: OffsetDateTime,
+    /// The step's key.
+    pub key: &'m str,
+}
+
+/// What the mail server said to a mail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Accepted,
+    /// It will not take this mail, however often it is asked.
+    Refused {
+        reason: String,
+    },
+}
+
+/// There was no answer to a mail. It may have been sent all the same. The texts have nothing of what the server said,
+/// which may name an address.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("the mail server answered {0}")]
+    Answered(u16),
+    #[error("the mail server's answer can't be understood")]
+    Garbled,
+    #[error("no mail can be sent to the mail server: {0}")]
+    Unreachable(Error),
+}
+
+impl From<Error> for NoAnswer {
+    fn from(error: Error) -> Self {
+        match error.status() {
+            Some(code) => Self::Answered(code.into()),
+            None if error.is_response() => Self::Garbled,
+            None => Self::Unreachable(error),
+        }
+    }
+}
+
+/// The setting can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "NOTIFICATION_SMTP_URL can't be used: {0}; write smtp://user:password@host:port, with ?tls=required for STARTTLS, \
+     or smtps://user:password@host, and percent-encode what URLs reserve"
+)]
+pub struct BadUrl(Error);
+
+/// Sends mails over a few connections, which it keeps for the next.
+pub struct Smtp {
+    builder: AsyncSmtpTransportBuilder,
+    from: Mailbox,
+    places: Semaphore,
+    /// Each with one connection, if any.
+    idle: Mutex<Vec<Transport>>,
+}
+
+impl Smtp {
+    /// Connects lazily: a mail server that is not there yet shows in the first mail.
+    ///
+    /// # Errors
+    /// If the URL is none of a mail server.
+    pub fn new(url: &SmtpUrl, from: Mailbox) -> Result<Self, BadUrl> {
+        let builder = Transport::from_url(url.secret()).map_err(BadUrl)?;
+        let builder =
+            builder.timeout(Some(CONNECT_TIMEOUT)).pool_config(PoolConfig::new().max_size(1).min_idle(0));
+        Ok(Self { builder, from, places: Semaphore::new(CONNECTIONS), idle: Mutex::default() })
+    }
+
+    /// Sends a mail.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn send(&self, mail: &Mail<'_>) -> Result<Delivery, NoAnswer> {
+        let Some(message) = compose(mail, &self.from) else {
+            return Ok(Delivery::Refused {
+                reason: "the address is none that mail can be sent to".to_owned(),
+            });
+        };
+        let _place = self.places.acquire().await;
+        let transport = self.idle().pop().unwrap_or_else(|| self.builder.clone().build());
+        let ended = deliver(&transport, message).await;
+        // The transport's own task takes the connection back, and runs first.
+        tokio::task::yield_now().await;
+        // A call that was given up does not come here: its connection is in the middle of a mail, and goes with it.
+        self.idle().push(transport);
+        ended
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Transport>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn deliver(transport: &Transport, message: Message) -> Result<Delivery, NoAnswer> {
+    let Err(error) = transport.send(message).await else { return Ok(Delivery::Accepted) };
+    // What the server says to everybody (it is closed, or wants another password) is not said of this mail.
+    if is_final(&error) && transport.test_connection().await? {
+        return Ok(Delivery::Refused { reason: reason(&error) });
+    }
+    Err(error.into())
+}
+
+/// Whether the error can be about the mail, and will be the same next time. 53x is about who sends, not about what.
+fn is_final(error: &Error) -> bool {
+    let about_us = error.status().is_some_and(|code| code.category == Category::Unspecified3);
+    // Such as an address beyond ASCII, where the server takes none.
+    error.is_client() || (error.is_permanent() && !about_us)
+}
+
+/// What the server said, for who asks why a customer was not told.
+fn reason(error: &Error) -> String {
+    const MOST: usize = 500;
+    let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let code = error.status().map(|code| format!("{code} ")).unwrap_or_default();
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    format!("{code}{said}").chars().map(plain).take(MOST).collect::<String>().trim().to_owned()
+}
+
+/// `None` if there is no such address.
+fn compose(mail: &Mail<'_>, from: &Mailbox) -> Option<Message> {
+    const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
+    let to: Address = mail.to.parse().ok()?;
+    Message::builder()
+        .from(from.clone())
+        .to(Mailbox::new(None, to))
+        .subject(mail.subject)
+        .date(mail.date.into())
+        .message_id(Some(message_id(mail.key, from.email.domain())))
+        // So that nobody's absence is answered (RFC 3834).
+        .raw_header(HeaderValue::new(AUTO_SUBMITTED, "auto-generated".to_owned()))
+        .singlepart(SinglePart::plain(format!("{}\r\n", mail.text)))
+        .ok()
+}
+
+/// A colon is in no id of a message (RFC 5322).
+fn message_id(key: &str, domain: &str) -> String {
+    format!("<{}@{domain}>", key.replace(':', "."))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn sender() -> Mailbox {
+        "Amends <orders@example.com>".parse().expect("a mailbox")
+    }
+
+    fn mail<'m>(to: &'m str, text: &'m str) -> Mail<'m> {
+        let date = datetime!(2026-11-21 10:00 UTC);
+        Mail { to, subject: "Your order is confirmed", text, date, key: "0197:notify_customer:do" }
+    }
+
+    fn composed(mail: &Mail<'_>) -> Option<String> {
+        compose(mail, &sender()).map(|message| String::from_utf8(message.formatted()).expect("UTF-8"))
+    }
+
+    #[test]
+    fn a_mail_says_who_what_when_and_which() {
+        let mail = mail("ada@example.net", "It is confirmed.");
+        let said = composed(&mail).expect("a mail");
+        for line in [
+            "From: Amends <orders@example.com>",
+            "To: ada@example.net",
+            "Subject: Your order is confirmed",
+            "Date: Sat, 21 Nov 2026 10:00:00 +0000",
+            "Message-ID: <0197.notify_customer.do@example.com>",
+            "Auto-Submitted: auto-generated",
+            "MIME-Version: 1.0",
+            "It is confirmed.",
+        ] {
+            assert!(said.lines().any(|said| said == line), "no {line} in\n{said}");
+        }
+        assert_eq!(composed(&mail).expect("a mail"), said, "a repetition is the same mail");
+    }
+
+    #[test]
+    fn what_is_no_address_makes_no_mail() {
+        for address in
+            ["ada", "@example.com", "ada@", "a,b@example.com", "ada@example..com", "a@b>\r\nBcc: c@d"]
+        {
+            assert!(composed(&mail(address, "")).is_none(), "{address}");
+        }
+        for address in ["ada@example.com", "ada+lamp@example.co.uk", "ada@bücher.example"] {
+            assert!(composed(&mail(address, "")).is_some(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_named_but_not_told() {
+        for url in
+            ["mail.example.com", "https://ada:hunter2@example.com", "smtp://ada:hunter2@", "smtp://h:x"]
+        {
+            let url: SmtpUrl = url.parse().unwrap_or_else(|never| match never {});
+            let error = Smtp::new(&url, sender()).err().expect("no mail server").to_string();
+            assert!(error.starts_with("NOTIFICATION_SMTP_URL can't be used"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+            assert_eq!(format!("{url:?}"), "SmtpUrl");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_and_nothing_is_concluded() {
+        let url: SmtpUrl = "smtp://127.0.0.1:1".parse().unwrap_or_else(|never| match never {});
+        let smtp = Smtp::new(&url, sender()).expect("a URL");
+        let error = smtp.send(&mail("ada@example.com", "")).await.expect_err("nobody listens");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+}

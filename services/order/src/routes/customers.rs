@@ -1,0 +1,59 @@
+//! Customers, whose addresses notices go to where an order has none.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use schemas::order::CustomerUpdated;
+use serde_json::Value;
+use shared::envelope::{Cause, new_id};
+use shared::http::{Body, Path, Trace};
+use shared::problem::Problem;
+
+use super::App;
+use crate::domain::{self, Customer, CustomerInput};
+use crate::store;
+
+/// A customer.
+#[utoipa::path(get, path = "/customers/{id}", params(("id" = String, Path)), responses(
+    (status = 200, body = Customer),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Customer>, Problem> {
+    let customer = store::find_customer(&mut *app.db.read().await?, &id).await?;
+    customer.map(Json).ok_or_else(|| unknown(&id))
+}
+
+/// Creates a customer, or changes name and address. The same once more changes nothing.
+#[utoipa::path(put, path = "/customers/{id}", params(("id" = String, Path)), request_body = CustomerInput, responses(
+    (status = 200, body = Customer),
+    (status = 201, body = Customer),
+    (status = 400, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn put(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    trace: Trace,
+    Body(body): Body<Value>,
+) -> Result<(StatusCode, Json<Customer>), Problem> {
+    let (customer, errors) = domain::read_customer(&id, &body);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
+    let mut claimed = app.db.write(&[]).await?;
+    let Some(row) = store::put_customer(claimed.db(), &customer).await? else {
+        let row = store::find_customer(claimed.db(), &id).await?;
+        claimed.abandon().await?;
+        return row.map(|row| (StatusCode::OK, Json(row))).ok_or_else(|| unknown(&id));
+    };
+    // Behind the row's lock, as every writer of a customer takes it.
+    claimed.lock([id.clone()]).await?;
+    let event = CustomerUpdated { customer_id: id.clone(), name: row.name.clone(), email: row.email.clone() };
+    claimed.publish_version(&id, &Cause::request(new_id(), trace.0), &event, row.version)?;
+    claimed.commit().await?;
+    Ok((if row.version == 1 { StatusCode::CREATED } else { StatusCode::OK }, Json(row)))
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("there is no customer `{id}`; PUT creates one"))
+}
