@@ -13,6 +13,7 @@ mod http;
 mod idempotency;
 mod inbox;
 mod load;
+mod mail;
 mod messaging;
 mod orders;
 mod overload;

@@ -85,7 +85,7 @@ impl Suite {
         let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
             let mut list = TopicPartitionList::new();
-            for (topic, partition) in Self::partitions() {
+            for (topic, partition) in Self::partitions().filter(|(topic, _)| takes(service, topic)) {
                 list.add_partition(&suite.kafka().name(topic), partition);
             }
             let Ok(committed) = consumer.committed_offsets(list, ASK) else { return false };
@@ -94,8 +94,8 @@ impl Suite {
                 let Ok((low, high)) = marks else { return false };
                 match element.offset() {
                     Offset::Offset(offset) => offset >= high,
-                    // Nothing was committed: fine where nothing was there, or where the service does not listen.
-                    _ => low == high || !listens(service, element.topic()),
+                    // Nothing was committed: fine where nothing was there.
+                    _ => low == high,
                 }
             })
         })
@@ -103,12 +103,12 @@ impl Suite {
     }
 }
 
-/// Whether a service takes messages from a topic.
-fn listens(service: &str, topic: &str) -> bool {
-    let topic = topic.split_once('.').map_or(topic, |(_, topic)| topic);
+/// Whether a service takes messages from a topic, by its name in the declaration.
+pub fn takes(service: &str, topic: &str) -> bool {
     match service {
         "order" => topic == "order.commands" || (topic.ends_with(".events") && topic != "order.events"),
         "orchestrator" => topic == "order.events" || topic == "orchestrator.replies",
+        "notification" => topic == "order.events" || topic == "notification.commands",
         _ => topic == format!("{service}.commands"),
     }
 }
