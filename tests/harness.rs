@@ -7,6 +7,7 @@ mod process;
 pub mod relay;
 mod rest;
 mod sequence;
+pub mod smtp;
 mod sql;
 pub mod steps;
 
@@ -179,7 +180,14 @@ impl Suite {
         self.processes.insert((service, replica), Process::start(service, port, &settings, &log));
     }
 
-    fn log(&self, service: &str, replica: usize) -> PathBuf {
+    /// What the services are started with from now on, in place of the variable's former value.
+    pub fn set(&mut self, variable: &'static str, value: Option<String>) {
+        self.settings.retain(|(name, _)| *name != variable);
+        self.settings.extend(value.map(|value| (variable, value)));
+    }
+
+    /// Where a process writes its log.
+    pub fn log(&self, service: &str, replica: usize) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}-{replica}.log", self.name))
     }
 

@@ -15,6 +15,7 @@ mod http;
 mod idempotency;
 mod inbox;
 mod load;
+mod mail;
 mod messaging;
 mod orders;
 mod overload;

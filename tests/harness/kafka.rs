@@ -85,7 +85,7 @@ impl Suite {
         let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
             let mut list = TopicPartitionList::new();
-            for (topic, partition) in Self::partitions() {
+            for (topic, partition) in Self::partitions().filter(|(topic, _)| takes(service, topic)) {
                 list.add_partition(&suite.kafka().name(topic), partition);
             }
             let Ok(committed) = consumer.committed_offsets(list, ASK) else { return false };
@@ -113,6 +113,7 @@ pub fn listens(service: &str, topic: &str) -> bool {
         "order" => topic == "order.commands" || (topic.ends_with(".events") && topic != "order.events"),
         "orchestrator" => topic == "order.events" || topic == "orchestrator.replies",
         "shipping" => topic == "shipping.commands" || topic == "order.events",
+        "notification" => topic == "notification.commands" || topic == "order.events",
         _ => topic == format!("{service}.commands"),
     }
 }

@@ -59,12 +59,17 @@ impl Process {
     /// Asks the process to stop, and waits until it has.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.end().await
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(ended) = self.ended() {
                 return ended;
             }
-            assert!(Instant::now() < deadline, "it does not stop");
+            assert!(Instant::now() < deadline, "it does not end");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
