@@ -132,7 +132,8 @@ impl Breaker {
         match &mut self.circuit {
             Circuit::Closed(window) => {
                 window.add(answered);
-                if !window.is_silent() {
+                // The answer that makes the window full is no reason to stop calling, whatever was before it.
+                if answered || !window.is_silent() {
                     return None;
                 }
                 self.open(FIRST_REST, now);

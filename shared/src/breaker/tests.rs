@@ -52,6 +52,16 @@ fn more_than_half_of_the_last_calls_open_the_circuit_once_there_are_enough_of_th
 }
 
 #[test]
+fn an_answer_never_opens_the_circuit() {
+    let mut breaker = Breaker::default();
+    for number in 1..WINDOW {
+        assert_eq!(call(&mut breaker, 0, number % 3 == 0), State::Closed, "call {number}");
+    }
+    assert_eq!(call(&mut breaker, 0, true), State::Closed, "although most calls before it had none");
+    assert_eq!(call(&mut breaker, 0, false), open(1000));
+}
+
+#[test]
 fn half_of_the_last_calls_do_not_open_the_circuit_and_old_calls_are_forgotten() {
     let mut breaker = Breaker::default();
     for number in 0..5 * WINDOW {
@@ -164,6 +174,7 @@ proptest! {
                     prop_assert_eq!(changed, None, "only a trial decides");
                 }
                 if let Some(State::Open { until }) = changed {
+                    prop_assert!(what == 0, "an answer opens nothing");
                     prop_assert!(until > time && until <= time + LONGEST_REST);
                 }
             }
