@@ -183,9 +183,11 @@ pub async fn claim_due(
     limit: i64,
 ) -> Result<Vec<DueRow>, sqlx::Error> {
     sqlx::query_as(
-        "update shipment s set due_at = now() + $1 * interval '1 second'
-         from (select order_id from shipment
-               where due_at <= now() order by due_at limit $2 for update skip locked) as due
+        // A subquery in its place might be run more than once, and take more than the limit.
+        "with due as materialized (
+             select order_id from shipment where due_at <= now() order by due_at limit $2 for update skip locked)
+         update shipment s set due_at = now() + $1 * interval '1 second'
+         from due
          where s.order_id = due.order_id
          returning s.order_id, s.status, s.tracking_number, s.released_at",
     )
