@@ -23,6 +23,7 @@ mod parked;
 mod relay;
 mod replicas;
 mod retention;
+mod sagas;
 mod servers;
 mod shutdown;
 mod stock;

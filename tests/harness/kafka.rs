@@ -85,7 +85,7 @@ impl Suite {
         let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
             let mut list = TopicPartitionList::new();
-            for (topic, partition) in Self::partitions().filter(|(topic, _)| takes(service, topic)) {
+            for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
                 list.add_partition(&suite.kafka().name(topic), partition);
             }
             let Ok(committed) = consumer.committed_offsets(list, ASK) else { return false };

@@ -1,5 +1,14 @@
 //! Settings of the orchestrator's own.
 
-/// Settings of the orchestrator. It has none of its own yet.
+use std::time::Duration;
+
+use shared::config::duration;
+
+/// Settings of the orchestrator.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Config {}
+pub struct Config {
+    /// How long every step may take before it is asked again, instead of what the plans say. For tests and
+    /// demonstrations.
+    #[arg(long, env = "ORCHESTRATOR_STEP_DEADLINE", value_parser = duration)]
+    pub step_deadline: Option<Duration>,
+}

@@ -46,7 +46,7 @@ impl App for Orchestrator {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        let registry = Arc::new(sagas::all());
+        let registry = Arc::new(sagas::all(service.config.step_deadline));
         let db = service.db().clone();
         let (table, timers, operator) = handlers::all(db.clone(), Arc::clone(&registry));
         let app = routes::App { db, registry, operator };

@@ -6,12 +6,15 @@ mod replay;
 pub mod return_order;
 
 pub use self::place_order::{PlaceOrder, PlaceOrder1};
+use std::time::Duration;
+
 pub(crate) use self::registry::AnyDefinition;
 pub use self::registry::{OpenSaga, Registry, UnknownDefinition};
 pub(crate) use self::replay::replay;
 pub use self::return_order::ReturnOrder;
 
 /// Every definition, present and past, that a saga in flight may have begun with.
-pub fn all() -> Registry {
-    Registry::default().with::<PlaceOrder>().with::<PlaceOrder1>().with::<ReturnOrder>()
+/// `deadline` is for every step, instead of what its plan says.
+pub fn all(deadline: Option<Duration>) -> Registry {
+    Registry::new(deadline).with::<PlaceOrder>().with::<PlaceOrder1>().with::<ReturnOrder>()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -30,14 +31,20 @@ impl Classified for UnknownDefinition {
 /// The definitions that an orchestrator has.
 #[derive(Default)]
 pub struct Registry {
+    deadline: Option<Duration>,
     definitions: HashMap<(&'static str, i32), Arc<dyn AnyDefinition>>,
 }
 
 impl Registry {
+    /// An empty one. `deadline` is for every step of what is added, instead of what its plan says.
+    pub fn new(deadline: Option<Duration>) -> Self {
+        Self { deadline, definitions: HashMap::new() }
+    }
+
     /// Adds a definition.
     #[must_use]
     pub fn with<S: Saga>(mut self) -> Self {
-        self.definitions.insert((S::NAME, S::VERSION), Arc::new(Typed::<S>::new()));
+        self.definitions.insert((S::NAME, S::VERSION), Arc::new(Typed::<S>::new(self.deadline)));
         self
     }
 
@@ -86,11 +93,14 @@ struct Typed<S> {
 }
 
 impl<S: Saga> Typed<S> {
-    fn new() -> Self {
+    fn new(deadline: Option<Duration>) -> Self {
         let definition = S::plan();
         let digest = Sha256::digest(definition.fingerprint().as_bytes());
         let hash = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let shape = definition.shape();
+        let mut shape = definition.shape();
+        if let Some(deadline) = deadline {
+            shape.steps.iter_mut().for_each(|step| step.deadline = deadline);
+        }
         Self { definition: Arc::new(definition), shape, hash }
     }
 }
