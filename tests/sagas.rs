@@ -263,7 +263,9 @@ async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_outside_is_men
             let metrics = format!("{}/metrics", suite.url("orchestrator"));
             let metrics = suite.client.get(metrics).send().await.expect("an answer").text().await;
             types(&told).contains(&"saga.stuck.v1")
-                && metrics.is_ok_and(|text| text.contains("\namends_sagas_stuck 1"))
+                && metrics.is_ok_and(|text| {
+                    text.lines().any(|line| line.starts_with("amends_sagas_stuck") && line.ends_with(" 1"))
+                })
         })
         .await;
 

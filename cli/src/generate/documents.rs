@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use orchestrator::plan::Saga;
-use orchestrator::sagas::PlaceOrder;
+use orchestrator::sagas::{PlaceOrder, ReturnOrder};
 use schemas::catalog::{self, Entry};
 use serde_json::{Value, json};
 use shared::service::App;
@@ -199,13 +199,12 @@ fn row(arg: &clap::Arg) -> String {
 }
 
 fn sagas() -> String {
-    let plan = PlaceOrder::plan();
-    format!(
-        "# Sagas\n\nGenerated from the plans by `cargo run -- generate`. Steps with the same number run side by side.\n\n\
-         ## {}@{}\n\n{}\n```mermaid\n{}```\n",
-        PlaceOrder::NAME,
-        PlaceOrder::VERSION,
-        plan.as_table(),
-        plan.as_mermaid()
-    )
+    let head = "# Sagas\n\nGenerated from the plans by `cargo run -- generate`. Steps with the same number run side by side.\n";
+    format!("{head}{}{}", saga::<PlaceOrder>(), saga::<ReturnOrder>())
+}
+
+fn saga<S: Saga>() -> String {
+    let plan = S::plan();
+    let (table, diagram) = (plan.as_table(), plan.as_mermaid());
+    format!("\n## {}@{}\n\n{table}\n```mermaid\n{diagram}```\n", S::NAME, S::VERSION)
 }
