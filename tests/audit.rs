@@ -7,7 +7,7 @@ use crate::harness::{Suite, order};
 
 /// Of each statement: the service, its name, what breaks it, and what mends it again. Two orders are there, one
 /// confirmed and one rejected.
-const STATEMENTS: [(&str, &str, &str, &str); 14] = [
+const STATEMENTS: [(&str, &str, &str, &str); 20] = [
     (
         "order",
         "total_is_the_sum_of_the_lines",
@@ -91,6 +91,44 @@ const STATEMENTS: [(&str, &str, &str, &str); 14] = [
         "the_ledger_tells_the_reservation",
         "update stock_entry set kind = 'released' where kind = 'committed'",
         "update stock_entry set kind = 'committed' where kind = 'released'",
+    ),
+    (
+        "orchestrator",
+        "a_log_has_no_gap",
+        "update saga_log set sequence = 99 where sequence = 2",
+        "update saga_log set sequence = 2 where sequence = 99",
+    ),
+    (
+        "orchestrator",
+        "an_end_is_decided_once",
+        "update saga set status = 'completed' where status = 'compensated'",
+        "update saga set status = 'compensated' where reason is not null",
+    ),
+    (
+        "orchestrator",
+        "an_open_saga_is_woken",
+        "update saga set status = 'running' where status = 'completed'",
+        "update saga set status = 'completed' where status = 'running'",
+    ),
+    (
+        "orchestrator",
+        "what_is_undone_was_done",
+        r#"update saga_log set input = replace(input::text, '"done"', '"lost"')::json"#,
+        r#"update saga_log set input = replace(input::text, '"lost"', '"done"')::json"#,
+    ),
+    (
+        "orchestrator",
+        "nothing_is_undone_past_an_open_step",
+        r#"update saga_log set input = replace(input::text, '"refused"', '"lost"')::json"#,
+        r#"update saga_log set input = replace(input::text, '"lost"', '"refused"')::json"#,
+    ),
+    (
+        "orchestrator",
+        "the_pivot_is_never_undone",
+        "update saga_log set decisions = replace(decisions::text, 'authorize_payment', 'capture_payment')::json
+         where decisions::text like '%undo%'",
+        "update saga_log set decisions = replace(decisions::text, 'capture_payment', 'authorize_payment')::json
+         where decisions::text like '%undo%'",
     ),
 ];
 

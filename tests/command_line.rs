@@ -190,6 +190,20 @@ fn two_suites_run_side_by_side_and_one_that_is_killed_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(other.succeeds(&["order", "place"]).contains("confirmed"));
+    let books = other.succeeds(&["audit", "--wait", "60s"]);
+    assert!(books.contains("money adds up") && !books.contains("BROKEN"), "{books}");
+    let id = other.succeeds(&["order", "list"]).split_whitespace().next().expect("an order").to_owned();
+    let receipt = other.succeeds(&["audit", "--order", &id]);
+    assert!(receipt.contains("capture") && receipt.contains("payment.captured.v1"), "{receipt}");
+    assert!(other.succeeds(&["saga", "list"]).contains("place_order@2"));
+    assert!(
+        other.succeeds(&["saga", "show", &id]).contains("capture payment"),
+        "its log says what was asked"
+    );
+    let rehearsed = other.succeeds(&["saga", "rehearse", "--definition", "place_order@1"]);
+    assert!(rehearsed.contains("1 sagas would go the same way"), "{rehearsed}");
+    let unknown = other.fails(&["saga", "rehearse", "--definition", "place_order@9"]);
+    assert!(unknown.contains("has no definition place_order@9"), "{unknown}");
     one.succeeds(&["up", "--detach"]);
     assert!(one.succeeds(&["order", "list"]).contains("confirmed"), "the data of the killed suite is there");
     one.succeeds(&["down"]);

@@ -1,10 +1,16 @@
 //! Whether money and stock add up: every service's statements about itself, and the sums of one held against another's.
 
+mod command;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+pub use self::command::Audit;
 use crate::api::Api;
+
+/// The services that have books.
+const AUDITED: [&str; 4] = ["order", "payment", "inventory", "orchestrator"];
 
 /// How long the first wait between two looks is; each one doubles it, for a look reads every row.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -16,6 +22,7 @@ struct Books {
     order: Value,
     payment: Value,
     inventory: Value,
+    orchestrator: Value,
 }
 
 /// Whether it adds up, and what does not.
@@ -61,11 +68,14 @@ impl Books {
             order: api.get("order", "/audit").await?,
             payment: api.get("payment", "/audit").await?,
             inventory: api.get("inventory", "/audit").await?,
+            orchestrator: api.get("orchestrator", "/audit").await?,
         })
     }
 
     fn verdict(&self) -> Verdict {
         let mut findings = broken("order", &self.order);
+        // What a saga has done wrong concerns both.
+        findings.extend(broken("orchestrator", &self.orchestrator));
         let order_holds = findings.is_empty();
         let payment = broken("payment", &self.payment);
         let inventory = broken("inventory", &self.inventory);
@@ -99,6 +109,9 @@ impl Books {
                 "payments are authorized, and neither captured nor voided",
             ),
             (&self.inventory["reservations"]["held"], "reservations are held"),
+            (&self.orchestrator["sagas"]["running"], "sagas are under way"),
+            (&self.orchestrator["sagas"]["compensating"], "sagas are being undone"),
+            (&self.orchestrator["sagas"]["stuck"], "sagas are stuck (`amends saga list --status stuck`)"),
         ];
         let open = counts.into_iter().filter_map(|(count, what)| {
             let count = count.as_i64().unwrap_or(0);
@@ -178,6 +191,7 @@ mod tests {
                             "refunded": [{"amount": 100, "currency": "EUR"}]}),
             inventory: json!({"statements": holds, "reservations": {"committed": 2},
                               "products": {"lamp": {"shipped": 3}, "mug": {"shipped": 0}}}),
+            orchestrator: json!({"statements": holds, "sagas": {"completed": 3}}),
         }
     }
 
@@ -211,11 +225,13 @@ mod tests {
             ("order", "orders", "pending"),
             ("payment", "payments", "authorized"),
             ("inventory", "reservations", "held"),
+            ("orchestrator", "sagas", "stuck"),
         ] {
             let mut books = books();
             let book = match service {
                 "order" => &mut books.order,
                 "payment" => &mut books.payment,
+                "orchestrator" => &mut books.orchestrator,
                 _ => &mut books.inventory,
             };
             book[counts][status] = json!(1);

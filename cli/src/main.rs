@@ -47,6 +47,8 @@ enum Command {
     /// Look at sagas, and have one that is stuck go on.
     #[command(subcommand)]
     Saga(saga::Command),
+    /// Say whether the books of a running suite are in order, or what was done for one order.
+    Audit(audit::Audit),
     /// Look at messages that could not be handled, and replay, mend or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Status(place) => return run::status(&place),
         Command::Order(command) => command.run(),
         Command::Saga(command) => command.run(),
+        Command::Audit(audit) => audit.run(),
         Command::Parked(command) => command.run(),
         Command::Load(load) => load.run(),
         Command::Serve(serve) => return serve.run(),

@@ -1,5 +1,7 @@
 //! `amends saga`: where sagas stand, and what to do about one that is stuck.
 
+mod rehearse;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -24,6 +26,8 @@ pub enum Command {
     Watch(One),
     /// Have the open steps of a saga asked at once.
     Retry(Retry),
+    /// Replay the recorded logs against a plan, and list what would be decided otherwise.
+    Rehearse(rehearse::Rehearse),
 }
 
 /// Which sagas.
@@ -81,6 +85,7 @@ impl Command {
                 Self::Show(show) => show.run().await,
                 Self::Watch(one) => one.watch().await,
                 Self::Retry(retry) => retry.run().await,
+                Self::Rehearse(rehearse) => rehearse.run().await,
             }
         })
     }

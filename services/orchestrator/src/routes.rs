@@ -1,5 +1,6 @@
 //! The orchestrator's HTTP interface: where sagas stand, and what an operator can do about one that is stuck.
 
+mod audit;
 mod views;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(retry))
+        .routes(routes!(audit::get))
 }
 
 /// A page of sagas.
@@ -105,15 +107,26 @@ impl Retry {
     }
 }
 
-/// A saga by its id, or the newest about an order by the order's id.
-#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's")),
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct GetQuery {
+    /// The id is the saga's, and means no other saga about the order that is called so.
+    exact: Option<bool>,
+}
+
+/// A saga by its id, or of the sagas about an order, by the order's id, one that is under way, or else the newest.
+#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), GetQuery),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     ))]
-async fn get(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Json<SagaWithLog>, Problem> {
+async fn get(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    Query(query): Query<GetQuery>,
+) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
-    let row = find(&mut db, id).await?;
+    let row = if query.exact == Some(true) { exactly(&mut db, id).await? } else { find(&mut db, id).await? };
     show(&app, &mut db, row).await
 }
 
@@ -145,8 +158,7 @@ async fn retry(
     let saga = row.saga_id;
     app.operator.retry(saga, row.subject, trace.0, input.by, input.why).await?;
     let mut db = app.db.read().await?;
-    let row = store::find_sagas(&mut db, &[saga]).await?.pop();
-    let row = row.ok_or_else(|| Problem::not_found(format!("there is no saga {saga} any more")))?;
+    let row = exactly(&mut db, saga).await?;
     show(&app, &mut db, row).await
 }
 
@@ -163,6 +175,11 @@ async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
     row.ok_or_else(|| {
         Problem::not_found(format!("there is no saga {id} and none of an order {id}, or not yet"))
     })
+}
+
+async fn exactly(db: &mut PgConnection, saga: Uuid) -> Result<SagaRow, Problem> {
+    let row = store::find_sagas(db, &[saga]).await?.pop();
+    row.ok_or_else(|| Problem::not_found(format!("there is no saga {saga}")))
 }
 
 fn has_ended(row: &SagaRow) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod place_order;
 mod registry;
+mod rehearsal;
 mod replay;
 pub mod return_order;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) use self::registry::AnyDefinition;
 pub use self::registry::{OpenSaga, Registry, UnknownDefinition};
+pub use self::rehearsal::{Divergence, Recorded, RehearsalError};
 pub(crate) use self::replay::replay;
 pub use self::return_order::ReturnOrder;
 

@@ -1,5 +1,7 @@
 //! Every SQL statement of the orchestrator. A batch of inputs for many sagas costs a constant number of them.
 
+pub mod audit;
+
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};

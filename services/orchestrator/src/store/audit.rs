@@ -1,0 +1,90 @@
+//! What must be true of sagas and their logs.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+/// What must be true at any moment: name, meaning, and the statement that finds what offends. Each finds at most 20.
+pub const STATEMENTS: &[(&str, &str, &str)] = &[
+    (
+        "a_log_has_no_gap",
+        "The log of a saga counts from 1 without a gap, and its row is not ahead of it",
+        "select s.saga_id::text from saga s left join saga_log l using (saga_id)
+         group by s.saga_id, s.sequence
+         having min(l.sequence) is distinct from 1 or max(l.sequence) <> count(*) or s.sequence > max(l.sequence)
+         order by s.saga_id limit 20",
+    ),
+    (
+        "an_end_is_decided_once",
+        "A saga that has ended has decided so once, and no other has",
+        "select s.saga_id::text from saga s left join lateral (
+             select count(*) filter (where d ->> 'decision' = 'complete') as completed,
+                    count(*) filter (where d ->> 'decision' = 'compensated') as compensated
+             from saga_log l, json_array_elements(l.decisions) as d where l.saga_id = s.saga_id) as decided on true
+         where (decided.completed, decided.compensated) is distinct from
+               ((s.status = 'completed')::integer::bigint, (s.status = 'compensated')::integer::bigint)
+         order by s.saga_id limit 20",
+    ),
+    (
+        "an_open_saga_is_woken",
+        "A saga that has not ended has a time at which it is looked at, which is not long past; else it is stuck and says so",
+        "select saga_id::text from saga
+         where status in ('running', 'compensating', 'stuck') and (due_at is null or due_at < now() - interval '5 minutes')
+         order by saga_id limit 20",
+    ),
+    (
+        "what_is_undone_was_done",
+        "No step is undone that was not done before",
+        "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
+         where d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo' and not exists (
+             select from saga_log e
+             where e.saga_id = l.saga_id and e.sequence <= l.sequence and e.input ->> 'input' = 'done'
+               and e.input ->> 'step' = d ->> 'step' and e.input ->> 'direction' = 'do')
+         order by 1 limit 20",
+    ),
+    (
+        "nothing_is_undone_past_an_open_step",
+        "A saga turns round when every step that it had asked has answered",
+        "select distinct l.saga_id::text
+         from saga_log l, json_array_elements(l.decisions) as d, saga_log before, json_array_elements(before.decisions) as asked
+         where d ->> 'decision' = 'compensate' and before.saga_id = l.saga_id and before.sequence < l.sequence
+           and asked ->> 'decision' = 'ask' and not exists (
+               select from saga_log e
+               where e.saga_id = l.saga_id and e.sequence <= l.sequence and e.input ->> 'input' in ('done', 'refused')
+                 and e.input ->> 'step' = asked ->> 'step')
+         order by 1 limit 20",
+    ),
+    (
+        "the_pivot_is_never_undone",
+        "Money that was taken, or given back, stays so",
+        "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
+         where d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo'
+           and d ->> 'step' in ('capture_payment', 'refund_payment')
+         order by 1 limit 20",
+    ),
+];
+
+/// How many sagas there are in each status. A status without sagas is left out.
+pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from saga group by status").fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::STATEMENTS;
+    use crate::engine::Kind;
+    use crate::sagas::all;
+
+    #[test]
+    fn the_statement_about_the_pivot_names_that_of_every_plan() {
+        let (_, _, sql) = STATEMENTS.last().expect("statements");
+        let registry = all(None);
+        for (name, version) in registry.versions() {
+            let shape = registry.find(&name, version).expect("it is here").shape();
+            let pivot = shape.steps.iter().find(|step| step.kind == Kind::Pivot).expect("a pivot").name;
+            assert!(sql.contains(&format!("'{pivot}'")), "{pivot} of {name}@{version}");
+        }
+    }
+}
