@@ -195,7 +195,7 @@ fn line_of(entry: &Value) -> String {
     let arrow = if decided.is_empty() { "" } else { "  ->  " };
     format!(
         "{:>3}  {}  {}{arrow}{}",
-        entry["sequence"],
+        entry["sequence"].as_i64().unwrap_or_default(),
         text(entry, "at"),
         about(&entry["input"], "input"),
         decided.join(", ")

@@ -64,7 +64,12 @@ async fn receipt(api: &Api, id: Uuid) -> anyhow::Result<()> {
     let order = api.get("order", &format!("/orders/{id}")).await?;
     say!("order {id}, {}", text(&order, "status"));
     for line in array(&order["items"]) {
-        say!("  {:>4} x {:<20} {}", line["quantity"], text(line, "sku"), money(&line["unitPrice"]));
+        say!(
+            "  {:>4} x {:<20} {}",
+            line["quantity"].as_i64().unwrap_or_default(),
+            text(line, "sku"),
+            money(&line["unitPrice"])
+        );
     }
     say!("       total                {}", money(&order["total"]));
     say!("");
