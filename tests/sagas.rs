@@ -198,6 +198,8 @@ async fn a_return_before_the_parcel_has_left_stops_it_and_a_declined_refund_lets
         .await;
     let shipment = suite.get("shipping", &format!("/shipments/{}", stubborn.id)).await;
     assert_eq!(shipment["status"], "booked", "it goes after all: {shipment}");
+    let going = "select count(*) from shipment where status = 'booked' and due_at is not null";
+    suite.until("it to wait for its pick-up", async |suite| suite.number("shipping", going).await == 1).await;
     assert_eq!(suite.get("order", &format!("/orders/{}", stubborn.id)).await["status"], "confirmed");
     suite.comes_to_rest().await;
 }

@@ -52,6 +52,9 @@ pub struct One {
     suite: Suite,
     /// The saga's id, or the order's.
     id: Uuid,
+    /// The id is the saga's, and means no other saga about the order that is called so.
+    #[arg(long)]
+    exact: bool,
 }
 
 /// What to show.
@@ -115,14 +118,22 @@ impl List {
 
 impl One {
     async fn get(&self, api: &Api) -> anyhow::Result<Value> {
-        api.get("orchestrator", &format!("/sagas/{}", self.id)).await
+        api.get("orchestrator", &format!("/sagas/{}?exact={}", self.id, self.exact)).await
     }
 
     async fn watch(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let mut told = 0;
+        // It comes into being a moment after what began it.
+        api.until("the saga to begin", async || {
+            let path = format!("/sagas/{}?exact={}", self.id, self.exact);
+            Ok(api.find("orchestrator", &path).await?.is_some())
+        })
+        .await?;
+        // Another saga about the order may begin meanwhile.
+        let id = text(&self.get(&api).await?, "id").to_owned();
         loop {
-            let saga = self.get(&api).await?;
+            let saga = api.get("orchestrator", &format!("/sagas/{id}?exact=true")).await?;
             let log = array(&saga["log"]);
             for entry in log.iter().skip(told) {
                 say!("{}", line_of(entry));
@@ -153,7 +164,14 @@ impl Retry {
     async fn run(self) -> anyhow::Result<()> {
         let api = Api::new(&self.one.suite);
         let body = json!({"by": self.by, "why": self.why});
-        show(&api.post("orchestrator", &format!("/sagas/{}/retry", self.one.id), &body).await?);
+        show(
+            &api.post(
+                "orchestrator",
+                &format!("/sagas/{}/retry?exact={}", self.one.id, self.one.exact),
+                &body,
+            )
+            .await?,
+        );
         Ok(())
     }
 }

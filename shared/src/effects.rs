@@ -32,6 +32,11 @@ use crate::steps::{self, Answer, Record, Task};
 /// Most calls under way at once. What is beyond waits in the database.
 const CONCURRENT: usize = 512;
 
+/// A call that failed for a reason of this house: nothing is concluded of how the outside stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InHouse(pub &'static str);
+
 /// Carries out commands of type `C` with the help of the outside.
 pub trait Effect<C: Command>: Send + Sync + 'static {
     /// The name of the outside. Effects that call the same one share its circuit breaker.
@@ -61,7 +66,8 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key. The
-    /// error's text goes to the log and to the saga, so it must name nobody.
+    /// error's text goes to the log and to the saga, so it must name nobody. An error of the
+    /// database, or [`InHouse`], says nothing of the outside; any other counts against it ([`crate::breaker`]).
     fn call(
         &self,
         idempotency_key: &str,

@@ -23,6 +23,9 @@ pub struct Rehearse {
     /// Name and version of a plan that this binary has, for example place_order@2.
     #[arg(long, value_parser = definition)]
     definition: (String, i32),
+    /// What ORCHESTRATOR_STEP_DEADLINE was when the logs were written, if it was set.
+    #[arg(long, value_parser = shared::config::duration)]
+    step_deadline: Option<std::time::Duration>,
     /// How many sagas, the newest first.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
@@ -37,7 +40,7 @@ fn definition(text: &str) -> Result<(String, i32), String> {
 impl Rehearse {
     pub async fn run(self) -> anyhow::Result<()> {
         let (name, version) = &self.definition;
-        let registry = all(None);
+        let registry = all(self.step_deadline);
         // Before anything is asked: a plan that is not here.
         registry.rehearse(name, *version, &[])?;
         let api = Api::new(&self.suite);

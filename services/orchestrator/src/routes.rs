@@ -109,13 +109,19 @@ impl Retry {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct GetQuery {
+struct Exactly {
     /// The id is the saga's, and means no other saga about the order that is called so.
     exact: Option<bool>,
 }
 
+impl Exactly {
+    async fn find(&self, db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
+        if self.exact == Some(true) { exactly(db, id).await } else { find(db, id).await }
+    }
+}
+
 /// A saga by its id, or of the sagas about an order, by the order's id, one that is under way, or else the newest.
-#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), GetQuery),
+#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -123,16 +129,16 @@ struct GetQuery {
 async fn get(
     State(app): State<App>,
     Path(id): Path<Uuid>,
-    Query(query): Query<GetQuery>,
+    Query(query): Query<Exactly>,
 ) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
-    let row = if query.exact == Some(true) { exactly(&mut db, id).await? } else { find(&mut db, id).await? };
+    let row = query.find(&mut db, id).await?;
     show(&app, &mut db, row).await
 }
 
 /// Has every open step of a saga asked at once, as if it had not been asked before. The log says who it was, and why.
 #[utoipa::path(post, path = "/sagas/{id}/retry", request_body = Retry,
-    params(("id" = Uuid, Path, description = "The saga's id, or the order's")),
+    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -142,6 +148,7 @@ async fn get(
 async fn retry(
     State(app): State<App>,
     Path(id): Path<Uuid>,
+    Query(query): Query<Exactly>,
     trace: Trace,
     Body(input): Body<Retry>,
 ) -> Result<Json<SagaWithLog>, Problem> {
@@ -149,7 +156,7 @@ async fn retry(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let row = find(&mut *app.db.read().await?, id).await?;
+    let row = query.find(&mut *app.db.read().await?, id).await?;
     if has_ended(&row) {
         let title = "The saga has ended";
         return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-open", title)

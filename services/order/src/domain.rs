@@ -119,6 +119,9 @@ pub struct Order {
     /// What became of the customer's wish to cancel it, while it is not cancelled: `requested` or `refused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancellation: Option<String>,
+    /// Why it was not cancelled: `past_pivot`, `already_undone` (it is being undone for another reason) or `not_foreseen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancellation_reason: Option<String>,
     /// What became of the customer's wish to send it back.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
     pub returning: Option<Return>,

@@ -121,6 +121,11 @@ impl Pace {
         later(released_at, self.dispatch_after)
     }
 
+    /// What was released by then may have been picked up by now.
+    pub fn released_before(self, now: OffsetDateTime) -> OffsetDateTime {
+        now - self.dispatch_after
+    }
+
     /// When a parcel that was picked up then is delivered.
     pub fn delivery(self, dispatched_at: OffsetDateTime) -> OffsetDateTime {
         later(dispatched_at, self.deliver_after)

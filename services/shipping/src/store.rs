@@ -90,15 +90,21 @@ pub async fn save_verdicts(
     Ok(saved.rows_affected())
 }
 
-/// Bars booked shipments from leaving. Of the others nothing changes.
-pub async fn save_stopping(db: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+/// Bars booked shipments from leaving. Of the others nothing changes, nor of those that were released by `left`: the
+/// carrier may have them already, though it has not said so yet.
+pub async fn save_stopping(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+    left: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update shipment set status = $2, due_at = null, updated_at = now()
-         where order_id = any($1) and status = $3",
+         where order_id = any($1) and status = $3 and (released_at is null or released_at > $4)",
     )
     .bind(orders)
     .bind(Status::Stopping.as_str())
     .bind(Status::Booked.as_str())
+    .bind(left)
     .execute(db)
     .await?;
     Ok(())
@@ -148,7 +154,7 @@ pub async fn save_resumed(
     Ok(saved.rows_affected())
 }
 
-/// Lets booked shipments go, once each. What is not booked, or not any more, stays as it is.
+/// Lets booked shipments go, once each. Of one that was stopped before it is noted that it may go, should it be resumed.
 pub async fn release(
     db: &mut PgConnection,
     releases: &[ReleaseRow],
@@ -157,11 +163,11 @@ pub async fn release(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update shipment s
-         set released_at = $1, due_at = $2, released_by = row.message_id, correlation_id = row.correlation_id,
+         set released_at = $1, due_at = case when s.status = $7 then $2 end, released_by = row.message_id, correlation_id = row.correlation_id,
              traceparent = row.traceparent, updated_at = now()
          from unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::text[])
               as row (order_id, message_id, correlation_id, traceparent)
-         where s.order_id = row.order_id and s.status = $7 and s.released_at is null",
+         where s.order_id = row.order_id and s.status in ($7, $8, $9) and s.released_at is null",
     )
     .bind(released_at)
     .bind(due_at)
@@ -170,6 +176,8 @@ pub async fn release(
     .bind(releases.iter().map(|release| release.correlation_id).collect::<Vec<_>>())
     .bind(releases.iter().map(|release| release.traceparent.as_deref()).collect::<Vec<_>>())
     .bind(Status::Booked.as_str())
+    .bind(Status::Stopping.as_str())
+    .bind(Status::Cancelled.as_str())
     .execute(db)
     .await?;
     Ok(())

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{CONCURRENT, Effect, claim};
+use super::{CONCURRENT, Effect, InHouse, claim};
 use crate::breaker::{Call, Outside};
 use crate::cloudevents;
 use crate::db::Db;
@@ -148,6 +148,10 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                 Ok(Ok(outcome)) => {
                     permit.end(true);
                     return Ended::Answered(task, outcome);
+                }
+                Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<InHouse>() => {
+                    drop(permit);
+                    return Ended::Unanswered(Unanswered { task, why: error.to_string() });
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {:?}", E::PATIENCE),

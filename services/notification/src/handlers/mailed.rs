@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schemas::common::Nothing;
 use schemas::notification::{Failed, NotifyCustomer, Sent};
-use shared::effects::Effect;
+use shared::effects::{Effect, InHouse};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
@@ -44,7 +44,7 @@ impl Effect<NotifyCustomer> for Mailed {
     ) -> Result<Ended, Box<dyn Error + Send + Sync>> {
         let NotifyCustomer { order_id, notice, .. } = &task.command;
         let row = store::find_sending(&mut *self.db.read().await?, *order_id, domain::kind(notice)).await?;
-        let row = row.ok_or("another process has ended it")?;
+        let row = row.ok_or(InHouse("another process has ended it"))?;
         let delivery = match (&self.smtp, &row.email) {
             (Some(smtp), Some(email)) => {
                 let subject = domain::subject(*order_id, notice);

@@ -266,6 +266,7 @@ impl StepState {
 
     fn end(&mut self, status: StepStatus, now: OffsetDateTime) {
         self.status = status;
+        self.last_error = None;
         self.ended_at = Some(now);
         self.due_at = None;
     }

@@ -105,7 +105,8 @@ impl Live {
             Input::Refused { step, .. } => open(step, Direction::Do),
             Input::Failing { step, direction, .. } => open(step, *direction),
             Input::Cancel => !self.state.cancelled,
-            Input::Retry { .. } => true,
+            // An operator is not told to try again.
+            Input::Retry { .. } => false,
             // An alarm is moved in the row, which the log does not tell.
             Input::Due => false,
         }

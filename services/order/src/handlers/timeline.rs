@@ -70,7 +70,7 @@ impl BatchHandler for Timeline {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let mut entries = Vec::with_capacity(messages.len());
-            let mut carried = HashMap::new();
+            let (mut carried, mut too_late) = (HashMap::new(), Vec::new());
             for message in messages {
                 let envelope = message.envelope()?;
                 let order = Uuid::parse_str(&envelope.subject)
@@ -80,12 +80,13 @@ impl BatchHandler for Timeline {
                     Dispatched::TYPE => drop(carried.entry(order).or_insert(Status::Shipped)),
                     // A pick-up that comes again behind it does not hide it.
                     Delivered::TYPE => drop(carried.insert(order, Status::Delivered)),
+                    SagaCancellationRefused::TYPE => {
+                        too_late.push((order, message.data::<SagaCancellationRefused>()?.reason));
+                    }
                     _ => {}
                 }
             }
             store::append_timeline(claimed.db(), &entries).await?;
-            let too_late = entries.iter().filter(|entry| entry.4 == SagaCancellationRefused::TYPE);
-            let too_late: Vec<Uuid> = too_late.map(|entry| entry.0).collect();
             if !too_late.is_empty() {
                 store::refuse_cancellations(claimed.db(), &too_late).await?;
             }

@@ -157,6 +157,7 @@ fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: time::OffsetDateTime) 
         reason: None,
         detail: None,
         cancellation: None,
+        cancellation_reason: None,
         returning: None,
         created_at: now,
         version: 1,

@@ -22,11 +22,11 @@ use crate::store;
 /// Cancels an order, as long as its money is not being taken.
 ///
 /// With 202 the wish is on record, and the saga decides: the order becomes `cancelled`, or its `cancellation` becomes
-/// `refused`. With `Prefer: wait=N` the answer waits up to N seconds for that.
+/// `refused`. With `Prefer: wait=N` the answer waits up to N seconds for the order to settle.
 #[utoipa::path(post, path = "/orders/{id}/cancellation",
     params(
         ("id" = Uuid, Path),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for what becomes of it."),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the order to settle."),
     ),
     responses(
         (status = 200, description = "The order is cancelled.", body = Order),
@@ -67,14 +67,21 @@ pub(super) async fn cancel(
         Status::Pending if order.cancellation.as_deref() != Some("refused") => {
             Ok((StatusCode::ACCEPTED, Json(order)).into_response())
         }
+        Status::Pending => Err(match order.cancellation_reason.as_deref() {
+            Some("already_undone") => nothing_to_cancel("it is being undone for another reason"),
+            Some("not_foreseen") => past_pivot("it began when orders could not be cancelled", id),
+            _ => past_pivot("its money is being taken", id),
+        }),
         Status::Rejected => Err(nothing_to_cancel("it was rejected, and everything done for it is undone")),
         Status::Returned => Err(nothing_to_cancel("it was returned, and the money was given back")),
-        Status::Pending | Status::Confirmed | Status::Shipped | Status::Delivered => {
-            let title = "The order can't be cancelled any more";
-            Err(Problem::new(StatusCode::CONFLICT, "/problems/past-pivot", title)
-                .detail(format!("its money is taken; send it back: POST /orders/{id}/returns")))
-        }
+        Status::Confirmed | Status::Shipped | Status::Delivered => Err(past_pivot("its money is taken", id)),
     }
+}
+
+fn past_pivot(why: &str, order: Uuid) -> Problem {
+    let title = "The order can't be cancelled any more";
+    Problem::new(StatusCode::CONFLICT, "/problems/past-pivot", title)
+        .detail(format!("{why}; once it is confirmed, send it back: POST /orders/{order}/returns"))
 }
 
 fn nothing_to_cancel(why: &str) -> Problem {
@@ -104,8 +111,12 @@ pub(super) async fn give_back(
         Status::Returned => return Ok(Json(order).into_response()),
         Status::Pending => {
             let title = "The order is not confirmed yet";
-            return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-confirmed", title)
-                .detail(format!("as long as it is pending, cancel it: POST /orders/{id}/cancellation")));
+            let what = if order.cancellation.as_deref() == Some("refused") {
+                "repeat this when it is".to_owned()
+            } else {
+                format!("as long as it is pending, cancel it: POST /orders/{id}/cancellation")
+            };
+            return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-confirmed", title).detail(what));
         }
         Status::Shipped => {
             let title = "The parcel is on its way";

@@ -17,13 +17,19 @@ pub async fn request_cancellation(db: &mut PgConnection, order: Uuid) -> Result<
     .await
 }
 
-/// Notes that it was too late to cancel these.
-pub async fn refuse_cancellations(db: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+/// Notes that these are not cancelled: (order, why).
+pub async fn refuse_cancellations(
+    db: &mut PgConnection,
+    orders: &[(Uuid, String)],
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update orders set cancellation = 'refused', version = version + 1, updated_at = now()
-         where id = any($1) and cancellation = 'requested'",
+        "update orders o
+         set cancellation = 'refused', cancellation_reason = row.reason, version = version + 1, updated_at = now()
+         from unnest($1::uuid[], $2::text[]) as row (id, reason)
+         where o.id = row.id and o.cancellation = 'requested'",
     )
-    .bind(orders)
+    .bind(orders.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+    .bind(orders.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

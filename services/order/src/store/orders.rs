@@ -23,6 +23,7 @@ pub struct OrderRow {
     reason: Option<String>,
     detail: Option<Json<Value>>,
     cancellation: Option<String>,
+    cancellation_reason: Option<String>,
     return_id: Option<Uuid>,
     return_status: Option<String>,
     return_reason: Option<String>,
@@ -43,6 +44,7 @@ impl From<OrderRow> for Order {
             reason: row.reason,
             detail: row.detail.map(|Json(detail)| detail),
             cancellation: row.cancellation,
+            cancellation_reason: row.cancellation_reason,
             returning: returning.map(|(id, status)| Return { id, status, reason: row.return_reason }),
             created_at: row.created_at,
             version: row.version,
@@ -68,7 +70,7 @@ pub struct SettledRow {
 }
 
 const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \
-                     items, total_amount, currency, reason, detail, cancellation, return_id, return_status, \
+                     items, total_amount, currency, reason, detail, cancellation, cancellation_reason, return_id, return_status, \
                      return_reason, created_at, version";
 
 /// Writes new orders.

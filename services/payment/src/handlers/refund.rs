@@ -4,7 +4,7 @@ use std::error::Error;
 
 use schemas::common::Nothing;
 use schemas::payment::{RefundPayment, RefundRefused, Refunded};
-use shared::effects::Effect;
+use shared::effects::{Effect, InHouse};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
@@ -14,11 +14,6 @@ use super::{CARD_PROVIDER, Payments, moves};
 use crate::domain::Move;
 use crate::psp::CardProvider;
 use crate::store;
-
-/// There is no payment to give back.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no captured payment of the order")]
-struct NotCaptured;
 
 impl<P: CardProvider> Effect<RefundPayment> for Payments<P> {
     const OUTSIDE: &'static str = CARD_PROVIDER;
@@ -37,7 +32,7 @@ impl<P: CardProvider> Effect<RefundPayment> for Payments<P> {
     ) -> Result<bool, Box<dyn Error + Send + Sync>> {
         // The return saga did not see the authorization; a plain read, outside any transaction.
         let card = store::find_card(&mut *self.db.read().await?, task.command.order_id).await?;
-        let (token, authorization_id) = card.ok_or(NotCaptured)?;
+        let (token, authorization_id) = card.ok_or(InHouse("there is no captured payment of the order"))?;
         Ok(self.provider.refund(key, &token, &authorization_id).await?)
     }
 

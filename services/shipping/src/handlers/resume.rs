@@ -4,7 +4,7 @@ use std::error::Error;
 
 use schemas::common::{Address, Nothing};
 use schemas::shipping::{Booked, ResumeShipment};
-use shared::effects::Effect;
+use shared::effects::{Effect, InHouse};
 use shared::fault::Fault;
 use shared::inbox::Claimed;
 use shared::steps::{Answer, Task};
@@ -13,11 +13,6 @@ use super::{CARRIER, Shipments};
 use crate::carrier::{Carrier, Verdict};
 use crate::domain::Status;
 use crate::store;
-
-/// The carrier took the parcel once, and does not any more. Somebody has to look why.
-#[derive(Debug, thiserror::Error)]
-#[error("the carrier does not deliver there any more")]
-struct NotTakenAgain;
 
 impl<K: Carrier> Effect<ResumeShipment> for Shipments<K> {
     const OUTSIDE: &'static str = CARRIER;
@@ -41,7 +36,8 @@ impl<K: Carrier> Effect<ResumeShipment> for Shipments<K> {
         let address: Address = serde_json::from_str(stopped.address.0.get())?;
         match self.carrier.book(key, &address).await? {
             Verdict::Booked { tracking_number } => Ok(Some(tracking_number)),
-            Verdict::Undeliverable => Err(NotTakenAgain.into()),
+            // It took the parcel once; somebody has to look why it does not any more.
+            Verdict::Undeliverable => Err(InHouse("the carrier does not deliver there any more").into()),
         }
     }
 

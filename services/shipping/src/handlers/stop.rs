@@ -39,7 +39,8 @@ impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
                 ) => {}
             }
         }
-        Ok(store::save_stopping(claimed.db(), &orders).await?)
+        let left = self.carrier.pace().released_before(claimed.now());
+        Ok(store::save_stopping(claimed.db(), &orders, left).await?)
     }
 
     async fn call(&self, key: &str, task: &Task<StopShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -69,8 +70,9 @@ impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
             answers.push(match statuses.get(&order_id) {
                 Some(Status::Cancelled | Status::Refused) => Answer::Done(Stopped { delivered: false }),
                 Some(Status::Delivered) => Answer::Done(Stopped { delivered: true }),
-                Some(Status::Dispatched) => Answer::Refused(StopRefused::InTransit),
-                None | Some(Status::Booking | Status::Booked | Status::Stopping) => {
+                // What was not stopped because its time had come is on its way, or will be at once.
+                Some(Status::Dispatched | Status::Booked) => Answer::Refused(StopRefused::InTransit),
+                None | Some(Status::Booking | Status::Stopping) => {
                     return Err(Fault::permanent(format!(
                         "the shipment of {order_id} was not being stopped"
                     )));
