@@ -1,7 +1,5 @@
 //! Ends returns: the order came back, or it was not taken back.
 
-use std::collections::HashMap;
-
 use schemas::common::{Money, Nothing};
 use schemas::order::{OrderReturned, RefuseReturn, ReturnOrder, ReturnRefused};
 use shared::envelope::{Event, Message};
@@ -12,6 +10,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Orders;
+use super::settle::record;
 use crate::store::{self, SettledRow};
 
 impl Handle<ReturnOrder> for Orders {
@@ -73,25 +72,9 @@ impl Orders {
         ended: Vec<SettledRow>,
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
-        let ended: HashMap<Uuid, SettledRow> = ended.into_iter().map(|row| (row.id, row)).collect();
-        let now = claimed.now();
-        let mut timeline = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            let id = order(&task.command);
-            let row = ended
-                .get(&id)
-                .ok_or_else(|| Fault::permanent(format!("no such return of the order {id} is under way")))?;
-            let message = claimed.publish_version(
-                &task.subject,
-                &task.cause,
-                &event(&task.command, row),
-                row.version,
-            )?;
-            timeline.push((id, message, now, "order", <E as Message>::TYPE));
-        }
-        store::append_timeline(claimed.db(), &timeline).await?;
+        let missing = |id| format!("no such return of the order {id} is under way");
+        let ids = record(claimed, tasks, order, ended, missing, event).await?;
         let watchers = self.watchers.clone();
-        let ids: Vec<Uuid> = ended.into_keys().collect();
         claimed.after_commit(move || {
             watchers.tell(&ids);
             for order in ids {

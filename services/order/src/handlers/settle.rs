@@ -96,24 +96,10 @@ impl Orders {
         status: Status,
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
-        let settled: HashMap<Uuid, SettledRow> = settled.into_iter().map(|row| (row.id, row)).collect();
         let now = claimed.now();
-        let mut timeline = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            let id = order(&task.command);
-            let row =
-                settled.get(&id).ok_or_else(|| Fault::permanent(format!("the order {id} is not pending")))?;
-            let message = claimed.publish_version(
-                &task.subject,
-                &task.cause,
-                &event(&task.command, row),
-                row.version,
-            )?;
-            timeline.push((id, message, now, "order", <E as Message>::TYPE));
-        }
-        store::append_timeline(claimed.db(), &timeline).await?;
+        let missing = |id| format!("the order {id} is not pending");
+        let ids = record(claimed, tasks, order, settled, missing, event).await?;
         let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
-        let ids: Vec<Uuid> = settled.into_keys().collect();
         claimed.after_commit(move || {
             watchers.settled(&ids, status, now);
             settlements.tell(&ids);
@@ -123,4 +109,28 @@ impl Orders {
         });
         Ok(())
     }
+}
+
+/// Publishes what became of the orders of the tasks, and writes it into their timelines; `missing` says what is wrong with
+/// one that has no row. The orders.
+pub(super) async fn record<C: Sync, E: Event>(
+    claimed: &mut Claimed,
+    tasks: &[Task<C>],
+    order: fn(&C) -> Uuid,
+    rows: Vec<SettledRow>,
+    missing: fn(Uuid) -> String,
+    event: impl Fn(&C, &SettledRow) -> E,
+) -> Result<Vec<Uuid>, Fault> {
+    let rows: HashMap<Uuid, SettledRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let now = claimed.now();
+    let mut timeline = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let id = order(&task.command);
+        let row = rows.get(&id).ok_or_else(|| Fault::permanent(missing(id)))?;
+        let event = event(&task.command, row);
+        let message = claimed.publish_version(&task.subject, &task.cause, &event, row.version)?;
+        timeline.push((id, message, now, "order", <E as Message>::TYPE));
+    }
+    store::append_timeline(claimed.db(), &timeline).await?;
+    Ok(rows.into_keys().collect())
 }
