@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod events;
 mod generate;
+mod json;
 mod load;
 mod order;
 mod output;

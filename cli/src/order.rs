@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::events::Events;
+use crate::json::text_of;
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -193,10 +194,6 @@ impl List {
         }
         Ok(())
     }
-}
-
-fn text_of<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }
 
 fn because(order: &Value) -> String {

@@ -9,6 +9,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::json::text_of;
 use crate::output::{complain, say};
 use crate::suite::{SERVICES, Suite};
 
@@ -219,10 +220,6 @@ fn path(key: &str, rest: &str) -> anyhow::Result<String> {
     let mut url = Url::parse("http://localhost/parked")?;
     url.path_segments_mut().ok().context("the key can't be in an address")?.push(key);
     Ok(format!("{}{rest}", url.path()))
-}
-
-fn text_of<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::Api;
+use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -105,10 +106,10 @@ impl List {
         for saga in array(&page["sagas"]) {
             say!(
                 "{}  {}  {:<15} {:<12} {}",
-                text(saga, "id"),
-                text(saga, "startedAt"),
-                text(saga, "definition"),
-                text(saga, "status"),
+                text_of(saga, "id"),
+                text_of(saga, "startedAt"),
+                text_of(saga, "definition"),
+                text_of(saga, "status"),
                 saga["stuck"]["reason"].as_str().or(saga["reason"].as_str()).unwrap_or_default()
             );
         }
@@ -131,7 +132,7 @@ impl One {
         })
         .await?;
         // Another saga about the order may begin meanwhile.
-        let id = text(&self.get(&api).await?, "id").to_owned();
+        let id = text_of(&self.get(&api).await?, "id").to_owned();
         loop {
             let saga = api.get("orchestrator", &format!("/sagas/{id}?exact=true")).await?;
             let log = array(&saga["log"]);
@@ -139,8 +140,8 @@ impl One {
                 say!("{}", line_of(entry));
             }
             told = log.len();
-            if matches!(text(&saga, "status"), "completed" | "compensated") {
-                say!("{}", text(&saga, "status"));
+            if matches!(text_of(&saga, "status"), "completed" | "compensated") {
+                say!("{}", text_of(&saga, "status"));
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -178,8 +179,8 @@ impl Retry {
 
 fn show(saga: &Value) {
     let reason = saga["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    say!("{} {}: {}{reason}", text(saga, "definition"), text(saga, "id"), text(saga, "status"));
-    say!("order {}, began {}", text(saga, "orderId"), text(saga, "startedAt"));
+    say!("{} {}: {}{reason}", text_of(saga, "definition"), text_of(saga, "id"), text_of(saga, "status"));
+    say!("order {}, began {}", text_of(saga, "orderId"), text_of(saga, "startedAt"));
     say!("");
     for step in array(&saga["steps"]) {
         let asked = match step["attempts"].as_u64().unwrap_or_default() {
@@ -187,14 +188,14 @@ fn show(saga: &Value) {
             times => format!("asked {times} times"),
         };
         let error = step["lastError"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
-        say!("  {:<20} {:<10} {asked}{error}", text(step, "name"), text(step, "status"));
+        say!("  {:<20} {:<10} {asked}{error}", text_of(step, "name"), text_of(step, "status"));
     }
     if let Some(stuck) = saga["stuck"].as_object().map(|_| &saga["stuck"]) {
-        say!("\nstuck: {}", text(stuck, "reason"));
+        say!("\nstuck: {}", text_of(stuck, "reason"));
         if let Some(error) = stuck["lastError"].as_str() {
             say!("said:  {error}");
         }
-        say!("next:  {}", text(stuck, "nextAction"));
+        say!("next:  {}", text_of(stuck, "nextAction"));
     }
     say!("");
     for entry in array(&saga["log"]) {
@@ -214,18 +215,10 @@ fn line_of(entry: &Value) -> String {
     format!(
         "{:>3}  {}  {}{arrow}{}",
         entry["sequence"].as_i64().unwrap_or_default(),
-        text(entry, "at"),
+        text_of(entry, "at"),
         about(&entry["input"], "input"),
         decided.join(", ")
     )
-}
-
-fn array(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

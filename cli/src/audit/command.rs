@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::at_rest;
 use crate::api::Api;
+use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -42,7 +43,7 @@ impl Audit {
         for service in super::AUDITED {
             for statement in array(&api.get(service, "/audit").await?["statements"]) {
                 let holds = if statement["holds"] == true { "holds " } else { "BROKEN" };
-                say!("{holds}  {service:<12}  {}", text(statement, "says"));
+                say!("{holds}  {service:<12}  {}", text_of(statement, "says"));
             }
         }
         for (what, holds) in [("money", verdict.money), ("stock", verdict.stock)] {
@@ -62,40 +63,40 @@ impl Audit {
 
 async fn receipt(api: &Api, id: Uuid) -> anyhow::Result<()> {
     let order = api.get("order", &format!("/orders/{id}")).await?;
-    say!("order {id}, {}", text(&order, "status"));
+    say!("order {id}, {}", text_of(&order, "status"));
     for line in array(&order["items"]) {
         say!(
             "  {:>4} x {:<20} {}",
             line["quantity"].as_i64().unwrap_or_default(),
-            text(line, "sku"),
+            text_of(line, "sku"),
             money(&line["unitPrice"])
         );
     }
     say!("       total                {}", money(&order["total"]));
     say!("");
     for entry in array(&order["timeline"]) {
-        say!("{}  {:<13} {}", text(entry, "at"), text(entry, "service"), text(entry, "type"));
+        say!("{}  {:<13} {}", text_of(entry, "at"), text_of(entry, "service"), text_of(entry, "type"));
     }
     let Some(payment) = api.find("payment", &format!("/payments/{id}")).await? else { return Ok(()) };
     say!("");
     let mut taken = 0;
     for entry in array(&payment["entries"]) {
         let amount = entry["amount"]["amount"].as_i64().unwrap_or_default();
-        taken += match text(entry, "kind") {
+        taken += match text_of(entry, "kind") {
             "capture" => amount,
             "refund" => -amount,
             _ => 0,
         };
         say!(
             "{}  {:<9} {}  from {} to {}",
-            text(entry, "at"),
-            text(entry, "kind"),
+            text_of(entry, "at"),
+            text_of(entry, "kind"),
             money(&entry["amount"]),
-            text(entry, "credit"),
-            text(entry, "debit")
+            text_of(entry, "credit"),
+            text_of(entry, "debit")
         );
     }
-    let stands = matches!(text(&order, "status"), "confirmed" | "shipped" | "delivered");
+    let stands = matches!(text_of(&order, "status"), "confirmed" | "shipped" | "delivered");
     let total = order["total"]["amount"].as_i64().unwrap_or_default();
     let due = if stands { total } else { 0 };
     say!("taken and not given back: {taken}, to be: {due} (in minor units)");
@@ -106,14 +107,6 @@ async fn receipt(api: &Api, id: Uuid) -> anyhow::Result<()> {
 }
 
 fn money(value: &Value) -> String {
-    let (amount, currency) = (value["amount"].as_i64().unwrap_or_default(), text(value, "currency"));
+    let (amount, currency) = (value["amount"].as_i64().unwrap_or_default(), text_of(value, "currency"));
     format!("{:>7}.{:02} {currency}", amount / 100, amount % 100)
-}
-
-fn array(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }

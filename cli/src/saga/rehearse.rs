@@ -7,8 +7,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{array, text};
 use crate::api::Api;
+use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -49,17 +49,17 @@ impl Rehearse {
         while rehearsed < self.limit {
             let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
             let page = api.get("orchestrator", &format!("/sagas?limit={PAGE}{cursor}")).await?;
-            let same = |saga: &&Value| text(saga, "definition").split('@').next() == Some(name);
+            let same = |saga: &&Value| text_of(saga, "definition").split('@').next() == Some(name);
             for saga in array(&page["sagas"]).iter().filter(same).take(self.limit - rehearsed) {
                 rehearsed += 1;
-                let id = text(saga, "id");
+                let id = text_of(saga, "id");
                 let full = api.get("orchestrator", &format!("/sagas/{id}?exact=true")).await?;
                 let log = array(&full["log"]).iter().map(recorded).collect::<anyhow::Result<Vec<_>>>()?;
                 if let Some(Divergence { sequence, recorded, rehearsed }) =
                     registry.rehearse(name, *version, &log)?
                 {
                     diverged += 1;
-                    say!("{id}  {}  at entry {sequence}", text(saga, "definition"));
+                    say!("{id}  {}  at entry {sequence}", text_of(saga, "definition"));
                     say!("  was decided:      {recorded}");
                     say!("  would be decided: {rehearsed}");
                 }
@@ -81,7 +81,7 @@ fn recorded(entry: &Value) -> anyhow::Result<Recorded> {
     let sequence = entry["sequence"].as_i64().context("an entry of the log has no sequence")?;
     Ok(Recorded {
         sequence,
-        at: OffsetDateTime::parse(text(entry, "at"), &Rfc3339)?,
+        at: OffsetDateTime::parse(text_of(entry, "at"), &Rfc3339)?,
         input: entry["input"].to_string(),
         decisions: entry["decisions"].to_string(),
     })

@@ -1,0 +1,13 @@
+//! Members of the services' answers, empty where they are missing.
+
+use serde_json::Value;
+
+/// The elements of an array.
+pub fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A member that is a text.
+pub fn text_of<'v>(value: &'v Value, name: &str) -> &'v str {
+    value[name].as_str().unwrap_or_default()
+}
