@@ -166,7 +166,7 @@ events! {
     ReturnRequested = "order.return_requested.v1", on "order.events";
     OrderReturned = "order.returned.v1", on "order.events";
     ReturnRefused = "order.return_refused.v1", on "order.events";
-    CustomerUpdated = "customer.updated.v1", on "order.events";
+    CustomerUpdated = "customer.updated.v1", on "customer.events";
 }
 
 commands! {

@@ -1,6 +1,6 @@
 //! The topics, declared once. Created by an explicit step; services verify them and never create them.
 //! Every record's key is the order id (a product's events have its sku, a customer's the customer id), so one order is one
-//! partition of each topic.
+//! partition of each topic. Customers have a topic of their own: who wants their addresses need not read every order.
 
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ pub fn all() -> Vec<Topic> {
     SERVICES
         .into_iter()
         .flat_map(|(events, commands, parked)| [events, commands, parked])
+        .chain(["customer.events"])
         .map(named)
         .collect()
 }

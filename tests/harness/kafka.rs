@@ -110,10 +110,13 @@ fn unprefixed(topic: &str) -> &str {
 /// Whether a service takes messages from a topic.
 pub fn listens(service: &str, topic: &str) -> bool {
     match service {
-        "order" => topic == "order.commands" || (topic.ends_with(".events") && topic != "order.events"),
+        "order" => {
+            topic == "order.commands"
+                || (topic.ends_with(".events") && !matches!(topic, "order.events" | "customer.events"))
+        }
         "orchestrator" => topic == "order.events" || topic == "orchestrator.replies",
         "shipping" => topic == "shipping.commands" || topic == "order.events",
-        "notification" => topic == "notification.commands" || topic == "order.events",
+        "notification" => topic == "notification.commands" || topic == "customer.events",
         _ => topic == format!("{service}.commands"),
     }
 }

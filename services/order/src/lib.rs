@@ -5,8 +5,8 @@
 //!   other services' events for the timeline; of these `shipping.dispatched.v1` and `shipping.delivered.v1` make an order
 //!   that stands shipped and delivered.
 //! - Tells `order.created.v1`, `order.confirmed.v1`, `order.rejected.v1`, `order.cancellation_requested.v1`,
-//!   `order.cancelled.v1`, `order.return_requested.v1`, `order.returned.v1`, `order.return_refused.v1` and
-//!   `customer.updated.v1` on `order.events`.
+//!   `order.cancelled.v1`, `order.return_requested.v1`, `order.returned.v1` and `order.return_refused.v1` on
+//!   `order.events`, and `customer.updated.v1` on `customer.events`.
 //! - Owns the tables `orders`, `order_timeline`, `product`, `idempotency_key` and `customer`.
 
 mod admission;
