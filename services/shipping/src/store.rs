@@ -45,6 +45,14 @@ pub struct DueRow {
     pub released_at: OffsetDateTime,
 }
 
+/// What the carrier said of a parcel.
+#[derive(Debug)]
+pub struct News {
+    pub order_id: Uuid,
+    pub tracking_number: String,
+    pub step: Move,
+}
+
 /// A shipment that has moved, and what its events inherit.
 #[derive(Debug, FromRow)]
 pub struct MovedRow {
@@ -205,28 +213,30 @@ pub async fn claim_due(
     .await
 }
 
-/// Writes what is new of shipments, and returns those that still stood as they did when the carrier was asked. The
-/// caller holds their orders' locks.
+/// Writes what is new of shipments, and returns those that still stood as they did when the carrier was asked: one that
+/// was booked anew since is another parcel. The caller holds their orders' locks.
 pub async fn save_moves(
     db: &mut PgConnection,
-    moves: &[(Uuid, Move)],
+    news: &[News],
     pace: Pace,
 ) -> Result<Vec<MovedRow>, sqlx::Error> {
     sqlx::query_as(
         "update shipment s
          set status = row.after, dispatched_at = coalesce(s.dispatched_at, row.dispatched_at),
              delivered_at = row.delivered_at, due_at = row.due_at, updated_at = now()
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[])
-              as row (order_id, before, after, dispatched_at, delivered_at, due_at)
-         where s.order_id = row.order_id and s.status = row.before
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+                     $7::text[])
+              as row (order_id, before, after, dispatched_at, delivered_at, due_at, tracking_number)
+         where s.order_id = row.order_id and s.status = row.before and s.tracking_number = row.tracking_number
          returning s.order_id, s.tracking_number, s.released_by, s.correlation_id, s.traceparent",
     )
-    .bind(moves.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, step)| step.from.as_str()).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, step)| step.to.as_str()).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, step)| step.dispatched_at).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, step)| step.delivered_at).collect::<Vec<_>>())
-    .bind(moves.iter().map(|(_, step)| pace.next(step)).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.order_id).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.step.from.as_str()).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.step.to.as_str()).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.step.dispatched_at).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.step.delivered_at).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| pace.next(&news.step)).collect::<Vec<_>>())
+    .bind(news.iter().map(|news| news.tracking_number.as_str()).collect::<Vec<_>>())
     .fetch_all(db)
     .await
 }

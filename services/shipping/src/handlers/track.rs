@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Shipments;
 use crate::carrier::{Carrier, NoAnswer, Parcel};
 use crate::domain::{Move, Status};
-use crate::store::{self, MovedRow};
+use crate::store::{self, DueRow, MovedRow, News};
 
 /// How often due shipments are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -63,29 +63,29 @@ impl<K: Carrier> Tracker<K> {
             return Ok(0);
         }
         let count = due.len() as i64;
-        let mut asked = Vec::with_capacity(due.len());
-        let mut parcels = Vec::with_capacity(due.len());
-        for row in due {
-            // The table's check lets no other text in.
-            let Some(status) = Status::parse(&row.status) else { continue };
-            asked.push((row.order_id, status));
-            parcels.push(Parcel { tracking_number: row.tracking_number, released_at: row.released_at });
-        }
+        let parcel = |row: &DueRow| Parcel {
+            tracking_number: row.tracking_number.clone(),
+            released_at: row.released_at,
+        };
+        let parcels: Vec<Parcel> = due.iter().map(parcel).collect();
         let said = tokio::time::timeout(CALL_TIMEOUT, carrier.track(&parcels, now)).await;
         let said = said.unwrap_or(Err(NoAnswer)).map_err(Fault::retry)?;
-        let news = asked.into_iter().zip(said);
-        let news = news.filter_map(|((order, status), is)| Some((order, Move::of(status, is)?)));
+        let news = due.into_iter().zip(said).filter_map(|(row, said)| {
+            // The table's check lets no other text in.
+            let step = Move::of(Status::parse(&row.status)?, said)?;
+            Some(News { order_id: row.order_id, tracking_number: row.tracking_number, step })
+        });
         self.write_all(news.collect()).await?;
         Ok(count)
     }
 
-    async fn write_all(&self, moves: Vec<(Uuid, Move)>) -> Result<(), Fault> {
-        match self.write(&moves).await {
+    async fn write_all(&self, news: Vec<News>) -> Result<(), Fault> {
+        match self.write(&news).await {
             Err(fault) if fault.class() == Class::Permanent => {
                 // One of them spoils it for all: each on its own.
-                for one in moves {
-                    if let Err(fault) = self.write(&[one]).await {
-                        error!(order = %one.0, %fault, "a parcel's move could not be written; the carrier is asked again");
+                for one in news {
+                    if let Err(fault) = self.write(std::slice::from_ref(&one)).await {
+                        error!(order = %one.order_id, %fault, "a parcel's move could not be written; the carrier is asked again");
                     }
                 }
                 Ok(())
@@ -94,18 +94,18 @@ impl<K: Carrier> Tracker<K> {
         }
     }
 
-    async fn write(&self, moves: &[(Uuid, Move)]) -> Result<(), Fault> {
-        if moves.is_empty() {
+    async fn write(&self, news: &[News]) -> Result<(), Fault> {
+        if news.is_empty() {
             return Ok(());
         }
         let Shipments { carrier, db } = &*self.shipments;
-        let keys: Vec<String> = moves.iter().map(|(order, _)| order.to_string()).collect();
+        let keys: Vec<String> = news.iter().map(|news| news.order_id.to_string()).collect();
         let mut claimed = db.write(&keys).await?;
         // What was stopped meanwhile, or moved by another replica, is not among them.
-        let moved = store::save_moves(claimed.db(), moves, carrier.pace()).await?;
+        let moved = store::save_moves(claimed.db(), news, carrier.pace()).await?;
         let mut moved: HashMap<Uuid, MovedRow> = moved.into_iter().map(|row| (row.order_id, row)).collect();
         let count = moved.len();
-        for ((order_id, step), key) in moves.iter().zip(&keys) {
+        for (News { order_id, step, .. }, key) in news.iter().zip(&keys) {
             let Some(row) = moved.remove(order_id) else { continue };
             let cause = Cause {
                 correlation_id: row.correlation_id,
@@ -122,7 +122,7 @@ impl<K: Carrier> Tracker<K> {
             }
         }
         claimed.commit().await?;
-        debug!(asked = moves.len(), moved = count, "parcels have moved");
+        debug!(asked = news.len(), moved = count, "parcels have moved");
         Ok(())
     }
 }
