@@ -171,6 +171,25 @@ async fn trouble_that_may_pass_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_asked_for_again_does_not_wait_for_its_turn() {
+    let mut server = MailServer::start().await;
+    server.go_down();
+    let suite = notification(&server).await;
+    let order = new_id();
+    suite.told("notification", &[notify(order, Some(ADDRESS))]).await;
+    let put_off = "with off as (update step_outcome set claimed_until = now() + interval '1 hour'
+                                where attempts > 0 and claimed_by is null returning 1)
+                   select count(*) from off";
+    suite
+        .until("its turn to be far away", async |suite| suite.number("notification", put_off).await == 1)
+        .await;
+    server.come_up().await;
+    suite.told("notification", &[notify(order, Some(ADDRESS))]).await;
+    answered(&suite, order).await;
+    assert_eq!(server.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mail_whose_answer_was_lost_comes_again_under_its_name() {
     let server = MailServer::start().await;
     server.break_off_once();
@@ -248,10 +267,16 @@ async fn what_was_begun_is_kept_when_the_mail_server_is_taken_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_mails_go_over_few_connections_and_each_is_sent_once() {
     let server = MailServer::start().await;
+    server.hold_answers(true);
     let suite = notification(&server).await;
     let orders: Vec<Uuid> = (0..200).map(|_| new_id()).collect();
     let commands: Vec<Asked> = orders.iter().map(|order| notify(*order, Some(ADDRESS))).collect();
     suite.told("notification", &commands).await;
+    suite.until("ten to be under way", async |_| server.received().len() == 10).await;
+    let waiting = "select count(*) from step_outcome where status = 'pending' and claimed_by is null";
+    assert!(suite.number("notification", waiting).await >= 180, "what waits is anybody's");
+    assert_eq!(server.received().len(), 10, "no more at once");
+    server.hold_answers(false);
     suite
         .until("all to be sent", async |suite| {
             suite.number("notification", "select count(*) from notification where status = 'sent'").await
@@ -321,7 +346,7 @@ async fn customers_over_http() {
 
     let told = "select (convert_from(body, 'UTF8')::json ->> 'sequence') || ' ' ||
                        (convert_from(body, 'UTF8')::json -> 'data' ->> 'email')
-                from outbox where topic = 'order.events' and key = 'ada' order by position";
+                from outbox where topic = 'customer.events' and key = 'ada' order by position";
     assert_eq!(suite.texts("order", told).await, [format!("1 {ADDRESS}"), "2 ada@example.org".to_owned()]);
 }
 
@@ -348,7 +373,7 @@ async fn a_stale_address_changes_nothing() {
         let mut event =
             message("customer.updated.v1", "ada", new_id(), json!({"customerId": "ada", "email": email}));
         event["sequence"] = json!(version);
-        suite.produce("order.events", "ada", event.to_string().as_bytes()).await;
+        suite.produce("customer.events", "ada", event.to_string().as_bytes()).await;
         suite.caught_up("notification").await;
     };
     for (version, known) in [(2, 2), (1, 2), (2, 2), (5, 5), (4, 5)] {

@@ -29,9 +29,6 @@ use crate::fault::Fault;
 use crate::inbox::Claimed;
 use crate::steps::{self, Answer, Record, Task};
 
-/// Most calls under way at once. What is beyond waits in the database.
-const CONCURRENT: usize = 512;
-
 /// A call that failed for a reason of this house: nothing is concluded of how the outside stands.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -47,6 +44,10 @@ pub trait Effect<C: Command>: Send + Sync + 'static {
     /// How long the outside may take. A task belongs to the process that took it for twice as long, so that no two
     /// processes ask at once; if they did, the idempotency key would still make it one effect.
     const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Most calls that a process has under way at once; what is beyond waits in the database. No more than the outside
+    /// takes at once, or waiting for it would count as its silence.
+    const MOST_AT_ONCE: usize = 512;
 
     /// Whether the outside does once what it is asked twice under one key. Where it does not, a service that stops
     /// waits for the calls under way, lest it ask for the same again after its next start.
@@ -92,7 +93,7 @@ pub(crate) fn effect<C: Command, E: Effect<C>>(
     outside: Arc<Outside>,
     effect: Arc<E>,
 ) -> (Intake<C, E>, Caller<C, E>) {
-    let (hand_over, tasks) = mpsc::channel(CONCURRENT);
+    let (hand_over, tasks) = mpsc::channel(E::MOST_AT_ONCE);
     let intake = Intake { effect: Arc::clone(&effect), instance: instance.clone(), hand_over };
     (intake, Caller { db, effect, instance, outside, tasks })
 }
@@ -125,13 +126,15 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
                 return Ok(());
             }
             self.effect.intend(claimed, &tasks).await?;
-            for intent in intents(&tasks, messages, &self.instance, claim::<C, E>()) {
+            // Only this makes the room smaller, and not before this batch is committed.
+            let room = self.hand_over.capacity();
+            for intent in self.intents(&tasks, messages, room) {
                 claimed.steps.add(intent);
             }
             let hand_over = self.hand_over.clone();
             claimed.after_commit(move || {
-                for task in tasks {
-                    // Where there are too many at once, the rest is found in the database when its claim has run out.
+                for task in tasks.into_iter().take(room) {
+                    // The caller has stopped; the task is taken up after the next start.
                     if hand_over.try_send(task).is_err() {
                         break;
                     }
@@ -147,26 +150,25 @@ fn claim<C: Command, E: Effect<C>>() -> f64 {
     (E::PATIENCE * 2).as_secs_f64()
 }
 
-/// The rows from which the tasks can be taken up again.
-fn intents<C: Command>(
-    tasks: &[Task<C>],
-    messages: &[&Incoming],
-    instance: &str,
-    claimed_for_seconds: f64,
-) -> Vec<Record> {
-    let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
-    let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
-    let intent = |task: &Task<C>| {
-        let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
-        let open = steps::Open {
-            command,
-            traceparent: task.cause.traceparent.clone(),
-            claimed_by: instance.to_owned(),
-            claimed_for_seconds,
+impl<C: Command, E: Effect<C>> Intake<C, E> {
+    /// The rows from which the tasks can be taken up again. The first `room` of them are handed to this process's caller;
+    /// the others anybody may take up at once.
+    fn intents(&self, tasks: &[Task<C>], messages: &[&Incoming], room: usize) -> Vec<Record> {
+        let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
+        let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
+        let intent = |(index, task): (usize, &Task<C>)| {
+            let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
+            let is_ours = index < room;
+            let open = steps::Open {
+                command,
+                traceparent: task.cause.traceparent.clone(),
+                claimed_by: is_ours.then(|| self.instance.clone()),
+                claimed_for_seconds: if is_ours { claim::<C, E>() } else { 0.0 },
+            };
+            Record { open: Some(open), ..Record::open(task) }
         };
-        Record { open: Some(open), ..Record::open(task) }
-    };
-    tasks.iter().map(intent).collect()
+        tasks.iter().enumerate().map(intent).collect()
+    }
 }
 
 impl Table {

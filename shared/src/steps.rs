@@ -201,7 +201,7 @@ pub(crate) async fn unanswered<C: Commands>(
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
     claimed.look_up(&asked).await?;
     let mut rest = Vec::with_capacity(tasks.len());
-    let mut taken = HashSet::new();
+    let (mut taken, mut open) = (HashSet::new(), Vec::new());
     for task in tasks {
         // A second command for the same step in one batch is a repetition of the first, whose answer is under way.
         if taken.contains(&task.step) {
@@ -210,6 +210,9 @@ pub(crate) async fn unanswered<C: Commands>(
         if let Some(record) = claimed.steps.get(&task.step) {
             let (status, outcome) = (record.status, record.outcome.clone());
             repeat(claimed, &task, status, outcome)?;
+            if status == Status::Pending {
+                open.push(task.step);
+            }
             continue;
         }
         let action = task.step.action().map(|action| {
@@ -244,6 +247,10 @@ pub(crate) async fn unanswered<C: Commands>(
         }
         taken.insert(task.step.clone());
         rest.push(task);
+    }
+    // Whoever asks again, a saga or an operator behind it, does not wait for the outside's next turn.
+    if !open.is_empty() {
+        store::hurry(claimed.db(), &open.iter().collect::<Vec<_>>()).await?;
     }
     Ok(rest)
 }

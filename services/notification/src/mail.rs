@@ -14,12 +14,11 @@ use lettre::transport::smtp::response::Category;
 use lettre::transport::smtp::{AsyncSmtpTransportBuilder, Error, PoolConfig};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 
 use crate::config::SmtpUrl;
 
-/// Most mails under way at once. Mail servers dislike clients with many connections.
-const CONNECTIONS: usize = 10;
+/// Most mails under way at once, each over a connection of its own. Mail servers dislike clients with many.
+pub const CONNECTIONS: usize = 10;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,11 +75,11 @@ impl From<Error> for NoAnswer {
 )]
 pub struct BadUrl(Error);
 
-/// Sends mails over a few connections, which it keeps for the next.
+/// Sends mails, each over a connection of its own, which it keeps for the next. The caller sends no more at once than
+/// [`CONNECTIONS`].
 pub struct Smtp {
     builder: AsyncSmtpTransportBuilder,
     from: Mailbox,
-    places: Semaphore,
     /// Each with one connection, if any.
     idle: Mutex<Vec<Transport>>,
 }
@@ -94,7 +93,7 @@ impl Smtp {
         let builder = Transport::from_url(url.secret()).map_err(BadUrl)?;
         let builder =
             builder.timeout(Some(CONNECT_TIMEOUT)).pool_config(PoolConfig::new().max_size(1).min_idle(0));
-        Ok(Self { builder, from, places: Semaphore::new(CONNECTIONS), idle: Mutex::default() })
+        Ok(Self { builder, from, idle: Mutex::default() })
     }
 
     /// Sends a mail.
@@ -107,7 +106,6 @@ impl Smtp {
                 reason: "the address is none that mail can be sent to".to_owned(),
             });
         };
-        let _place = self.places.acquire().await;
         let transport = self.idle().pop().unwrap_or_else(|| self.builder.clone().build());
         let ended = deliver(&transport, message).await;
         // The transport's own task takes the connection back, and runs first.

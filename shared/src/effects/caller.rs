@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{CONCURRENT, Effect, InHouse, claim};
+use super::{Effect, InHouse, claim};
 use crate::breaker::{Call, Outside};
 use crate::cloudevents;
 use crate::db::Db;
@@ -73,8 +73,12 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let mut calls = JoinSet::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut restarted = true;
+        let (mut restarted, mut more) = (true, false);
         loop {
+            if more && calls.len() <= E::MOST_AT_ONCE / 2 {
+                look.reset_immediately();
+                more = false;
+            }
             let (mut answered, mut put_off) = (Vec::new(), Vec::new());
             tokio::select! {
                 () = stop.cancelled() => {
@@ -83,20 +87,24 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                     }
                     return;
                 }
-                Some(task) = self.tasks.recv(), if calls.len() < CONCURRENT => put_off.extend(self.begin(task, &mut calls)),
+                Some(task) = self.tasks.recv(), if calls.len() < E::MOST_AT_ONCE => put_off.extend(self.begin(task, &mut calls)),
                 Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
-                _ = look.tick() => match self.take_up(restarted, self.room(&calls)).await {
-                    Ok(tasks) => {
-                        restarted &= tasks.is_none();
-                        for task in tasks.into_iter().flatten() {
-                            put_off.extend(self.begin(task, &mut calls));
+                _ = look.tick() => {
+                    let room = self.room(&calls);
+                    match self.take_up(restarted, room).await {
+                        Ok(tasks) => {
+                            restarted &= tasks.is_none();
+                            more = tasks.as_ref().is_some_and(|tasks| tasks.len() == room);
+                            for task in tasks.into_iter().flatten() {
+                                put_off.extend(self.begin(task, &mut calls));
+                            }
                         }
+                        Err(fault) => warn!(%fault, "open calls could not be looked up"),
                     }
-                    Err(fault) => warn!(%fault, "open calls could not be looked up"),
-                },
+                }
             }
             // What is ready now is called, put off, and written down together.
-            while calls.len() < CONCURRENT
+            while calls.len() < E::MOST_AT_ONCE
                 && put_off.len() < BATCH
                 && let Ok(task) = self.tasks.try_recv()
             {
@@ -121,7 +129,7 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
 
     /// How many calls may be begun now.
     fn room(&self, calls: &Calls<C, E::Outcome>) -> usize {
-        self.outside.room().min(CONCURRENT.saturating_sub(calls.len()))
+        self.outside.room().min(E::MOST_AT_ONCE.saturating_sub(calls.len()))
     }
 
     /// Begins a call, unless the circuit is open.

@@ -59,7 +59,8 @@ pub(crate) struct Record {
 pub(crate) struct Open {
     pub command: Vec<u8>,
     pub traceparent: Option<String>,
-    pub claimed_by: String,
+    /// Nobody, if anybody may take it up.
+    pub claimed_by: Option<String>,
     pub claimed_for_seconds: f64,
 }
 
@@ -189,7 +190,7 @@ pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
                 .collect::<Vec<_>>(),
         )
         .bind(open(|open| open.traceparent.as_deref()))
-        .bind(open(|open| Some(&open.claimed_by)))
+        .bind(open(|open| open.claimed_by.as_deref()))
         .bind(records.iter().map(lease).collect::<Vec<_>>())
 }
 
@@ -270,6 +271,23 @@ pub(crate) async fn put_off(
     .bind(names)
     .bind(directions)
     .bind(seconds)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets open steps be taken up at once, unless somebody has a claim on them. An open step has been asked for again.
+pub(crate) async fn hurry(db: &mut PgConnection, steps: &[&StepKey]) -> Result<(), sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    sqlx::query(
+        "update step_outcome o set claimed_until = clock_timestamp()
+         from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending' and o.claimed_by is null and o.claimed_until > clock_timestamp()",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
     .execute(db)
     .await?;
     Ok(())

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Mailed;
 use crate::domain::{self, Channel, Status};
-use crate::mail::{Delivery, Mail};
+use crate::mail::{self, Delivery, Mail};
 use crate::store::{self, EndedRow, NewNotification};
 
 /// What became of a notice.
@@ -31,6 +31,7 @@ impl Effect<NotifyCustomer> for Mailed {
     // A mail server may look closely at a mail before it takes it; asked again meanwhile it would take it twice.
     const PATIENCE: Duration = Duration::from_secs(30);
     const DOES_IT_ONCE: bool = false;
+    const MOST_AT_ONCE: usize = mail::CONNECTIONS;
 
     async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<NotifyCustomer>]) -> Result<(), Fault> {
         let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
@@ -48,8 +49,9 @@ impl Effect<NotifyCustomer> for Mailed {
         let delivery = match (&self.smtp, &row.email) {
             (Some(smtp), Some(email)) => {
                 let subject = domain::subject(*order_id, notice);
-                let mail = Mail { to: email, subject: &subject, text: &row.text, date: row.created_at, key };
-                Some(smtp.send(&mail).await?)
+                let message =
+                    Mail { to: email, subject: &subject, text: &row.text, date: row.created_at, key };
+                Some(smtp.send(&message).await?)
             }
             _ => None,
         };

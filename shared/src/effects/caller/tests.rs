@@ -97,7 +97,7 @@ async fn an_outside_that_answers_is_called_as_often_as_there_are_steps() {
     for _ in 0..100 {
         assert!(caller.begin(task(), &mut calls).is_none());
     }
-    assert_eq!(caller.room(&calls), CONCURRENT - 100);
+    assert_eq!(caller.room(&calls), Printer::MOST_AT_ONCE - 100);
     end_all(&mut calls).await;
     assert_eq!(printer.calls.load(Ordering::Relaxed), 100);
 }
