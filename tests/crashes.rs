@@ -1,7 +1,7 @@
 //! `kill -9` of each service in the middle of a saga.
 
 use local::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Suite, order};
 
@@ -10,7 +10,7 @@ async fn killed_while_asked(service: &'static str, step: &str) {
     let mut suite = Suite::start().await;
     suite.process(service).signal(Signal::STOP);
     let placed = suite.place(&order()).await;
-    suite.asked(placed, step).await;
+    suite.step_is(placed, step, "asked").await;
     suite.crash(service);
     assert_eq!(suite.settled(placed).await["status"], "confirmed");
     suite.comes_to_rest().await;
@@ -57,10 +57,10 @@ async fn order_killed_while_it_is_asked_to_confirm() {
     // Held at payment, so that order can be frozen before it is asked.
     suite.process("payment").signal(Signal::STOP);
     let placed = suite.place(&order()).await;
-    suite.asked(placed, "authorize_payment").await;
+    suite.step_is(placed, "authorize_payment", "asked").await;
     suite.process("order").signal(Signal::STOP);
     suite.process("payment").signal(Signal::CONT);
-    suite.asked(placed, "confirm_order").await;
+    suite.step_is(placed, "confirm_order", "asked").await;
     suite.crash("order");
     assert_eq!(suite.settled(placed).await["status"], "confirmed");
     suite.comes_to_rest().await;
@@ -75,7 +75,7 @@ async fn the_orchestrator_killed_while_a_step_is_open() {
     for (body, outcome) in [(order(), "confirmed"), (refused, "rejected")] {
         suite.process("shipping").signal(Signal::STOP);
         let placed = suite.place(&body).await;
-        suite.asked(placed, "book_shipment").await;
+        suite.step_is(placed, "book_shipment", "asked").await;
         // The answer is taken by one orchestrator, or by the next.
         suite.process("shipping").signal(Signal::CONT);
         suite.crash("orchestrator");
@@ -93,18 +93,7 @@ async fn the_orchestrator_killed_while_stock_is_given_back() {
     body["paymentToken"] = json!("tok_chargeDeclined");
     let placed = suite.place(&body).await;
     // Not only held but answered: frozen before its relay has sent the reply, inventory would keep the saga waiting.
-    suite
-        .until("the stock to be held", async |suite| {
-            let saga = format!("{}/sagas/{}", suite.url("orchestrator"), placed.id);
-            let Ok(answer) = suite.client.get(saga).send().await else { return false };
-            let saga: Value = answer.json().await.unwrap_or_default();
-            saga["steps"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|step| step["name"] == "reserve_stock" && step["status"] == "done")
-        })
-        .await;
+    suite.step_is(placed, "reserve_stock", "done").await;
     suite.process("inventory").signal(Signal::STOP);
     suite.process("payment").signal(Signal::CONT);
     suite

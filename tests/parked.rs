@@ -13,7 +13,7 @@ async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     // Without payment the saga can't reach shipping, so that a bad command comes before the real one.
     suite.kill9("payment");
     let placed = suite.place(&order()).await;
-    suite.asked(placed, "authorize_payment").await;
+    suite.step_is(placed, "authorize_payment", "asked").await;
     let key = placed.id.to_string();
     let saga = suite.get("orchestrator", &format!("/sagas/{key}")).await;
     let saga: Uuid = saga["id"].as_str().and_then(|id| id.parse().ok()).expect("the saga's id");
@@ -287,7 +287,7 @@ async fn a_batch_that_is_too_much_for_the_database_is_halved() {
         placed.push(suite.place(&order()).await);
     }
     for order in placed {
-        suite.asked(order, "notify_customer").await;
+        suite.step_is(order, "notify_customer", "asked").await;
     }
     let limit = "create function too_much() returns trigger language plpgsql as $$
                  begin

@@ -53,17 +53,14 @@ impl Suite {
         order
     }
 
-    /// Waits until the saga has asked this step, and nobody has answered.
-    pub async fn asked(&self, order: Order, step: &str) {
-        self.until(&format!("{step} to be asked"), async |suite| {
+    /// Waits until a step of the order's saga stands like this: `asked`, `unknown`, `done`, ...
+    pub async fn step_is(&self, order: Order, step: &str, status: &str) {
+        self.until(&format!("{step} to be {status}"), async |suite| {
             let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);
             let Ok(answer) = suite.client.get(url).send().await else { return false };
             let saga: Value = answer.json().await.unwrap_or_default();
-            saga["steps"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|s| s["name"] == step && s["status"] == "asked")
+            let mut steps = saga["steps"].as_array().into_iter().flatten();
+            steps.any(|one| one["name"] == step && one["status"] == status)
         })
         .await;
     }

@@ -8,14 +8,14 @@ mod tests;
 
 use std::time::Duration;
 
-use schemas::common::Never;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use shared::envelope::{Command, Direction};
 use shared::inbox::ErasedCommand;
 
-pub use self::build::{Forward, ForwardGroup, Group, Plan, Step, Undoable};
+use self::build::Impossible;
+pub use self::build::{Forward, ForwardGroup, Group, Plan, StepWithoutUndo, Undoable};
 use crate::engine::{Kind, Refusal, Shape, StepShape};
 
 /// How long a step may take before it is asked again, unless its plan says otherwise.
@@ -81,21 +81,14 @@ fn erase<C: Command>(command: &C) -> Result<ErasedCommand, serde_json::Error> {
     Ok(ErasedCommand { kind: C::TYPE, topic: C::TOPIC, data_version: C::DATA_VERSION, data })
 }
 
-impl<S: 'static> Plan<S, Forward> {
-    /// Ends the plan with what closes a saga after everything was undone.
-    pub fn or_else<C: Command<Refusal = Never>>(self, close: fn(&S, &Refusal) -> C) -> Definition<S> {
-        Definition { steps: self.steps, close: closing(close), cancel: None }
-    }
-}
-
-fn closing<S: 'static, C: Command<Refusal = Never>>(close: fn(&S, &Refusal) -> C) -> Closing<S> {
+fn closing<S: 'static, C: Command<Refusal: Impossible>>(close: fn(&S, &Refusal) -> C) -> Closing<S> {
     Closing { name: name_of::<C>(), command: Box::new(move |saga, refusal| erase(&close(saga, refusal))) }
 }
 
 impl<S: 'static> Definition<S> {
     /// What closes the saga instead if the customer has cancelled it. Without it the saga can't be cancelled.
     #[must_use]
-    pub fn if_cancelled<C: Command<Refusal = Never>>(self, close: fn(&S, &Refusal) -> C) -> Self {
+    pub fn if_cancelled<C: Command<Refusal: Impossible>>(self, close: fn(&S, &Refusal) -> C) -> Self {
         Self { cancel: Some(closing(close)), ..self }
     }
 }

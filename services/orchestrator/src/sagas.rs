@@ -5,6 +5,8 @@ mod registry;
 mod rehearsal;
 mod replay;
 pub mod return_order;
+#[cfg(test)]
+mod sweeps;
 
 pub use self::place_order::{PlaceOrder, PlaceOrder1};
 use std::time::Duration;

@@ -1,13 +1,14 @@
 //! Random plans with random histories: whatever comes, in whatever order, the rules hold.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree as _;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRunner};
 use shared::envelope::Direction;
 use time::OffsetDateTime;
 
@@ -54,12 +55,39 @@ struct Play<'s> {
     log: Vec<(OffsetDateTime, String, String)>,
 }
 
-proptest! {
-    #![proptest_config(config())]
+/// How many histories are tried; `PROPTEST_CASES` says otherwise.
+const HISTORIES: u32 = 100_000;
 
-    #[test]
-    fn the_rules_hold_whatever_comes((shape, events, rest) in (shape(), events(), vec(any::<Index>(), 64))) {
-        play(&shape, &events, &rest);
+#[test]
+fn the_rules_hold_whatever_comes() {
+    let threads =
+        thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1));
+    let config = config(threads);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let tried = TestRunner::new(config.clone()).run(&history(), |(shape, events, rest)| {
+                    play(&shape, &events, &rest);
+                    Ok(())
+                });
+                // With the smallest history that breaks a rule.
+                tried.unwrap_or_else(|error| panic!("{error}"));
+            });
+        }
+    });
+}
+
+/// Each thread's share of the histories.
+fn config(threads: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let said = std::env::var_os("PROPTEST_CASES").is_some();
+    let histories = if said { config.cases } else { HISTORIES };
+    ProptestConfig {
+        cases: histories.div_ceil(threads),
+        // Each choice has a generator of its own; without optimization, seeding ChaCha for it took most of the time.
+        rng_algorithm: RngAlgorithm::XorShift,
+        source_file: Some(file!()),
+        ..config
     }
 }
 
@@ -67,7 +95,7 @@ proptest! {
 #[test]
 fn random_histories_end_in_every_way() {
     let mut runner = TestRunner::deterministic();
-    let strategy = (shape(), events(), vec(any::<Index>(), 64));
+    let strategy = history();
     let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..300 {
         let (shape, events, rest) = strategy.new_tree(&mut runner).expect("a history").current();
@@ -76,16 +104,6 @@ fn random_histories_end_in_every_way() {
     }
     let often = |end: Status| ends.get(end.as_str()).is_some_and(|count| *count >= 60);
     assert!(often(Status::Completed) && often(Status::Compensated), "{ends:?}");
-}
-
-/// How many histories are tried; `PROPTEST_CASES` says otherwise.
-fn config() -> ProptestConfig {
-    let config = ProptestConfig::default();
-    if std::env::var_os("PROPTEST_CASES").is_some() {
-        config
-    } else {
-        ProptestConfig { cases: 2_000, ..config }
-    }
 }
 
 fn play(shape: &Shape, events: &[Event], rest: &[Index]) -> Status {
@@ -182,6 +200,11 @@ impl Play<'_> {
         }
         self.model.must(state == self.state, "the log leads to where the saga stands");
     }
+}
+
+/// A plan, what happens to its saga, and in which order the answers come that are missing then.
+fn history() -> impl Strategy<Value = (Shape, Vec<Event>, Vec<Index>)> {
+    (shape(), events(), vec(any::<Index>(), 64))
 }
 
 /// A plan as the types allow it: groups that can be undone, a pivot, groups that can't, a closing step. The undo flag

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemas::common::Never;
 use shared::envelope::Command;
 
-use super::{DEADLINE, Kind, STUCK_AFTER, StepPlan, Undo, make, name_of};
+use super::{DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, closing, make, name_of};
 
 /// A plan before its pivot.
 #[derive(Debug)]
@@ -14,6 +14,37 @@ pub struct Undoable;
 /// A plan from its pivot on.
 #[derive(Debug)]
 pub struct Forward;
+
+/// Where a step may be undone.
+#[diagnostic::on_unimplemented(
+    message = "this plan has its pivot already",
+    label = "not behind the pivot",
+    note = "a plan has one pivot, and what can be undone stands before it; behind it there are only `.then(..)`, and \
+            `.together(..)` of such"
+)]
+pub trait BeforePivot {}
+impl BeforePivot for Undoable {}
+
+/// Where nothing can be undone or refused any more.
+#[diagnostic::on_unimplemented(
+    message = "this plan has no pivot yet",
+    label = "not before the pivot",
+    note = "say with `.pivot(..)` which step is the point of no return; a step before it is written `.step(..)`, with its \
+            `.undo(..)`"
+)]
+pub trait BehindPivot {}
+impl BehindPivot for Forward {}
+
+/// The refusal of a command that can't be refused.
+#[diagnostic::on_unimplemented(
+    message = "a command that may be refused, with `{Self}`, stands where nothing can be refused",
+    label = "may be refused",
+    note = "an undo, a step behind the pivot and what closes a saga are asked until they are done, so their commands have \
+            the refusal `Never`",
+    note = "a step that may be refused stands before the pivot, with its undo, or is the pivot"
+)]
+pub trait Impossible {}
+impl Impossible for Never {}
 
 /// A plan that is being written.
 pub struct Plan<S, Phase> {
@@ -31,11 +62,13 @@ pub struct Group<S> {
 /// Steps behind the pivot that run side by side.
 pub struct ForwardGroup<S>(Group<S>);
 
-/// A step that does not say yet how it is undone. Only [`Step::undo`] and [`Step::nothing_to_undo`] lead on from it.
+/// A step that does not say yet how it is undone. Only [`StepWithoutUndo::undo`] and
+/// [`StepWithoutUndo::nothing_to_undo`] lead on from it.
 #[must_use = "say how the step is undone"]
-pub struct Step<S, C, Onto> {
+pub struct StepWithoutUndo<S, C, Onto> {
     onto: Onto,
-    step: StepPlan<S>,
+    /// Not called like the word: the compiler would think that this was meant.
+    begun: StepPlan<S>,
     command: PhantomData<fn(C)>,
 }
 
@@ -48,7 +81,7 @@ pub trait Accepts<S>: Sized {
 /// A step that says how it is undone.
 pub struct Finished<S>(StepPlan<S>);
 
-impl<S> Accepts<S> for Plan<S, Undoable> {
+impl<S, Phase> Accepts<S> for Plan<S, Phase> {
     fn accept(mut self, step: Finished<S>) -> Self {
         self.steps.push(step.0);
         self.groups += 1;
@@ -82,12 +115,6 @@ impl<S: 'static> Plan<S, Undoable> {
         Self { steps: Vec::new(), groups: 0, phase: PhantomData }
     }
 
-    /// A step that can be undone.
-    pub fn step<C: Command>(self, command: fn(&S) -> C) -> Step<S, C, Self> {
-        let step = begin(command, self.groups, Kind::Compensatable);
-        Step { onto: self, step, command: PhantomData }
-    }
-
     /// Steps that run side by side. The plan goes on when all are done; if one is refused, the others are waited for
     /// and then undone.
     #[must_use]
@@ -97,23 +124,51 @@ impl<S: 'static> Plan<S, Undoable> {
         self.groups += 1;
         self
     }
+}
+
+/// The words for both phases of a plan, so that one that stands in the wrong phase is told so.
+impl<S: 'static, Phase> Plan<S, Phase> {
+    /// A step that can be undone.
+    pub fn step<C: Command>(self, command: fn(&S) -> C) -> StepWithoutUndo<S, C, Self>
+    where
+        Phase: BeforePivot,
+    {
+        let begun = begin(command, self.groups, Kind::Compensatable);
+        StepWithoutUndo { onto: self, begun, command: PhantomData }
+    }
 
     /// The point of no return: once it is done, the saga goes forward only.
-    pub fn pivot<C: Command>(mut self, command: fn(&S) -> C) -> Plan<S, Forward> {
+    pub fn pivot<C: Command>(mut self, command: fn(&S) -> C) -> Plan<S, Forward>
+    where
+        Phase: BeforePivot,
+    {
         self.steps.push(begin(command, self.groups, Kind::Pivot));
         Plan { steps: self.steps, groups: self.groups + 1, phase: PhantomData }
     }
-}
 
-impl<S: 'static> Plan<S, Forward> {
     /// A step that is repeated until it is done. Its command can't be refused.
     #[must_use]
-    pub fn then<C: Command<Refusal = Never>>(mut self, command: fn(&S) -> C) -> Self {
+    pub fn then<C>(mut self, command: fn(&S) -> C) -> Self
+    where
+        C: Command<Refusal: Impossible>,
+        Phase: BehindPivot,
+    {
         self.steps.push(begin(command, self.groups, Kind::Forward));
         self.groups += 1;
         self
     }
 
+    /// Ends the plan with what closes a saga after everything was undone.
+    pub fn or_else<C>(self, close: fn(&S, &Refusal) -> C) -> Definition<S>
+    where
+        C: Command<Refusal: Impossible>,
+        Phase: BehindPivot,
+    {
+        Definition { steps: self.steps, close: closing(close), cancel: None }
+    }
+}
+
+impl<S: 'static> Plan<S, Forward> {
     /// Steps behind the pivot that run side by side.
     #[must_use]
     pub fn together(mut self, steps: impl FnOnce(ForwardGroup<S>) -> ForwardGroup<S>) -> Self {
@@ -146,25 +201,25 @@ impl<S> Plan<S, Forward> {
 
 impl<S: 'static> Group<S> {
     /// A step that can be undone, beside the others of the group.
-    pub fn step<C: Command>(self, command: fn(&S) -> C) -> Step<S, C, Self> {
-        let step = begin(command, self.group, Kind::Compensatable);
-        Step { onto: self, step, command: PhantomData }
+    pub fn step<C: Command>(self, command: fn(&S) -> C) -> StepWithoutUndo<S, C, Self> {
+        let begun = begin(command, self.group, Kind::Compensatable);
+        StepWithoutUndo { onto: self, begun, command: PhantomData }
     }
 }
 
 impl<S: 'static> ForwardGroup<S> {
     /// A step that is repeated until it is done, beside the others of the group.
     #[must_use]
-    pub fn then<C: Command<Refusal = Never>>(mut self, command: fn(&S) -> C) -> Self {
+    pub fn then<C: Command<Refusal: Impossible>>(mut self, command: fn(&S) -> C) -> Self {
         self.0.steps.push(begin(command, self.0.group, Kind::Forward));
         self
     }
 }
 
-impl<S: 'static, C: Command, Onto: Accepts<S>> Step<S, C, Onto> {
+impl<S: 'static, C: Command, Onto: Accepts<S>> StepWithoutUndo<S, C, Onto> {
     /// Takes the reply into the saga's memory.
     pub fn keep(mut self, keep: fn(&mut S, C::Reply)) -> Self {
-        self.step.keep = Some(Box::new(move |saga, reply| {
+        self.begun.keep = Some(Box::new(move |saga, reply| {
             keep(saga, serde_json::from_str(reply.get())?);
             Ok(())
         }));
@@ -173,25 +228,25 @@ impl<S: 'static, C: Command, Onto: Accepts<S>> Step<S, C, Onto> {
 
     /// How long the step, or its undo, may take before it is asked again.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.step.deadline = deadline;
+        self.begun.deadline = deadline;
         self
     }
 
     /// How often the step, or its undo, may be asked in vain before the saga is stuck.
     pub fn stuck_after(mut self, attempts: u32) -> Self {
-        self.step.stuck_after = attempts;
+        self.begun.stuck_after = attempts;
         self
     }
 
     /// How the step is undone. An undo can't be refused: it is repeated until it is done.
-    pub fn undo<U: Command<Refusal = Never>>(mut self, undo: fn(&S) -> U) -> Onto {
-        self.step.undo = Undo::By(name_of::<U>(), make(undo));
-        self.onto.accept(Finished(self.step))
+    pub fn undo<U: Command<Refusal: Impossible>>(mut self, undo: fn(&S) -> U) -> Onto {
+        self.begun.undo = Undo::By(name_of::<U>(), make(undo));
+        self.onto.accept(Finished(self.begun))
     }
 
     /// Why the step need not be undone.
     pub fn nothing_to_undo(mut self, why: &'static str) -> Onto {
-        self.step.undo = Undo::Nothing(why);
-        self.onto.accept(Finished(self.step))
+        self.begun.undo = Undo::Nothing(why);
+        self.onto.accept(Finished(self.begun))
     }
 }

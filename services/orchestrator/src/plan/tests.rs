@@ -1,4 +1,4 @@
-//! The plan of `place_order` as documents show it, and what its hash depends on.
+//! The plans as documents show them, and what their hashes depend on.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,45 +11,51 @@ use shared::envelope::Direction;
 
 use super::{Definition, Plan, Saga};
 use crate::engine::{Input, Kind, Refusal};
-use crate::sagas::{PlaceOrder, PlaceOrder1, Registry, all};
+use crate::sagas::{PlaceOrder, PlaceOrder1, Registry, ReturnOrder, all};
 use crate::testing::{ORDER, given, two_lamps};
 
 #[test]
-fn the_plan_as_a_table() {
-    insta::assert_snapshot!(PlaceOrder::plan().as_table());
+fn the_plans_as_tables() {
+    insta::assert_snapshot!("place_order_as_a_table", PlaceOrder::plan().as_table());
+    insta::assert_snapshot!("return_order_as_a_table", ReturnOrder::plan().as_table());
 }
 
 #[test]
-fn the_plan_as_a_diagram() {
-    insta::assert_snapshot!(PlaceOrder::plan().as_mermaid());
+fn the_plans_as_diagrams() {
+    insta::assert_snapshot!("place_order_as_a_diagram", PlaceOrder::plan().as_mermaid());
+    insta::assert_snapshot!("return_order_as_a_diagram", ReturnOrder::plan().as_mermaid());
 }
 
 /// Sagas in flight have this hash in their rows. Whoever changes it changes what they follow: count
-/// [`PlaceOrder::VERSION`] up and keep the old definition as long as one of them is open.
+/// the saga's version up and keep the old definition as long as one of them is open.
 #[test]
-fn the_hashes_of_place_order_are_pinned() {
-    assert_eq!((PlaceOrder1::VERSION, PlaceOrder::VERSION), (1, 2));
+fn the_hashes_are_pinned() {
+    assert_eq!((PlaceOrder1::VERSION, PlaceOrder::VERSION, ReturnOrder::VERSION), (1, 2, 1));
     insta::assert_snapshot!(hash::<PlaceOrder1>(&all(None)), @"f18b1e6b49781121");
     insta::assert_snapshot!(hash::<PlaceOrder>(&all(None)), @"8891b5d9f4aa72df");
+    insta::assert_snapshot!(hash::<ReturnOrder>(&all(None)), @"e26587f7d178ccdf");
 }
 
 /// A reply says by the name which step it answers.
 #[test]
 fn every_step_has_a_name_of_its_own() {
-    let shape = PlaceOrder::plan().shape();
-    let names: HashSet<_> = shape.steps.iter().map(|step| step.name).collect();
-    assert_eq!(names.len(), shape.steps.len(), "{shape:?}");
+    for shape in [PlaceOrder::plan().shape(), PlaceOrder1::plan().shape(), ReturnOrder::plan().shape()] {
+        let names: HashSet<_> = shape.steps.iter().map(|step| step.name).collect();
+        assert_eq!(names.len(), shape.steps.len(), "{shape:?}");
+    }
 }
 
 #[test]
 fn one_pivot_parts_what_can_be_undone_from_what_cannot() {
-    let shape = PlaceOrder::plan().shape();
-    let kinds: Vec<Kind> = shape.steps.iter().map(|step| step.kind).collect();
-    let pivot = kinds.iter().position(|kind| *kind == Kind::Pivot).expect("a pivot");
-    assert!(kinds[..pivot].iter().all(|kind| *kind == Kind::Compensatable), "{kinds:?}");
-    assert!(kinds[pivot + 1..kinds.len() - 2].iter().all(|kind| *kind == Kind::Forward), "{kinds:?}");
-    assert_eq!(kinds[kinds.len() - 2..], [Kind::Closing, Kind::Cancelling]);
-    assert!(shape.steps[pivot..].iter().all(|step| !step.undo));
+    for shape in [PlaceOrder::plan().shape(), PlaceOrder1::plan().shape(), ReturnOrder::plan().shape()] {
+        let kinds: Vec<Kind> = shape.steps.iter().map(|step| step.kind).collect();
+        let pivot = kinds.iter().position(|kind| *kind == Kind::Pivot).expect("a pivot");
+        let closing = kinds.iter().position(|kind| *kind == Kind::Closing).expect("a closing step");
+        assert!(kinds[..pivot].iter().all(|kind| *kind == Kind::Compensatable), "{kinds:?}");
+        assert!(kinds[pivot + 1..closing].iter().all(|kind| *kind == Kind::Forward), "{kinds:?}");
+        assert!(kinds[closing + 1..].iter().all(|kind| *kind == Kind::Cancelling), "{kinds:?}");
+        assert!(shape.steps[pivot..].iter().all(|step| !step.undo));
+    }
 }
 
 #[test]

@@ -2,8 +2,6 @@
 //! point of no return; what follows is repeated until it is done.
 
 #[cfg(test)]
-mod sweeps;
-#[cfg(test)]
 mod tests;
 mod version_1;
 

@@ -57,6 +57,13 @@ impl<S: Saga + Clone> Sweep<S> {
         run.take(&Input::Done { step, direction }, Some(&reply))
     }
 
+    /// Whoever is asked carries it out, until nobody is any more.
+    pub fn answer_all(&self, run: &mut Run) {
+        while let Some((step, direction)) = run.open().pop() {
+            self.answer(run, &Answer { step, undo: direction == Direction::Undo, refused: false });
+        }
+    }
+
     fn explore(&mut self, history: &mut Vec<Answer>) {
         let run = self.play(history);
         let open = run.open();
