@@ -17,6 +17,7 @@ mod inbox;
 mod load;
 mod mail;
 mod messaging;
+mod nine;
 mod orders;
 mod overload;
 mod parked;
