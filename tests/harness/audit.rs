@@ -1,9 +1,10 @@
 //! The audit of a test's suite, by the command that people use.
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Mutex;
 
 use serde_json::Value;
+use tokio::process::Command;
 
 use super::{SERVICES, Suite};
 
@@ -21,8 +22,7 @@ impl Suite {
         }
         command.arg("--kafka-brokers").arg(self.servers.kafka_brokers());
         command.arg("--topic-prefix").arg(format!("{}.", self.name));
-        // It blocks, and others of the test's tasks may have to go on.
-        tokio::task::block_in_place(|| command.output()).expect("it runs")
+        command.output().await.expect("it runs")
     }
 
     /// A process of the service that is ready: others may have been killed.

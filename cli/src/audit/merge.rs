@@ -50,7 +50,7 @@ struct Source {
 }
 
 impl Merge {
-    /// A service whose next page is needed, and behind which id it begins. [`Merge::next`] may be asked when there is none.
+    /// A service whose next page is needed, and behind which id it begins. [`Merge::pop`] may be asked when there is none.
     pub fn hungry(&self) -> Option<(usize, Uuid)> {
         let hungry = |source: &Source| source.rows.is_empty() && !source.ended;
         self.0.iter().position(hungry).map(|index| (index, self.0[index].after))
@@ -67,7 +67,7 @@ impl Merge {
     }
 
     /// The least id that any service has, with what each has about it.
-    pub fn next(&mut self) -> Option<(Uuid, Row)> {
+    pub fn pop(&mut self) -> Option<(Uuid, Row)> {
         let id = self.0.iter().filter_map(|source| source.rows.front()).map(|row| row.id).min()?;
         let mut row = Row::default();
         for (source, place) in self.0.iter_mut().zip(&mut row.0) {
@@ -97,7 +97,7 @@ mod tests {
                 merge.feed(service, Page { standings, next });
                 continue;
             }
-            let Some((id, row)) = merge.next() else { return rows };
+            let Some((id, row)) = merge.pop() else { return rows };
             let has = (0..SERVICES.len()).filter(|service| row.0[*service].is_some()).collect();
             rows.push((id.as_u128(), has));
         }

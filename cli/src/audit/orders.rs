@@ -45,7 +45,7 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
             merge.feed(service, page(api, service, after, PAGE).await?);
             continue;
         }
-        let Some((id, row)) = merge.next() else { break };
+        let Some((id, row)) = merge.pop() else { break };
         if row.0[0].is_some() {
             while let Some(wanted) = accepted.next_if(|wanted| *wanted <= id) {
                 if wanted != id {

@@ -89,7 +89,8 @@ impl Ledger {
     pub async fn read(api: &Api, minutes: u16) -> anyhow::Result<Self> {
         let mut ledger = Self::default();
         for service in SERVICES.map(|service| service.name) {
-            let said = api.get(service, &format!("/audit/outbox?minutes={minutes}")).await?;
+            let path = format!("/audit/outbox?minutes={minutes}");
+            let said = api.get(service, &path).await.with_context(|| format!("the outbox of {service}"))?;
             let said: Said =
                 serde_json::from_value(said).with_context(|| format!("the outbox of {service}"))?;
             // The first minute that is whole.

@@ -11,7 +11,7 @@ const KEPT_DAYS: i32 = 14;
 /// What was committed in one minute for one topic.
 #[derive(Debug, Serialize, FromRow, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Line {
+pub(super) struct OutboxLine {
     /// In which the transactions began, in UTC, as the envelopes' timestamps begin: `2026-11-21T10:07`.
     pub minute: String,
     /// Without the installation's prefix.
@@ -31,7 +31,7 @@ pub(super) struct Line {
 ///
 /// It is one statement by purpose: truncation respects no snapshot, but a statement has its locks before its snapshot, so it
 /// sees a slot or its receipt, and never neither.
-pub(super) async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<Line>, sqlx::Error> {
+pub(super) async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<OutboxLine>, sqlx::Error> {
     sqlx::query_as(
         r#"select to_char(minute at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI') as minute, topic, sum(rows)::bigint as rows,
                 sum(unsent)::bigint as unsent,
@@ -48,9 +48,9 @@ pub(super) async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<Line
                group by 1, 2
                union all
                select minute, topic, rows, 0, null, positions from outbox_receipt
-               where minute >= now() - make_interval(mins => $1)) as both
+               where minute >= now() - make_interval(mins => $1)) as line
          where minute >= now() - make_interval(mins => $1) or unsent > 0
-         group by both.minute, topic order by both.minute, topic"#,
+         group by line.minute, topic order by line.minute, topic"#,
     )
     .bind(minutes)
     .fetch_all(db)

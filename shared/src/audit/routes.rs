@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::outbox_ledger::{self, Line};
+use super::outbox_ledger::{self, OutboxLine};
 use crate::db::Db;
 use crate::http::Query;
 use crate::problem::Problem;
@@ -43,7 +43,7 @@ struct OutboxLedger {
     #[serde(with = "time::serde::rfc3339")]
     now: OffsetDateTime,
     /// By minute and topic.
-    lines: Vec<Line>,
+    lines: Vec<OutboxLine>,
     /// Why messages stand still, where the broker refuses one for good.
     stopped: Vec<String>,
 }

@@ -192,8 +192,6 @@ fn hash(topic: &str, key: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rdkafka::message::{Header, OwnedHeaders};
 
     use super::*;

@@ -39,5 +39,5 @@ pub(super) async fn orders(
     State(app): State<App>,
     Query(part): Query<Part>,
 ) -> Result<Json<Standings>, Problem> {
-    Ok(Json(list(&mut *app.db.read().await?, audit::STANDINGS, &part).await?))
+    Ok(Json(list(&app.db, audit::STANDINGS, &part).await?))
 }
