@@ -130,9 +130,8 @@ async fn each_of_the_nine_holds_until_it_is_broken() {
         assert_eq!(broken["holds"], false, "{number}, {service}: {broken}");
         assert!(broken["findings"].to_string().contains(said), "{said}: {broken}");
         suite.execute(service, mends).await;
-        let mended = suite.nine(number).await;
-        assert_eq!(mended["holds"], true, "{number}, {service}: {mended}");
     }
+    suite.audit().await;
 
     // A record that a service has not written, and records of one key in another order.
     let copied = suite.records();
