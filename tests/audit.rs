@@ -3,11 +3,14 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Suite, order};
+use crate::harness::{Order, Suite, id, order};
+
+const MEND_LOG: &str = "update saga_log l set input = kept.input, message_id = kept.message_id from kept
+     where l.saga_id = kept.saga_id and l.sequence = kept.sequence; drop table kept";
 
 /// Of each statement: the service, its name, what breaks it, and what mends it again. Two orders are there, one
 /// confirmed and one rejected.
-const STATEMENTS: [(&str, &str, &str, &str); 20] = [
+const STATEMENTS: [(&str, &str, &str, &str); 34] = [
     (
         "order",
         "total_is_the_sum_of_the_lines",
@@ -25,6 +28,28 @@ const STATEMENTS: [(&str, &str, &str, &str); 20] = [
         "a_rejection_has_a_reason",
         "update orders set reason = 'none' where status = 'confirmed'",
         "update orders set reason = null where status = 'confirmed'",
+    ),
+    (
+        "order",
+        "an_answer_has_its_order",
+        "update idempotency_key set order_id = gen_random_uuid() where key = 'one'",
+        "update idempotency_key set order_id = (answer::json ->> 'id')::uuid where key = 'one'",
+    ),
+    (
+        "order",
+        "an_order_has_one_key",
+        "insert into idempotency_key (key, request_hash, order_id, answer)
+         select 'two', request_hash, order_id, answer from idempotency_key where key = 'one'",
+        "delete from idempotency_key where key = 'two'",
+    ),
+    (
+        "order",
+        "a_timeline_is_in_order",
+        "create table kept as select order_id, message_id from order_timeline where type = 'order.confirmed.v1';
+         update order_timeline set message_id = ('00000000' || substr(message_id::text, 9))::uuid
+         where type = 'order.confirmed.v1'",
+        "update order_timeline t set message_id = kept.message_id from kept
+         where t.order_id = kept.order_id and t.type = 'order.confirmed.v1'; drop table kept",
     ),
     (
         "payment",
@@ -55,6 +80,12 @@ const STATEMENTS: [(&str, &str, &str, &str); 20] = [
         "what_is_held_is_authorized",
         "update payment set status = 'authorized' where status = 'captured'",
         "update payment set status = 'captured' where status = 'authorized'",
+    ),
+    (
+        "payment",
+        "an_entry_is_the_effect_of_a_step",
+        "update step_outcome set status = 'barred' where step = 'capture_payment'",
+        "update step_outcome set status = 'done' where step = 'capture_payment'",
     ),
     (
         "inventory",
@@ -91,6 +122,56 @@ const STATEMENTS: [(&str, &str, &str, &str); 20] = [
         "the_ledger_tells_the_reservation",
         "update stock_entry set kind = 'released' where kind = 'committed'",
         "update stock_entry set kind = 'committed' where kind = 'released'",
+    ),
+    (
+        "inventory",
+        "an_entry_is_the_effect_of_a_step",
+        "update step_outcome set status = 'barred' where step = 'commit_stock'",
+        "update step_outcome set status = 'done' where step = 'commit_stock'",
+    ),
+    (
+        "shipping",
+        "a_booked_shipment_has_a_number",
+        "update shipment set tracking_number = null",
+        "update shipment set tracking_number = 'one'",
+    ),
+    (
+        "shipping",
+        "nothing_leaves_before_its_order_stands",
+        "update shipment set dispatched_at = released_at - interval '1 second'",
+        "update shipment set dispatched_at = null",
+    ),
+    (
+        "shipping",
+        "a_released_shipment_is_asked_about",
+        "update shipment set due_at = null",
+        "update shipment set due_at = now() + interval '1 hour'",
+    ),
+    (
+        "shipping",
+        "a_shipment_is_the_effect_of_a_step",
+        "update step_outcome set status = 'refused' where step = 'book_shipment'",
+        "update step_outcome set status = 'done' where step = 'book_shipment'",
+    ),
+    (
+        "notification",
+        "a_customer_is_told_once",
+        "alter table notification drop constraint notification_once;
+         insert into notification (id, order_id, customer_id, kind, text, channel, status)
+         select gen_random_uuid(), order_id, customer_id, kind, 'again', channel, status from notification",
+        "delete from notification where text = 'again'",
+    ),
+    (
+        "notification",
+        "a_failure_has_a_reason",
+        "update notification set reason = 'none'",
+        "update notification set reason = null",
+    ),
+    (
+        "notification",
+        "a_notice_is_the_effect_of_a_step",
+        "update step_outcome set status = 'barred' where step = 'notify_customer'",
+        "update step_outcome set status = 'done' where step = 'notify_customer'",
     ),
     (
         "orchestrator",
@@ -130,6 +211,21 @@ const STATEMENTS: [(&str, &str, &str, &str); 20] = [
         "update saga_log set decisions = replace(decisions::text, 'capture_payment', 'authorize_payment')::json
          where decisions::text like '%undo%'",
     ),
+    (
+        "orchestrator",
+        "a_step_is_answered_once",
+        r#"create table kept as select * from saga_log;
+           update saga_log set input = replace(input::text, '"undo"', '"do"')::json"#,
+        MEND_LOG,
+    ),
+    (
+        "orchestrator",
+        "answers_are_in_order",
+        "create table kept as select * from saga_log;
+         update saga_log set message_id = ('00000000' || substr(message_id::text, 9))::uuid
+         where input ->> 'step' = 'authorize_payment' and input ->> 'direction' = 'undo'",
+        MEND_LOG,
+    ),
 ];
 
 async fn statement(suite: &Suite, service: &'static str, name: &str) -> Value {
@@ -143,7 +239,11 @@ async fn statement(suite: &Suite, service: &'static str, name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_holds_until_it_is_broken_and_names_what_offends() {
     let suite = Suite::start().await;
-    suite.confirmed(&order()).await;
+    let request =
+        suite.client.post(format!("{}/orders", suite.url("order"))).header("Idempotency-Key", "one");
+    let placed: Value = request.json(&order()).send().await.expect("an answer").json().await.expect("JSON");
+    let confirmed = Order { id: id(&placed) };
+    assert_eq!(suite.settled(confirmed).await["status"], "confirmed");
     let mut refused = order();
     refused["items"][0]["sku"] = json!("poster");
     refused["items"][0]["quantity"] = json!(4);
@@ -160,8 +260,10 @@ async fn every_statement_holds_until_it_is_broken_and_names_what_offends() {
     let lamps = json!({"onHand": 998, "reserved": 0, "shipped": 2, "received": 1000});
     assert_eq!(stock["products"]["lamp"], lamps);
 
+    suite.released(confirmed).await;
+
     // The order that is refused has voided its payment; this one's books are broken on purpose.
-    suite.execute("payment", "delete from ledger_entry where order_id in (select order_id from payment where status <> 'captured'); delete from payment where status <> 'captured'").await;
+    suite.execute("payment", "delete from ledger_entry where order_id in (select order_id from payment where status <> 'captured'); delete from payment where status <> 'captured'; delete from step_outcome where saga_id not in (select order_id from payment)").await;
     for (service, name, breaks, mends) in STATEMENTS {
         let before = statement(&suite, service, name).await;
         assert_eq!((&before["holds"], &before["offending"]), (&json!(true), &json!([])), "{before}");

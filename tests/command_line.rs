@@ -191,7 +191,7 @@ fn two_suites_run_side_by_side_and_one_that_is_killed_leaves_nothing() {
     }
     assert!(other.succeeds(&["order", "place"]).contains("confirmed"));
     let books = other.succeeds(&["audit", "--wait", "60s"]);
-    assert!(books.contains("money adds up") && !books.contains("BROKEN"), "{books}");
+    assert!(books.contains("all nine hold") && !books.contains("BROKEN"), "{books}");
     let id = other.succeeds(&["order", "list"]).split_whitespace().next().expect("an order").to_owned();
     let receipt = other.succeeds(&["audit", "--order", &id]);
     assert!(receipt.contains("capture") && receipt.contains("payment.captured.v1"), "{receipt}");

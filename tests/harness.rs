@@ -1,5 +1,6 @@
 //! A suite per test: its own databases, topics and processes on shared servers, or on servers of its own.
 
+mod audit;
 pub mod kafka;
 mod order;
 pub mod parked;
@@ -23,7 +24,7 @@ use shared::service::{App, migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
-pub use self::order::{Order, order};
+pub use self::order::{Order, id, order};
 use self::process::Process;
 
 /// How long anything may take that the suite does by itself. Generous: it ends a broken test, it times nothing.

@@ -18,6 +18,7 @@ mod inbox;
 mod load;
 mod mail;
 mod messaging;
+mod nine;
 mod orders;
 mod overload;
 mod parked;

@@ -1,5 +1,6 @@
 //! The suite's HTTP interfaces, as the command line uses them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -16,15 +17,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Api {
     suite: Suite,
     client: reqwest::Client,
+    /// Services that are not where the suite's ports say.
+    urls: BTreeMap<String, String>,
 }
 
 impl Api {
     pub fn new(suite: &Suite) -> Self {
-        Self { suite: suite.clone(), client: reqwest::Client::new() }
+        Self { suite: suite.clone(), client: reqwest::Client::new(), urls: BTreeMap::new() }
+    }
+
+    /// The same, with these services elsewhere.
+    pub fn with_urls(self, urls: BTreeMap<String, String>) -> Self {
+        Self { urls, ..self }
     }
 
     pub fn url(&self, service: &str, path: &str) -> String {
-        format!("{}{path}", self.suite.url(service))
+        let base = self.urls.get(service).cloned().unwrap_or_else(|| self.suite.url(service));
+        format!("{base}{path}")
     }
 
     pub async fn get(&self, service: &str, path: &str) -> anyhow::Result<Value> {

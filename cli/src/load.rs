@@ -1,4 +1,4 @@
-//! `amends load`: places orders, measures what becomes of them, and audits money and stock at the end.
+//! `amends load`: places orders, measures what becomes of them, and audits the suite at the end.
 //!
 //! With `--rate` the loop is open: each order has its time on a schedule, and its latencies count from that time, so a
 //! suite that falls behind shows in them (there is no coordinated omission). With `--clients` it is closed: each client
@@ -63,7 +63,7 @@ const USUAL_DURATION: Duration = Duration::from_secs(60);
         amends load --rate 300                              a constant rate for a minute\n  \
         amends load --rate 100:60s,1000:30s,100:60s         a burst\n  \
         amends load --clients 500 --duration 60s --json run.json\n\n\
-        The exit code is 1 if an order is lost or has not settled, or if money or stock does not add up."
+        The exit code is 1 if an order is lost or has not settled, or if a statement of the audit does not hold."
 )]
 pub struct Load {
     #[command(flatten)]
@@ -201,7 +201,9 @@ impl Load {
         while let Some(ended) = helpers.join_next().await {
             ended?;
         }
-        let verdict = audit::at_rest(&api, self.settle_timeout).await;
+        let usual = audit::Scope::of(&self.place.suite);
+        let scope = audit::Scope { patience: self.settle_timeout, accepted: board.all_accepted(), ..usual };
+        let verdict = audit::at_rest(&api, &scope).await;
 
         let tallies = board.parts();
         let (warmup, measured) = tallies.split_first().context("a run has parts")?;

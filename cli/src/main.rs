@@ -48,12 +48,12 @@ enum Command {
     /// Look at sagas, and have one that is stuck go on.
     #[command(subcommand)]
     Saga(saga::Command),
-    /// Say whether the books of a running suite are in order, or what was done for one order.
+    /// Say whether the nine statements about a running suite hold, or what was done for one order.
     Audit(audit::Audit),
     /// Look at messages that could not be handled, and replay, mend or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
-    /// Place orders at a rate or from clients, measure what becomes of them, and audit money and stock.
+    /// Place orders at a rate or from clients, measure what becomes of them, and audit the suite.
     Load(load::Load),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),

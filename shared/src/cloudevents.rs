@@ -12,6 +12,9 @@ use crate::envelope::Envelope;
 pub const TRACEPARENT: &str = "traceparent";
 /// The record header with the message's type.
 pub const TYPE: &str = "ce_type";
+/// The record header with the message's place in its service's outbox, a CloudEvents extension that the relay adds. Of one
+/// key they count up, and all copies of a message have the same one, so that a reader can tell what is missing or late.
+pub const POSITION: &str = "ce_outboxposition";
 
 const CONTENT_TYPE: &str = "application/json";
 
@@ -22,7 +25,7 @@ const CONTENT_TYPE: &str = "application/json";
 pub fn headers(body: &[u8], traceparent: Option<&str>) -> Result<OwnedHeaders, serde_json::Error> {
     let envelope: Attributes<'_> = serde_json::from_slice(body)?;
     let set = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-    let mut headers = OwnedHeaders::new_with_capacity(13);
+    let mut headers = OwnedHeaders::new_with_capacity(14);
     headers = set(headers, "content-type", CONTENT_TYPE);
     headers = set(headers, "ce_specversion", "1.0");
     headers = set(headers, "ce_id", &envelope.id);

@@ -31,7 +31,7 @@ use crate::envelope::Command;
 use crate::kafka::Kafka;
 use crate::relay::Relay;
 use crate::retention::{Keeper, Prune, Retention};
-use crate::{http, parked, telemetry};
+use crate::{audit, http, parked, telemetry};
 
 /// A service, as its crate defines it.
 pub trait App: 'static {
@@ -280,7 +280,7 @@ pub fn command<A: App>() -> clap::Command {
 
 /// The document of a service's HTTP interface, with the routes that all have.
 pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
-    A::openapi().merge_from(parked::document())
+    A::openapi().merge_from(parked::document()).merge_from(audit::document())
 }
 
 /// The messaging core's migrations and the service's own, in one history.

@@ -53,6 +53,18 @@ impl Suite {
         order
     }
 
+    /// Waits until the order's shipment may leave.
+    pub async fn released(&self, order: Order) {
+        let released = format!(
+            "select count(*) from shipment where released_at is not null and order_id = '{}'",
+            order.id
+        );
+        self.until("the shipment to be released", async |suite| {
+            suite.number("shipping", &released).await == 1
+        })
+        .await;
+    }
+
     /// Waits until a step of the order's saga stands like this: `asked`, `unknown`, `done`, ...
     pub async fn step_is(&self, order: Order, step: &str, status: &str) {
         self.until(&format!("{step} to be {status}"), async |suite| {

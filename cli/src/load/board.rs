@@ -53,6 +53,8 @@ pub struct Board(Mutex<State>);
 #[derive(Debug)]
 struct State {
     pending: HashMap<Uuid, Pending>,
+    /// Every order that the order service has said yes to.
+    accepted: Vec<Uuid>,
     /// Outcomes that came before the acceptance: the feed can be quicker than the answer.
     early: HashMap<Uuid, (Instant, Status)>,
     parts: Vec<Tally>,
@@ -76,6 +78,7 @@ impl Board {
     pub fn new(parts: usize) -> anyhow::Result<Self> {
         Ok(Self(Mutex::new(State {
             pending: HashMap::new(),
+            accepted: Vec::new(),
             early: HashMap::new(),
             parts: (0..parts).map(|_| Tally::new()).collect::<anyhow::Result<_>>()?,
             settled: 0,
@@ -92,6 +95,7 @@ impl Board {
     pub fn accepted(&self, id: Uuid, part: usize, began: Instant, now: Instant) -> oneshot::Receiver<()> {
         let (waiter, settled) = oneshot::channel();
         let mut state = self.lock();
+        state.accepted.push(id);
         state.parts[part].placed += 1;
         state.parts[part].accept.note(now.saturating_duration_since(began));
         let waiter = Some(waiter);
@@ -143,6 +147,13 @@ impl Board {
                 *id
             })
             .collect()
+    }
+
+    /// Every order that was accepted, in the order of their ids.
+    pub fn all_accepted(&self) -> Vec<Uuid> {
+        let mut accepted = self.lock().accepted.clone();
+        accepted.sort_unstable();
+        accepted
     }
 
     /// Every order under way.
@@ -244,7 +255,7 @@ mod tests {
         let asked_at = |seconds| board.overdue(began + Duration::from_secs(seconds), 10).len();
         assert_eq!([4, 5, 14, 15, 34, 35].map(asked_at), [0, 1, 0, 1, 0, 1]);
         board.settled(&[(id(1), Status::Pending)], began, Source::Asked);
-        assert_eq!(board.parts()[0].unsettled(), 1);
+        assert_eq!((board.parts()[0].unsettled(), board.all_accepted()), (1, vec![id(1)]));
         board.lost(id(1));
         assert_eq!((board.parts()[0].lost, board.parts()[0].unsettled()), (1, 0));
     }

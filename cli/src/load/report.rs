@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::processes::Usage;
 use super::tally::{Tally, rounded};
-use crate::audit::Verdict;
+use crate::audit::{Numbered, Verdict};
 use crate::output::say;
 
 /// The report. Every figure that is not known is null.
@@ -162,12 +162,15 @@ pub fn three(figure: f64) -> f64 {
 pub struct Audit {
     pub money: Option<bool>,
     pub stock: Option<bool>,
+    /// All nine, those two among them.
+    pub statements: Vec<Numbered>,
     pub findings: Vec<String>,
 }
 
 impl From<Verdict> for Audit {
     fn from(verdict: Verdict) -> Self {
-        Self { money: verdict.money, stock: verdict.stock, findings: verdict.findings }
+        let (money, stock) = (verdict.of_number(1), verdict.of_number(2));
+        Self { money, stock, statements: verdict.statements, findings: verdict.findings }
     }
 }
 
@@ -190,6 +193,10 @@ impl Report {
                 Some(false) => failures.push(format!("{what} does not add up")),
                 None => failures.push(format!("{what} could not be audited: the suite did not come to rest")),
             }
+        }
+        // What of the others can't be said yet is in the findings.
+        for broken in self.audit.statements.iter().filter(|one| one.number > 2 && one.holds == Some(false)) {
+            failures.push(format!("statement {} of the audit does not hold: {}", broken.number, broken.says));
         }
         failures
     }
@@ -249,7 +256,13 @@ impl Report {
             Some(false) => "DOES NOT ADD UP",
             None => "not compared",
         };
-        say!("audit         money {}, stock {}", word(self.audit.money), word(self.audit.stock));
+        let others = self.audit.statements.iter().filter(|one| one.number > 2);
+        let holding = others.filter(|one| one.holds == Some(true)).count();
+        say!(
+            "audit         money {}, stock {}; of the seven other statements {holding} hold",
+            word(self.audit.money),
+            word(self.audit.stock)
+        );
         for finding in &self.audit.findings {
             say!("              {finding}");
         }

@@ -32,6 +32,7 @@ pub fn router() -> OpenApiRouter<Db> {
         .routes(routes!(get, put))
         .routes(routes!(receive))
         .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }
 
 /// A product and its stock. `onHand + reserved + shipped` is all that was ever received.

@@ -1,5 +1,7 @@
 //! Notification's HTTP interface: what customers were told.
 
+mod audit;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,10 @@ struct Document;
 
 /// The routes, and their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(list))
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(list))
+        .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }
 
 /// A message to a customer.

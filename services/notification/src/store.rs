@@ -1,5 +1,7 @@
 //! Every SQL statement of the notification service. Functions take the caller's transaction.
 
+pub mod audit;
+
 use schemas::notification::NotifyCustomer;
 use schemas::order::CustomerUpdated;
 use shared::envelope::new_id;

@@ -42,6 +42,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get))
         .routes(routes!(retry))
         .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }
 
 /// A page of sagas.

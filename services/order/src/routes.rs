@@ -49,4 +49,5 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(read::products))
         .routes(routes!(customers::get, customers::put))
         .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }

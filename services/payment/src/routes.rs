@@ -23,7 +23,10 @@ struct Document;
 
 /// The routes, and their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get)).routes(routes!(audit::get))
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(get))
+        .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }
 
 /// The payment of an order.

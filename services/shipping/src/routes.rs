@@ -1,5 +1,7 @@
 //! Shipping's HTTP interface: where an order's shipment stands.
 
+mod audit;
+
 use axum::Json;
 use axum::extract::State;
 use schemas::common::{Address, Line};
@@ -22,7 +24,10 @@ struct Document;
 
 /// The routes, and their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
-    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(get))
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(get))
+        .routes(routes!(audit::get))
+        .routes(routes!(audit::orders))
 }
 
 /// The shipment of an order.

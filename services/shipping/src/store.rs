@@ -1,5 +1,7 @@
 //! Every SQL statement of the shipping service. Functions take the caller's transaction.
 
+pub mod audit;
+
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
+use rdkafka::message::Header;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -296,6 +297,8 @@ fn record<'a>(
     let span = telemetry::publish_span(row.topic, row.traceparent);
     let own = telemetry::traceparent_of(&span);
     let headers = cloudevents::headers(row.body, own.as_deref().or(row.traceparent))?;
+    let position = row.position.to_string();
+    let headers = headers.insert(Header { key: cloudevents::POSITION, value: Some(&position) });
     topic.clear();
     topic.push_str(&relay.kafka.prefix);
     topic.push_str(row.topic);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, PgConnection};
 use tracing::warn;
 
+use crate::audit::outbox_ledger;
 use crate::fault::{Class, Classified};
 
 /// How often a relay looks for a slot to truncate.
@@ -174,6 +175,7 @@ async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error
     .fetch_one(&mut *tx)
     .await?;
     if passed {
+        outbox_ledger::save_receipt(&mut tx, slot).await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("truncate {slot}"))).execute(&mut *tx).await?;
         metrics::counter!("amends_outbox_truncations_total").increment(1);
     }

@@ -112,6 +112,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
             .route("/openapi.json", axum::routing::get(async move || (json, document.clone())));
+        let router = router.merge(audit::router(self.db.clone()));
         let router =
             http::finish(router.merge(health::router(Arc::new(health))).merge(parked::router(parked)));
         let server = axum::serve(listener, router.into_make_service())

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use shared::audit::{Statement, look_up};
+use shared::audit::{Part, Standings, Statement, list, look_up};
 use shared::db::Db;
+use shared::http::Query;
 use shared::problem::Problem;
 use utoipa::ToSchema;
 
@@ -54,4 +55,13 @@ pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
     };
     db.end().await?;
     Ok(Json(audit))
+}
+
+/// Where the reservation of every order stands, in the order of the orders' ids, to be held against other services.
+#[utoipa::path(get, path = "/audit/orders", params(Part), responses((status = 200, body = Standings)))]
+pub(super) async fn orders(
+    State(db): State<Db>,
+    Query(part): Query<Part>,
+) -> Result<Json<Standings>, Problem> {
+    Ok(Json(list(&db, audit::STANDINGS, &part).await?))
 }

@@ -62,7 +62,24 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
              else array['committed', 'reserved'] end
          order by r.order_id limit 20",
     ),
+    (
+        "an_entry_is_the_effect_of_a_step",
+        "Stock is reserved, released and committed by a step on record",
+        // What is older may have been forgotten: a step is kept for longer than a week.
+        "select distinct e.order_id::text from stock_entry e
+         where e.kind in ('reserved', 'released', 'committed') and e.at > now() - interval '7 days' and not exists (
+             select from step_outcome s
+             where s.saga_id = e.order_id and s.status = 'done'
+               and s.step = case when e.kind = 'committed' then 'commit_stock' else 'reserve_stock' end
+               and s.direction = case when e.kind = 'released' then 'undo' else 'do' end)
+         order by 1 limit 20",
+    ),
 ];
+
+/// Where reservations stand, behind an order's id, in the order of ids. See [`shared::audit::list`].
+pub const STANDINGS: &str =
+    "select order_id as id, array[status] as states, null::bigint as amount, null::text as currency, null::bigint as age
+     from reservation where order_id > $1 order by order_id limit $2";
 
 /// How many reservations there are in each status. A status without reservations is left out.
 pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {

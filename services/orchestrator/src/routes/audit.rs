@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use shared::audit::{Statement, look_up};
+use shared::audit::{Part, Standings, Statement, list, look_up};
+use shared::http::Query;
 use shared::problem::Problem;
 use utoipa::ToSchema;
 
@@ -29,4 +30,14 @@ pub(super) async fn get(State(app): State<App>) -> Result<Json<Audit>, Problem> 
     let sagas = audit::count_by_status(&mut db).await?;
     db.end().await?;
     Ok(Json(Audit { statements, sagas }))
+}
+
+/// Where the sagas about every order stand, as `definition=status`, in the order of the orders' ids, to be held against
+/// other services.
+#[utoipa::path(get, path = "/audit/orders", params(Part), responses((status = 200, body = Standings)))]
+pub(super) async fn orders(
+    State(app): State<App>,
+    Query(part): Query<Part>,
+) -> Result<Json<Standings>, Problem> {
+    Ok(Json(list(&app.db, audit::STANDINGS, &part).await?))
 }

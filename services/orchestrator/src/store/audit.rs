@@ -55,6 +55,24 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
          order by 1 limit 20",
     ),
     (
+        "a_step_is_answered_once",
+        "A saga has heard of each step once that it was done or refused, and once that it was undone",
+        "select distinct saga_id::text
+         from (select saga_id from saga_log where input ->> 'input' in ('done', 'refused')
+               group by saga_id, input ->> 'step', coalesce(input ->> 'direction', 'do') having count(*) > 1) as twice
+         order by 1 limit 20",
+    ),
+    (
+        "answers_are_in_order",
+        "What a participant says of a step is in the log in the order in which it was written, as the messages' ids tell",
+        "select distinct saga_id::text
+         from (select saga_id, message_id,
+                      lag(message_id) over (partition by saga_id, input ->> 'step' order by sequence) as before
+               from saga_log where input ->> 'step' is not null and message_id is not null) as entry
+         where uuid_extract_timestamp(message_id) < uuid_extract_timestamp(before)
+         order by 1 limit 20",
+    ),
+    (
         "the_pivot_is_never_undone",
         "Money that was taken, or given back, stays so",
         "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
@@ -63,6 +81,14 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
          order by 1 limit 20",
     ),
 ];
+
+/// Where the sagas about orders stand, behind an order's id, in the order of ids. See [`shared::audit::list`]. A subject is an
+/// id as text, which has the order of the ids.
+pub const STANDINGS: &str =
+    "select subject::uuid as id, array_agg(definition || '=' || status order by started_at) as states, null::bigint as amount,
+            null::text as currency,
+            max(extract(epoch from now() - started_at)::bigint) filter (where due_at is not null) as age
+     from saga where subject > $1::uuid::text group by subject order by subject limit $2";
 
 /// How many sagas there are in each status. A status without sagas is left out.
 pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {

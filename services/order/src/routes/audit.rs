@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
-use shared::audit::{Statement, look_up};
+use shared::audit::{Part, Standings, Statement, list, look_up};
+use shared::http::Query;
 use shared::problem::Problem;
 use utoipa::ToSchema;
 
@@ -39,4 +40,13 @@ pub(super) async fn get(State(app): State<App>) -> Result<Json<Audit>, Problem> 
     };
     db.end().await?;
     Ok(Json(audit))
+}
+
+/// Where every order stands, in the order of their ids, to be held against other services.
+#[utoipa::path(get, path = "/audit/orders", params(Part), responses((status = 200, body = Standings)))]
+pub(super) async fn orders(
+    State(app): State<App>,
+    Query(part): Query<Part>,
+) -> Result<Json<Standings>, Problem> {
+    Ok(Json(list(&app.db, audit::STANDINGS, &part).await?))
 }

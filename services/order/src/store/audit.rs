@@ -37,7 +37,34 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
         "A rejected order says why, and no other does",
         "select id::text from orders where (status = 'rejected') <> (reason is not null) order by id limit 20",
     ),
+    (
+        "an_answer_has_its_order",
+        "An answer on record under an Idempotency-Key is that of an order that there is",
+        "select k.order_id::text from idempotency_key k left join orders o on o.id = k.order_id
+         where o.id is null or k.answer::json ->> 'id' is distinct from k.order_id::text
+         order by k.order_id limit 20",
+    ),
+    (
+        "an_order_has_one_key",
+        "No order was placed under two Idempotency-Keys",
+        "select order_id::text from idempotency_key group by order_id having count(*) > 1 order by order_id limit 20",
+    ),
+    (
+        "a_timeline_is_in_order",
+        "The events of one service are in an order's timeline in the order in which they were written, as their ids tell",
+        "select distinct order_id::text
+         from (select order_id, message_id,
+                      lag(message_id) over (partition by order_id, service order by position) as before
+               from order_timeline) as entry
+         where uuid_extract_timestamp(message_id) < uuid_extract_timestamp(before)
+         order by 1 limit 20",
+    ),
 ];
+
+/// Where orders stand, behind an id, in the order of ids. See [`shared::audit::list`].
+pub const STANDINGS: &str = "select id, array[status] as states, total_amount as amount, currency,
+            extract(epoch from now() - created_at)::bigint as age
+     from orders where id > $1 order by id limit $2";
 
 /// How many orders there are in each status. A status without orders is left out.
 pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {

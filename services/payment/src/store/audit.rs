@@ -56,7 +56,30 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
          select currency from held full join authorized using (currency)
          where coalesce(held.amount, 0) <> coalesce(authorized.amount, 0) order by currency limit 20",
     ),
+    (
+        "an_entry_is_the_effect_of_a_step",
+        "Money is authorized, voided and captured by a step on record, and each such step that is done has its entry",
+        // What is older may have been forgotten: a step is kept for longer than a week.
+        "with done as (
+             select saga_id as order_id, case when step = 'capture_payment' then 'capture'
+                                              when direction = 'undo' then 'void' else 'authorize' end as kind
+             from step_outcome where status = 'done' and step in ('authorize_payment', 'capture_payment')),
+         entry as (
+             select order_id, kind from ledger_entry
+             where kind in ('authorize', 'void', 'capture') and at > now() - interval '7 days')
+         select distinct coalesce(entry.order_id, done.order_id)::text
+         from entry full join done using (order_id, kind)
+         where done.order_id is null
+            or (entry.order_id is null and kind <> 'void'
+                and not exists (select from ledger_entry e where e.order_id = done.order_id and e.kind = done.kind))
+         order by 1 limit 20",
+    ),
 ];
+
+/// Where payments stand, behind an order's id, in the order of ids. See [`shared::audit::list`].
+pub const STANDINGS: &str =
+    "select order_id as id, array[status] as states, amount, currency, null::bigint as age
+     from payment where order_id > $1 order by order_id limit $2";
 
 /// How many payments there are in each status. A status without payments is left out.
 pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {

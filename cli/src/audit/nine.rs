@@ -1,0 +1,231 @@
+//! The nine statements, and what each of them is made of.
+
+use serde::Serialize;
+
+use super::books::Books;
+use super::orders::Orders;
+use super::topics::Topics;
+
+/// Most ids that a statement names. The first ones show the pattern.
+const MOST_NAMED: usize = 20;
+
+/// Names and meanings, from number 1 on.
+const NINE: [(&str, &str); 9] = [
+    (
+        "money",
+        "captured less refunded is what standing orders cost, each order has cost nothing or its total",
+    ),
+    ("stock", "on hand, reserved and shipped are what was received, and what was shipped is what was sold"),
+    ("orphans", "everything belongs to an order, and fits where that order stands; nothing else is left"),
+    ("ends", "every order comes to its end in time, or is stuck or parked with a reason"),
+    ("once", "a step has one effect and one answer, however often it is asked"),
+    ("order", "messages of one key are sent and handled in the order in which they were written"),
+    ("outbox", "what was committed is on its topic, and nothing else is"),
+    ("accepted", "an order that was accepted is there, and is there once"),
+    ("undoing", "nothing is undone past an open step, and the pivot never is"),
+];
+
+/// Which of the nine a service's own statement belongs to. What is not listed is about things that are left over.
+pub fn number(service: &str, name: &str) -> usize {
+    match (service, name) {
+        ("payment", "an_entry_is_the_effect_of_a_step")
+        | ("inventory", "an_entry_is_the_effect_of_a_step")
+        | ("shipping", "a_shipment_is_the_effect_of_a_step")
+        | ("notification", "a_notice_is_the_effect_of_a_step" | "a_customer_is_told_once")
+        | ("orchestrator", "a_step_is_answered_once" | "an_end_is_decided_once") => 5,
+        ("order", "a_timeline_is_in_order") | ("orchestrator", "answers_are_in_order") => 6,
+        ("order", "an_answer_has_its_order" | "an_order_has_one_key") => 8,
+        ("order", "total_is_the_sum_of_the_lines") | ("payment", _) => 1,
+        ("inventory", _) => 2,
+        ("orchestrator", "an_open_saga_is_woken") | ("shipping", "a_released_shipment_is_asked_about") => 4,
+        ("orchestrator", _) => 9,
+        _ => 3,
+    }
+}
+
+/// One of the nine, and whether it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Numbered {
+    pub number: usize,
+    pub name: &'static str,
+    /// What must be true, in a sentence.
+    pub says: &'static str,
+    /// `None` if it can't be said yet.
+    pub holds: Option<bool>,
+    /// The ids of what offends against it, at most 20.
+    pub offending: Vec<String>,
+    /// What is wrong, one sentence each, or why nothing can be said.
+    pub findings: Vec<String>,
+}
+
+/// What was looked at beside the books.
+pub struct Looked {
+    pub orders: anyhow::Result<Orders>,
+    pub topics: anyhow::Result<Topics>,
+}
+
+/// Says of each of the nine whether it holds.
+pub fn conclude(books: &Books, looked: &Looked) -> Vec<Numbered> {
+    let mut nine: Vec<Numbered> = (1..)
+        .zip(NINE)
+        .map(|(number, (name, says))| Numbered {
+            number,
+            name,
+            says,
+            holds: Some(true),
+            offending: Vec::new(),
+            findings: Vec::new(),
+        })
+        .collect();
+    for broken in books.broken() {
+        nine[broken.number - 1].breaks(broken.offending, broken.says);
+    }
+    let under_way = books.under_way();
+    if under_way.is_empty() {
+        for finding in books.money_differs() {
+            nine[0].breaks([], finding);
+        }
+        for finding in books.stock_differs() {
+            nine[1].breaks([], finding);
+        }
+    } else {
+        let open = under_way.join(", ");
+        nine[0].is_open(&format!("sums can't be compared yet: {open}"));
+        nine[1].is_open(&format!("sums can't be compared yet: {open}"));
+        nine[2].is_open(&format!("it can't be said of everything yet: {open}"));
+    }
+    match &looked.orders {
+        Ok(orders) => conclude_orders(&mut nine, orders),
+        Err(error) => [2, 3, 7].into_iter().for_each(|one: usize| nine[one].is_open(&format!("{error:#}"))),
+    }
+    match &looked.topics {
+        Ok(topics) => conclude_topics(&mut nine, topics),
+        Err(error) => [5, 6].into_iter().for_each(|one: usize| nine[one].is_open(&format!("{error:#}"))),
+    }
+    for one in &mut nine {
+        one.offending.truncate(MOST_NAMED);
+        one.findings.truncate(MOST_NAMED);
+    }
+    nine
+}
+
+fn conclude_orders(nine: &mut [Numbered], orders: &Orders) {
+    for (id, what) in &orders.wrong {
+        nine[2].breaks([id.to_string()], format!("{id}: {what}"));
+    }
+    for id in &orders.late {
+        nine[3].breaks(
+            [id.to_string()],
+            format!("{id} is under way for too long, and neither stuck nor parked"),
+        );
+    }
+    if orders.under_way > 0 {
+        nine[3].is_open(&format!("{} orders are under way", orders.under_way));
+    }
+    for id in &orders.missing {
+        nine[7].breaks([id.to_string()], format!("{id} was accepted, and is not there"));
+    }
+}
+
+fn conclude_topics(nine: &mut [Numbered], topics: &Topics) {
+    for key in &topics.disorder {
+        nine[5].breaks(
+            [key.clone()],
+            format!("not in the order in which they were written: the messages of {key}"),
+        );
+    }
+    for finding in &topics.wrong {
+        nine[6].breaks([], finding.clone());
+    }
+    if topics.unsent > 0 {
+        nine[6].is_open(&format!("{} messages are on their way", topics.unsent));
+    }
+}
+
+impl Numbered {
+    fn breaks(&mut self, offending: impl IntoIterator<Item = String>, finding: String) {
+        // Why it was open matters no more.
+        if self.holds != Some(false) {
+            self.findings.clear();
+        }
+        self.holds = Some(false);
+        self.offending.extend(offending);
+        self.findings.push(finding);
+    }
+
+    /// It can't be said yet, unless it is broken: that is so at any time.
+    fn is_open(&mut self, why: &str) {
+        if self.holds == Some(false) {
+            return;
+        }
+        self.holds = None;
+        self.findings.push(why.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::super::books::tests::{books, set};
+    use super::*;
+
+    fn nothing_found() -> Looked {
+        Looked { orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
+    }
+
+    /// Which of the nine do not hold, and which are open.
+    fn numbers(books: &Books, looked: &Looked) -> (Vec<usize>, Vec<usize>) {
+        let nine = conclude(books, looked);
+        let of = |holds| nine.iter().filter(move |one| one.holds == holds).map(|one| one.number).collect();
+        (of(Some(false)), of(None))
+    }
+
+    #[test]
+    fn all_nine_hold_where_nothing_is_found() {
+        assert_eq!(numbers(&books(), &nothing_found()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn sums_are_not_compared_while_an_order_is_under_way() {
+        let mut books = books();
+        set(&mut books, "order", "/orders", json!({"pending": 1}));
+        set(&mut books, "payment", "/captured/0/amount", json!(401));
+        assert_eq!(numbers(&books, &nothing_found()), (vec![], vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_broken_statement_is_a_failure_even_then() {
+        let mut books = books();
+        set(&mut books, "order", "/orders", json!({"pending": 1}));
+        let broken = json!({"name": "n", "says": "it holds", "holds": false, "offending": ["a", "b"]});
+        set(&mut books, "payment", "/statements/0", broken);
+        let nine = conclude(&books, &nothing_found());
+        assert_eq!((nine[0].holds, nine[1].holds), (Some(false), None));
+        assert!(nine[0].findings[0].contains("it holds (a, b)"), "{:?}", nine[0].findings);
+        assert_eq!(nine[0].offending, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_found_beside_the_books_belongs_to_its_number() {
+        let id = Uuid::nil();
+        let orders = Orders {
+            wrong: vec![(id, "x".to_owned())],
+            late: vec![id],
+            missing: vec![id],
+            ..Orders::default()
+        };
+        let topics = Topics {
+            wrong: vec!["y".to_owned()],
+            disorder: vec!["k".to_owned()],
+            unsent: 1,
+            ..Topics::default()
+        };
+        let looked = Looked { orders: Ok(orders), topics: Ok(topics) };
+        assert_eq!(numbers(&books(), &looked), (vec![3, 4, 6, 7, 8], vec![]));
+        let looked = Looked { orders: Err(anyhow!("no pages")), topics: Err(anyhow!("no broker")) };
+        assert_eq!(numbers(&books(), &looked), (vec![], vec![3, 4, 6, 7, 8]));
+    }
+}

@@ -1,0 +1,42 @@
+//! `GET /audit`: whether shipping's books are in order.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use shared::audit::{Part, Standings, Statement, list, look_up};
+use shared::db::Db;
+use shared::http::Query;
+use shared::problem::Problem;
+use utoipa::ToSchema;
+
+use crate::store::audit;
+
+/// What shipping's books say.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Audit {
+    statements: Vec<Statement>,
+    /// How many shipments are in each status. A status without shipments is left out.
+    shipments: BTreeMap<String, i64>,
+}
+
+/// Whether shipping's books are in order. It reads all shipments, so ask seldom.
+#[utoipa::path(get, path = "/audit", responses((status = 200, body = Audit)))]
+pub(super) async fn get(State(db): State<Db>) -> Result<Json<Audit>, Problem> {
+    let mut db = db.survey().await?;
+    let statements = look_up(&mut db, audit::STATEMENTS).await?;
+    let shipments = audit::count_by_status(&mut db).await?;
+    db.end().await?;
+    Ok(Json(Audit { statements, shipments }))
+}
+
+/// Where the shipment of every order stands, in the order of the orders' ids, to be held against other services.
+#[utoipa::path(get, path = "/audit/orders", params(Part), responses((status = 200, body = Standings)))]
+pub(super) async fn orders(
+    State(db): State<Db>,
+    Query(part): Query<Part>,
+) -> Result<Json<Standings>, Problem> {
+    Ok(Json(list(&db, audit::STANDINGS, &part).await?))
+}

@@ -1,0 +1,90 @@
+//! What a service has committed to its outbox, minute by minute and topic by topic: rows that are still there, and receipts
+//! of those that were truncated.
+
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use utoipa::ToSchema;
+
+/// How long receipts are kept: longer than topics keep their records.
+const KEPT_DAYS: i32 = 14;
+
+/// What was committed in one minute for one topic.
+#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OutboxLine {
+    /// In which the transactions began, in UTC, as the envelopes' timestamps begin: `2026-11-21T10:07`.
+    pub minute: String,
+    /// Without the installation's prefix.
+    pub topic: String,
+    /// How many messages.
+    pub rows: i64,
+    /// How many of them the broker has not acknowledged, as far as the relay's checkpoint says.
+    pub unsent: i64,
+    /// How old the oldest of those is, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_unsent_seconds: Option<f64>,
+    /// All positions, combined by exclusive or. As text, since JSON's numbers end at 2^53 in many programs.
+    pub positions: String,
+}
+
+/// The lines of the last minutes, and those of earlier ones that have unsent messages.
+///
+/// It is one statement by purpose: truncation respects no snapshot, but a statement has its locks before its snapshot, so it
+/// sees a slot or its receipt, and never neither.
+pub(super) async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<OutboxLine>, sqlx::Error> {
+    sqlx::query_as(
+        r#"select to_char(minute at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI') as minute, topic, sum(rows)::bigint as rows,
+                sum(unsent)::bigint as unsent,
+                extract(epoch from clock_timestamp() - min(oldest))::double precision as oldest_unsent_seconds,
+                bit_xor(positions)::text as positions
+         from (select date_trunc('minute', created_at) as minute, topic, count(*) as rows,
+                      count(*) filter (where not sent) as unsent, min(created_at) filter (where not sent) as oldest,
+                      bit_xor(position) as positions
+               from (select o.created_at, o.topic, o.position,
+                            coalesce(pg_visible_in_snapshot(o.xid, c.seen)
+                                     or (c.upto is not null and pg_visible_in_snapshot(o.xid, c.upto)
+                                         and o.position <= c.position), false) as sent
+                     from outbox o left join relay_checkpoint c on c.shard = o.shard) as kept
+               group by 1, 2
+               union all
+               select minute, topic, rows, 0, null, positions from outbox_receipt
+               where minute >= now() - make_interval(mins => $1)) as line
+         where minute >= now() - make_interval(mins => $1) or unsent > 0
+         group by line.minute, topic order by line.minute, topic"#,
+    )
+    .bind(minutes)
+    .fetch_all(db)
+    .await
+}
+
+/// Why shards stand still, if any does.
+pub(super) async fn stopped(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select stopped_reason from relay_checkpoint where stopped_reason is not null order by shard",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The time of the database's clock.
+pub(super) async fn now(db: &mut PgConnection) -> Result<time::OffsetDateTime, sqlx::Error> {
+    sqlx::query_scalar("select clock_timestamp()").fetch_one(db).await
+}
+
+/// Writes down what a slot has, in the transaction that truncates it, and forgets old receipts.
+pub(crate) async fn save_receipt(db: &mut PgConnection, slot: &str) -> Result<(), sqlx::Error> {
+    // The slot's name is our own.
+    sqlx::query(AssertSqlSafe(format!(
+        "insert into outbox_receipt as receipt (minute, topic, rows, positions)
+         select date_trunc('minute', created_at), topic, count(*), bit_xor(position) from {slot} group by 1, 2
+         on conflict on constraint outbox_receipt_pkey do update
+         set rows = receipt.rows + excluded.rows, positions = receipt.positions # excluded.positions"
+    )))
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("delete from outbox_receipt where minute < now() - make_interval(days => $1)")
+        .bind(KEPT_DAYS)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The audit of a test's suite, by the command that people use.
+
+use std::process::Output;
+use std::sync::Mutex;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::{SERVICES, Suite};
+
+impl Suite {
+    /// Says whether the nine statements hold, as `amends audit` with these arguments does.
+    async fn run_audit(&self, arguments: &[&str]) -> Output {
+        let mut urls = Vec::new();
+        for service in SERVICES {
+            urls.push((service, self.a_ready_one(service).await));
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
+        command.arg("audit").args(arguments);
+        for (service, url) in urls {
+            command.arg("--service-url").arg(format!("{service}={url}"));
+        }
+        command.arg("--kafka-brokers").arg(self.servers.kafka_brokers());
+        command.arg("--topic-prefix").arg(format!("{}.", self.name));
+        command.output().await.expect("it runs")
+    }
+
+    /// A process of the service that is ready: others may have been killed.
+    async fn a_ready_one(&self, service: &'static str) -> String {
+        let (all, found) = (self.replicas(), Mutex::new(None));
+        self.until(&format!("one {service} to be ready"), async |suite| {
+            for (_, replica) in all.iter().filter(|(name, _)| *name == service) {
+                let url = suite.replica_url(service, *replica);
+                let answer = suite.client.get(format!("{url}/readyz")).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    *found.lock().expect("no panic") = Some(url);
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        found.into_inner().expect("no panic").expect("it was found")
+    }
+
+    /// Checks that all nine statements hold, once the suite has come to rest.
+    pub async fn audit(&self) {
+        let audit = self.run_audit(&["--wait", "60s"]).await;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            audit.status.success(),
+            "{}: the audit fails\n{}{}",
+            self.name,
+            said(&audit.stdout),
+            said(&audit.stderr)
+        );
+    }
+
+    /// What the audit says of one of the nine, now.
+    pub async fn nine(&self, number: usize) -> Value {
+        let audit = self.run_audit(&["--wait", "0s", "--json"]).await;
+        let said: Value = serde_json::from_slice(&audit.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&audit.stderr)));
+        said["statements"][number - 1].clone()
+    }
+}
