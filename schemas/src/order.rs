@@ -42,7 +42,8 @@ pub struct OrderConfirmed {
 #[serde(rename_all = "camelCase")]
 pub struct OrderRejected {
     pub order_id: Uuid,
-    /// `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product` or `undeliverable_address`.
+    /// `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product`, `undeliverable_address`, or
+    /// `deadline_exceeded` where it could not be paid within a day.
     pub reason: String,
     /// What else the refusal says, for example the items that are out of stock.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,8 @@
 //! reverse. The pivot is never undone. A step that does not answer in time is asked again under the same step key;
 //! silence is never taken for a refusal. A step that has been asked in vain too often makes the saga stuck, which is an
 //! alarm and no end: it is asked on, less and less often, and an operator may have it asked at once. A cancellation
-//! counts as a refusal as long as the pivot was not asked; after that it is refused itself. A reply to a step that is not
+//! counts as a refusal as long as the pivot was not asked; after that it is refused itself. The saga's own deadline counts
+//! as a refusal too as long as the pivot was not asked; after that it makes the saga stuck. A reply to a step that is not
 //! open changes nothing.
 
 #[cfg(test)]
@@ -30,6 +31,8 @@ pub use self::state::{State, StepState, Stuck};
 pub struct Shape {
     /// In the order of the plan; the closing steps last.
     pub steps: Vec<StepShape>,
+    /// How long all of it may take.
+    pub deadline: Option<Duration>,
 }
 
 /// What the engine knows of a step.
@@ -140,13 +143,13 @@ pub enum Input {
 pub enum Decision {
     /// Send the step's command.
     Ask { step: String, direction: Direction },
-    /// Tell that the saga turned round: at a step that was refused, or because it was cancelled.
+    /// Tell that the saga turned round: at a step that was refused, or because it was cancelled or took too long.
     Compensate {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<String>,
         reason: String,
     },
-    /// Tell that a step was asked in vain too often.
+    /// Tell that a step was asked in vain too often, or that the saga takes too long at it.
     Stuck { step: String, direction: Direction },
     /// Tell that it is too late for a cancellation.
     RefuseCancellation { reason: NoCancellation },
@@ -181,6 +184,8 @@ impl NoCancellation {
 
 /// The reason of a saga that was cancelled.
 pub const CANCELLED: &str = "cancelled";
+/// The reason of a saga that was undone because it took too long.
+pub const TOO_LATE: &str = "deadline_exceeded";
 
 impl Kind {
     /// Whether it closes a saga that was undone.
@@ -207,6 +212,10 @@ impl Shape {
 
     fn open(&self, state: &State, name: &str, direction: Direction) -> Option<usize> {
         self.index(name).filter(|&index| state.awaits(index, direction))
+    }
+
+    fn pivot(&self) -> Option<usize> {
+        self.steps.iter().position(|step| step.kind == Kind::Pivot)
     }
 
     fn group(&self, group: usize) -> impl Iterator<Item = usize> + Clone + '_ {

@@ -42,6 +42,7 @@ pub struct Definition<S> {
     close: Closing<S>,
     /// What closes the saga instead if it was cancelled.
     cancel: Option<Closing<S>>,
+    deadline: Option<Duration>,
 }
 
 struct Closing<S> {
@@ -91,6 +92,13 @@ impl<S: 'static> Definition<S> {
     pub fn if_cancelled<C: Command<Refusal: Impossible>>(self, close: fn(&S, &Refusal) -> C) -> Self {
         Self { cancel: Some(closing(close)), ..self }
     }
+
+    /// How long the saga may take. If the pivot was not asked by then, it is undone, with the reason `deadline_exceeded`;
+    /// if it was, the saga is stuck until the step that is open then has its answer.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
 }
 
 impl<S> Definition<S> {
@@ -120,7 +128,7 @@ impl<S> Definition<S> {
         let closings = [(Kind::Closing, self.close.name)].into_iter();
         let closings = closings.chain(self.cancel.iter().map(|cancel| (Kind::Cancelling, cancel.name)));
         steps.extend(closings.enumerate().map(closing));
-        Shape { steps }
+        Shape { steps, deadline: self.deadline }
     }
 
     /// The command of a step.
@@ -191,6 +199,11 @@ impl<S> Definition<S> {
             table.push_str(&format!(
                 "| - | `{}` | instead, if it was cancelled | never | {DEADLINE:?} |\n",
                 cancel.name
+            ));
+        }
+        if let Some(deadline) = self.deadline {
+            table.push_str(&format!(
+                "| - | all of it | undone, if the pivot was not asked | - | {deadline:?} |\n"
             ));
         }
         table

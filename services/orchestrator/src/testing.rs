@@ -190,6 +190,12 @@ impl Run {
         self.take(&Input::Due, None)
     }
 
+    /// Wakes the saga once at this moment, as after an outage of the orchestrator.
+    pub fn wait_until(&mut self, now: OffsetDateTime) -> Vec<Decision> {
+        self.now = now;
+        self.take(&Input::Due, None)
+    }
+
     /// The steps that an answer is missing from.
     pub fn open(&self) -> Vec<(String, Direction)> {
         let open = |status| match status {

@@ -108,8 +108,8 @@ pub struct Order {
     pub customer_id: String,
     pub items: Vec<PricedLine>,
     pub total: Money,
-    /// Why it was rejected: `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product` or
-    /// `undeliverable_address`.
+    /// Why it was rejected: `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product`,
+    /// `undeliverable_address`, or `deadline_exceeded` where it could not be paid within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What else there is to say of the reason, for example the items that are out of stock.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::envelope::Direction;
 use time::OffsetDateTime;
 
-use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus};
+use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus, TOO_LATE};
 
 /// A step as the world sees it.
 struct Seen {
@@ -23,6 +23,10 @@ pub(super) struct Model<'s> {
     /// The code of the first refusal.
     reason: Option<String>,
     cancelled: bool,
+    /// When it is to have ended, until that has passed.
+    ends_by: Option<OffsetDateTime>,
+    /// That passed before the pivot was asked.
+    too_late: bool,
     turned_round: bool,
     /// The step at which it is stuck.
     stuck: Option<usize>,
@@ -46,6 +50,8 @@ impl<'s> Model<'s> {
             steps,
             reason: None,
             cancelled: false,
+            ends_by: None,
+            too_late: false,
             turned_round: false,
             stuck: None,
             ended: None,
@@ -71,8 +77,15 @@ impl<'s> Model<'s> {
         if *input == Input::Cancel {
             self.hear_cancellation(decisions, changed);
         }
+        if self.history.len() == 1 {
+            self.ends_by = self.shape.deadline.map(|deadline| now + deadline);
+        }
         let answered = self.hear(input);
         let woken = *input == Input::Due;
+        let overdue = woken && self.ends_by.is_some_and(|by| by <= now);
+        if overdue {
+            self.hear_deadline(decisions);
+        }
         let other = matches!(input, Input::Cancel | Input::Retry { .. } | Input::Failing { .. });
         if !answered && !woken && !other && self.history.len() > 1 {
             self.must(decisions.is_empty() && !changed, "an answer that nobody waits for changes nothing");
@@ -98,17 +111,17 @@ impl<'s> Model<'s> {
                     let often = self.steps[index].asked >= self.shape.steps[index].stuck_after;
                     let open = self.open().contains(&(index, *direction));
                     self.must(
-                        woken && open && often && self.stuck.is_none(),
-                        "a saga is stuck at an open step that was asked in vain often enough, and it is told once",
+                        woken && open && (often || overdue) && self.stuck.is_none(),
+                        "a saga is stuck at an open step that was asked in vain often enough or too long, and it is told once",
                     );
                     self.stuck = Some(index);
                 }
                 Decision::Compensate { step, reason } => {
                     let refused = |step: &String| self.steps[self.index(step)].status == StepStatus::Refused;
-                    let why = step.as_ref().map_or(self.cancelled, refused);
+                    let why = step.as_ref().map_or(self.cancelled || self.too_late, refused);
                     self.must(
                         why && !self.turned_round,
-                        "a refusal or a cancellation turns the saga round, once",
+                        "a refusal, a cancellation or its deadline turns the saga round, once",
                     );
                     self.must(!self.any(StepStatus::Asked), "it turns round when no step is open any more");
                     self.must(self.reason.as_ref() == Some(reason), "the first refusal is the reason");
@@ -203,9 +216,8 @@ impl<'s> Model<'s> {
 
     /// A cancellation is heard as long as the pivot was not asked and nothing was refused.
     fn hear_cancellation(&mut self, decisions: &[Decision], changed: bool) {
-        let pivot = self.shape.steps.iter().position(|step| step.kind == Kind::Pivot).unwrap_or_default();
         let foreseen = self.shape.steps.iter().any(|step| step.kind == Kind::Cancelling);
-        let in_time = self.steps[pivot].status == StepStatus::Waiting && self.reason.is_none();
+        let in_time = self.is_before_pivot() && self.reason.is_none();
         if self.cancelled {
             self.must(decisions.is_empty() && !changed, "it is cancelled once");
         } else if foreseen && in_time {
@@ -215,6 +227,26 @@ impl<'s> Model<'s> {
             let refused = matches!(decisions, [Decision::RefuseCancellation { .. }]);
             self.must(refused && !changed, "a cancellation that comes too late is refused");
         }
+    }
+
+    /// Its deadline has passed. It is told of once, as a turn or as an alarm, unless it is undone or stuck anyway.
+    fn hear_deadline(&mut self, decisions: &[Decision]) {
+        self.ends_by = None;
+        if self.ended.is_some() || self.reason.is_some() {
+            return;
+        }
+        if self.is_before_pivot() {
+            self.too_late = true;
+            self.reason = Some(TOO_LATE.to_owned());
+        } else {
+            let told = decisions.iter().any(|decision| matches!(decision, Decision::Stuck { .. }));
+            self.must(told || self.stuck.is_some(), "a saga that takes too long behind its pivot is stuck");
+        }
+    }
+
+    fn is_before_pivot(&self) -> bool {
+        let pivot = self.shape.steps.iter().position(|step| step.kind == Kind::Pivot).unwrap_or_default();
+        self.steps[pivot].status == StepStatus::Waiting
     }
 
     fn asked(&mut self, index: usize, direction: Direction, input: &Input, now: OffsetDateTime) {

@@ -212,8 +212,9 @@ fn history() -> impl Strategy<Value = (Shape, Vec<Event>, Vec<Index>)> {
 fn shape() -> impl Strategy<Value = Shape> {
     let group = || vec((any::<bool>(), deadline()), 1..4);
     let single = || vec((any::<bool>(), deadline()), 1);
-    (vec(group(), 0..4), single(), vec(group(), 0..4), single(), vec(single(), 0..2)).prop_map(
-        |(before, pivot, after, closing, cancelling)| {
+    let whole = proptest::option::of((1_u64..600).prop_map(Duration::from_secs));
+    (vec(group(), 0..4), single(), vec(group(), 0..4), single(), vec(single(), 0..2), whole).prop_map(
+        |(before, pivot, after, closing, cancelling, deadline)| {
             let groups = before.into_iter().map(|group| (Kind::Compensatable, group));
             let groups = groups.chain([(Kind::Pivot, pivot)]);
             let groups = groups.chain(after.into_iter().map(|group| (Kind::Forward, group)));
@@ -221,12 +222,19 @@ fn shape() -> impl Strategy<Value = Shape> {
             let groups = groups.chain(cancelling.into_iter().map(|group| (Kind::Cancelling, group)));
             let mut steps = Vec::new();
             for (group, (kind, members)) in groups.enumerate() {
-                for (undo, deadline) in members {
+                for (undo, each) in members {
                     let name = NAMES[steps.len()];
-                    steps.push(StepShape { name, group, kind, undo, deadline, stuck_after: STUCK_AFTER });
+                    steps.push(StepShape {
+                        name,
+                        group,
+                        kind,
+                        undo,
+                        deadline: each,
+                        stuck_after: STUCK_AFTER,
+                    });
                 }
             }
-            Shape { steps }
+            Shape { steps, deadline }
         },
     )
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::envelope::Direction;
 use time::OffsetDateTime;
 
-use super::{CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, Status, StepStatus};
+use super::{CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, Status, StepStatus, TOO_LATE};
 
 /// The longest time between two askings of a step.
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
@@ -23,6 +23,14 @@ pub struct State {
     pub cancelled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Stuck>,
+    /// When it is to have ended, as long as that is looked after.
+    #[serde(
+        default,
+        rename = "endsBy",
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ends_by: Option<OffsetDateTime>,
     pub steps: Vec<StepState>,
 }
 
@@ -63,7 +71,7 @@ impl State {
             last_error: None,
         };
         let steps = vec![step; shape.steps.len()];
-        Self { status: Status::Running, refusal: None, cancelled: false, stuck: None, steps }
+        Self { status: Status::Running, refusal: None, cancelled: false, stuck: None, ends_by: None, steps }
     }
 
     /// Where the saga stands, as it is told.
@@ -73,7 +81,7 @@ impl State {
 
     /// When the saga wants to be woken, if nothing happens before.
     pub fn due_at(&self) -> Option<OffsetDateTime> {
-        self.steps.iter().filter_map(|step| step.due_at).min()
+        self.steps.iter().filter_map(|step| step.due_at).chain(self.ends_by).min()
     }
 
     /// Whether a reply to this step would be taken: it is open in this direction.
@@ -89,8 +97,16 @@ impl State {
     pub fn apply(&mut self, shape: &Shape, input: &Input, now: OffsetDateTime) -> Vec<Decision> {
         let mut decisions = Vec::new();
         match input {
+            Input::Started if self.ends_by.is_none() && self.is_new() => {
+                self.ends_by = shape.deadline.map(|deadline| now + deadline);
+            }
             Input::Started => {}
-            Input::Due => self.ask_again(shape, now, &mut decisions),
+            Input::Due => {
+                if self.ends_by.is_some_and(|by| by <= now) {
+                    self.is_too_late(shape, &mut decisions);
+                }
+                self.ask_again(shape, now, &mut decisions);
+            }
             Input::Retry { .. } => self.ask_at_once(shape, now, &mut decisions),
             Input::Failing { step, direction, error } => {
                 if let Some(index) = shape.open(self, step, *direction) {
@@ -127,13 +143,39 @@ impl State {
             Status::Compensating => self.retreat(shape, now, &mut decisions),
             Status::Completed | Status::Compensated | Status::Stuck => {}
         }
+        // Whatever turns it round, it can't be turned round again; and what has ended is not woken.
+        if self.refusal.is_some() || self.status == Status::Completed {
+            self.ends_by = None;
+        }
         decisions
+    }
+
+    /// Whether nothing was asked yet.
+    fn is_new(&self) -> bool {
+        self.status == Status::Running && self.steps.iter().all(|step| step.status == StepStatus::Waiting)
+    }
+
+    fn is_before_pivot(&self, shape: &Shape) -> bool {
+        shape.pivot().is_none_or(|pivot| self.steps[pivot].status == StepStatus::Waiting)
+    }
+
+    /// Its deadline has passed, which happens once: before the pivot it is undone, later an operator is called.
+    fn is_too_late(&mut self, shape: &Shape, decisions: &mut Vec<Decision>) {
+        self.ends_by = None;
+        if self.is_before_pivot(shape) {
+            self.refusal = Some(Refusal { code: TOO_LATE.to_owned(), detail: None });
+            return;
+        }
+        let open = self.steps.iter().zip(&shape.steps).find(|(step, _)| step.due_at.is_some());
+        if let (Some((step, shape)), None) = (open, &self.stuck) {
+            let (step, direction) = (shape.name.to_owned(), step.direction());
+            self.stuck = Some(Stuck { step: step.clone(), direction });
+            decisions.push(Decision::Stuck { step, direction });
+        }
     }
 
     /// Notes that the saga is to be undone, if it still can be.
     fn cancel(&mut self, shape: &Shape) -> Result<(), NoCancellation> {
-        let pivot = shape.steps.iter().position(|step| step.kind == Kind::Pivot);
-        let before_pivot = pivot.is_none_or(|pivot| self.steps[pivot].status == StepStatus::Waiting);
         match self.status {
             _ if self.cancelled => Ok(()),
             Status::Completed => Err(NoCancellation::PastPivot),
@@ -142,7 +184,7 @@ impl State {
                 Err(NoCancellation::NotForeseen)
             }
             Status::Running | Status::Stuck if self.refusal.is_some() => Err(NoCancellation::AlreadyUndone),
-            Status::Running | Status::Stuck if !before_pivot => Err(NoCancellation::PastPivot),
+            Status::Running | Status::Stuck if !self.is_before_pivot(shape) => Err(NoCancellation::PastPivot),
             Status::Running | Status::Stuck => {
                 self.cancelled = true;
                 self.refusal = Some(Refusal { code: CANCELLED.to_owned(), detail: None });
@@ -161,7 +203,7 @@ impl State {
         };
         let group = shape.group(shape.steps[first].group);
         let refused = group.clone().find(|&i| self.steps[i].status == StepStatus::Refused);
-        if refused.is_none() && !self.cancelled {
+        if self.refusal.is_none() {
             for index in group.filter(|&i| self.steps[i].status == StepStatus::Waiting).collect::<Vec<_>>() {
                 self.ask(shape, index, Direction::Do, now, decisions);
             }

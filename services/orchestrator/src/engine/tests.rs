@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{
     CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, State, Status, StepShape, StepStatus,
+    TOO_LATE,
 };
 use crate::plan::STUCK_AFTER;
 use crate::testing::BEGINNING;
@@ -187,9 +188,52 @@ fn seconds_between_askings(deadline: u64, count: usize) -> Vec<u64> {
     waits
 }
 
+#[test]
+fn a_saga_that_takes_too_long_is_undone_once_its_open_step_has_answered() {
+    let (mut shape, _) = begun(&[(Kind::Compensatable, 0, 90), (Kind::Pivot, 1, 10)]);
+    shape.deadline = Some(Duration::from_secs(30));
+    let mut state = start(&shape);
+    assert_eq!(state.due_at(), Some(at(30)), "before the step's own deadline");
+    assert_eq!(state.apply(&shape, &Input::Due, at(30)), [], "the step may still be done");
+    assert_eq!(state.due_at(), Some(at(90)));
+    let reason = TOO_LATE.to_owned();
+    assert_eq!(
+        state.apply(&shape, &done("first"), at(31)),
+        [Decision::Compensate { step: None, reason: reason.clone() }, ask("first", Direction::Undo)]
+    );
+    let undone = Input::Done { step: "first".to_owned(), direction: Direction::Undo };
+    assert_eq!(state.apply(&shape, &undone, at(32)), [ask("closing", Direction::Do)]);
+    assert_eq!(state.apply(&shape, &done("closing"), at(33)), [Decision::Compensated { reason }]);
+    assert_eq!(state.due_at(), None);
+}
+
+#[test]
+fn a_saga_that_takes_too_long_behind_its_pivot_is_stuck_until_it_goes_on() {
+    let (mut shape, _) = begun(&[(Kind::Pivot, 0, 90), (Kind::Forward, 1, 90)]);
+    shape.deadline = Some(Duration::from_secs(30));
+    let mut state = start(&shape);
+    let stuck = Decision::Stuck { step: "pivot".to_owned(), direction: Direction::Do };
+    assert_eq!(state.apply(&shape, &Input::Due, at(30)), [stuck], "the pivot may be done");
+    assert_eq!(state.apply(&shape, &Input::Due, at(31)), [], "it is told once");
+    assert_eq!(state.shown(), Status::Stuck);
+    assert_eq!(state.apply(&shape, &done("pivot"), at(40)), [ask("second", Direction::Do)]);
+    assert_eq!(state.shown(), Status::Running);
+    assert_eq!(state.apply(&shape, &done("second"), at(41)), [Decision::Complete]);
+}
+
+#[test]
+fn a_saga_that_is_undone_anyway_is_not_woken_for_its_deadline() {
+    let (mut shape, _) = begun(&[(Kind::Compensatable, 0, 90), (Kind::Pivot, 1, 10)]);
+    shape.deadline = Some(Duration::from_secs(30));
+    let mut state = start(&shape);
+    state.apply(&shape, &Input::Cancel, at(5));
+    assert_eq!(state.due_at(), Some(at(90)));
+    assert_eq!(state.refusal.as_ref().map(|refusal| refusal.code.as_str()), Some(CANCELLED));
+}
+
 /// A saga that has begun, of steps (kind, group, deadline in seconds) before a closing step.
 fn begun(steps: &[(Kind, usize, u64)]) -> (Shape, State) {
-    let mut shape = Shape { steps: Vec::new() };
+    let mut shape = Shape { steps: Vec::new(), deadline: None };
     for (index, &(kind, group, seconds)) in steps.iter().enumerate() {
         let name = if kind == Kind::Pivot { "pivot" } else { ["first", "second", "third"][index] };
         let undo = kind == Kind::Compensatable;
@@ -202,9 +246,14 @@ fn begun(steps: &[(Kind, usize, u64)]) -> (Shape, State) {
     };
     close("closing", group, Kind::Closing);
     close("cancelling", group + 1, Kind::Cancelling);
-    let mut state = State::new(&shape);
-    state.apply(&shape, &Input::Started, BEGINNING);
+    let state = start(&shape);
     (shape, state)
+}
+
+fn start(shape: &Shape) -> State {
+    let mut state = State::new(shape);
+    state.apply(shape, &Input::Started, BEGINNING);
+    state
 }
 
 fn at(seconds: u64) -> OffsetDateTime {

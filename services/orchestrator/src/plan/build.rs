@@ -164,7 +164,7 @@ impl<S: 'static, Phase> Plan<S, Phase> {
         C: Command<Refusal: Impossible>,
         Phase: BehindPivot,
     {
-        Definition { steps: self.steps, close: closing(close), cancel: None }
+        Definition { steps: self.steps, close: closing(close), cancel: None, deadline: None }
     }
 }
 

@@ -57,6 +57,7 @@ impl Saga for PlaceOrder {
             })
             .or_else(Self::reject_order)
             .if_cancelled(Self::cancel_order)
+            .within(super::A_DAY)
     }
 }
 

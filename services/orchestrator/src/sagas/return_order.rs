@@ -35,6 +35,7 @@ impl Saga for ReturnOrder {
                 group.then(Self::restock).then(Self::mark_returned).then(Self::notify_customer)
             })
             .or_else(Self::refuse_return)
+            .within(super::A_DAY)
     }
 }
 
