@@ -94,7 +94,12 @@ pub(crate) fn effect<C: Command, E: Effect<C>>(
     effect: Arc<E>,
 ) -> (Intake<C, E>, Caller<C, E>) {
     let (hand_over, tasks) = mpsc::channel(E::MOST_AT_ONCE);
-    let intake = Intake { effect: Arc::clone(&effect), instance: instance.clone(), hand_over };
+    let intake = Intake {
+        effect: Arc::clone(&effect),
+        instance: instance.clone(),
+        outside: Arc::clone(&outside),
+        hand_over,
+    };
     (intake, Caller { db, effect, instance, outside, tasks })
 }
 
@@ -107,6 +112,7 @@ pub(crate) fn outside<C: Command, E: Effect<C>>(_: &E) -> &'static str {
 pub(crate) struct Intake<C, E> {
     effect: Arc<E>,
     instance: String,
+    outside: Arc<Outside>,
     hand_over: mpsc::Sender<Task<C>>,
 }
 
@@ -122,11 +128,16 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let tasks = steps::unanswered::<C>(claimed, messages).await?;
+            // Whoever asks again, a saga or an operator behind it, does not wait for the step's next turn.
+            let again = std::mem::take(&mut claimed.steps.asked_again);
+            if !again.is_empty() {
+                steps::hurry(claimed.db(), &again, caller::rest(&self.outside).as_secs_f64()).await?;
+            }
             if tasks.is_empty() {
                 return Ok(());
             }
             self.effect.intend(claimed, &tasks).await?;
-            // Only this makes the room smaller, and not before this batch is committed.
+            // Seldom it is less by the time of the commit, if an operator replays what was parked.
             let room = self.hand_over.capacity();
             for intent in self.intents(&tasks, messages, room) {
                 claimed.steps.add(intent);
@@ -134,7 +145,7 @@ impl<C: Command, E: Effect<C>> BatchHandler for Intake<C, E> {
             let hand_over = self.hand_over.clone();
             claimed.after_commit(move || {
                 for task in tasks.into_iter().take(room) {
-                    // The caller has stopped; the task is taken up after the next start.
+                    // There is no room any more, or the caller has stopped: it is taken up when its claim has run out.
                     if hand_over.try_send(task).is_err() {
                         break;
                     }

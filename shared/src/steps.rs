@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub(crate) use self::book::Book;
 pub(crate) use self::store::{Found, Open, Reclaimed, Record, Status};
 pub(crate) use self::store::{bind, claim_open, columns, find, insert, insert_statement};
-pub(crate) use self::store::{put_off, resolve, try_later};
+pub(crate) use self::store::{hurry, put_off, release, resolve, try_later};
 pub use self::together::{Commands, HandleTogether, Reply};
 use crate::consumer::{BatchHandler, BoxFuture, Incoming, Table};
 use crate::envelope::{Cause, Command, Direction, Event, Message, Metadata};
@@ -201,7 +201,7 @@ pub(crate) async fn unanswered<C: Commands>(
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
     claimed.look_up(&asked).await?;
     let mut rest = Vec::with_capacity(tasks.len());
-    let (mut taken, mut open) = (HashSet::new(), Vec::new());
+    let mut taken = HashSet::new();
     for task in tasks {
         // A second command for the same step in one batch is a repetition of the first, whose answer is under way.
         if taken.contains(&task.step) {
@@ -211,7 +211,7 @@ pub(crate) async fn unanswered<C: Commands>(
             let (status, outcome) = (record.status, record.outcome.clone());
             repeat(claimed, &task, status, outcome)?;
             if status == Status::Pending {
-                open.push(task.step);
+                claimed.steps.asked_again.push(task.step);
             }
             continue;
         }
@@ -247,10 +247,6 @@ pub(crate) async fn unanswered<C: Commands>(
         }
         taken.insert(task.step.clone());
         rest.push(task);
-    }
-    // Whoever asks again, a saga or an operator behind it, does not wait for the outside's next turn.
-    if !open.is_empty() {
-        store::hurry(claimed.db(), &open.iter().collect::<Vec<_>>()).await?;
     }
     Ok(rest)
 }

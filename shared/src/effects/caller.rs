@@ -73,7 +73,7 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         let mut calls = JoinSet::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut restarted, mut more) = (true, false);
+        let (mut released, mut more) = (false, false);
         loop {
             if more && calls.len() <= E::MOST_AT_ONCE / 2 {
                 look.reset_immediately();
@@ -91,11 +91,10 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                 Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
                 _ = look.tick() => {
                     let room = self.room(&calls);
-                    match self.take_up(restarted, room).await {
+                    match self.take_up(&mut released, room).await {
                         Ok(tasks) => {
-                            restarted &= tasks.is_none();
-                            more = tasks.as_ref().is_some_and(|tasks| tasks.len() == room);
-                            for task in tasks.into_iter().flatten() {
+                            more = room > 0 && tasks.len() == room;
+                            for task in tasks {
                                 put_off.extend(self.begin(task, &mut calls));
                             }
                         }
@@ -170,16 +169,19 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
     }
 
     /// Nothing is looked for while nothing could be called, so that an outage costs the database nothing.
-    async fn take_up(&self, restarted: bool, limit: usize) -> Result<Option<Vec<Task<C>>>, Fault> {
+    async fn take_up(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
         if limit == 0 {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut claimed = self.db.write(&[]).await?;
+        if !*released {
+            // What was under way when this instance ended is nobody's now.
+            steps::release(claimed.db(), C::TYPE, &self.instance).await?;
+        }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let open =
-            steps::claim_open(claimed.db(), C::TYPE, &self.instance, claim::<C, E>(), restarted, limit)
-                .await?;
+        let open = steps::claim_open(claimed.db(), C::TYPE, &self.instance, claim::<C, E>(), limit).await?;
         claimed.commit().await?;
+        *released = true;
         let mut tasks = Vec::with_capacity(open.len());
         for row in open {
             debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
@@ -188,7 +190,7 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
                 Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
             }
         }
-        Ok(Some(tasks))
+        Ok(tasks)
     }
 
     /// Gives back what was not called. If that fails, it is taken up again when its claim has run out.
@@ -301,10 +303,8 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
     /// Lets unanswered steps rest, and tells their sagas at the first, second, fourth, eighth ... time.
     async fn try_later(&self, claimed: &mut Claimed, later: &[Unanswered<C>]) -> Result<(), Fault> {
         let steps: Vec<&StepKey> = later.iter().map(|one| &one.task.step).collect();
-        // Behind those that were put off, so that the next trial is not the step that has just failed.
-        let rest = self.outside.rest();
-        let least = if rest.is_zero() { rest } else { rest + 2 * LOOK_EVERY };
-        let tried = steps::try_later(claimed.db(), &steps, CALL_AGAIN.as_secs_f64(), least.as_secs_f64());
+        let least = rest(&self.outside).as_secs_f64();
+        let tried = steps::try_later(claimed.db(), &steps, CALL_AGAIN.as_secs_f64(), least);
         let tried: HashMap<StepKey, u32> = tried.await?.into_iter().collect();
         for Unanswered { task, why } in later {
             // A step that is not open any more was answered by another process.
@@ -316,6 +316,13 @@ impl<C: Command, E: Effect<C>> Caller<C, E> {
         }
         Ok(())
     }
+}
+
+/// For how long a step rests at least that was called already: while the circuit is open, until those that were put off
+/// have had their turn, so that the next trial is not the step that has just failed.
+pub(super) fn rest(outside: &Outside) -> Duration {
+    let rest = outside.rest();
+    if rest.is_zero() { rest } else { rest + 2 * LOOK_EVERY }
 }
 
 /// The task that a row was written for.

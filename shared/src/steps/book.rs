@@ -14,13 +14,15 @@ pub(crate) struct Book {
     new: Vec<StepKey>,
     /// Whether everything that the batch is about was looked up with its claims.
     complete: bool,
+    /// Steps that are open, and were asked for again.
+    pub asked_again: Vec<StepKey>,
 }
 
 impl Book {
     /// What is on record of all steps of a batch.
     pub fn looked_up(found: Vec<store::Found>) -> Self {
         let records = found.into_iter().map(Record::from).map(|record| (record.key.clone(), record));
-        Self { records: records.collect(), new: Vec::new(), complete: true }
+        Self { records: records.collect(), complete: true, ..Self::default() }
     }
 
     /// Looks up what is on record of these steps, unless that is known.

@@ -276,18 +276,20 @@ pub(crate) async fn put_off(
     Ok(())
 }
 
-/// Lets open steps be taken up at once, unless somebody has a claim on them. An open step has been asked for again.
-pub(crate) async fn hurry(db: &mut PgConnection, steps: &[&StepKey]) -> Result<(), sqlx::Error> {
+/// Lets open steps be taken up after so many seconds, unless somebody has a claim on them, or it is sooner anyway.
+pub(crate) async fn hurry(db: &mut PgConnection, steps: &[StepKey], seconds: f64) -> Result<(), sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     sqlx::query(
-        "update step_outcome o set claimed_until = clock_timestamp()
+        "update step_outcome o set claimed_until = clock_timestamp() + $4 * interval '1 second'
          from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
          where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
-           and o.status = 'pending' and o.claimed_by is null and o.claimed_until > clock_timestamp()",
+           and o.status = 'pending' and o.claimed_by is null
+           and o.claimed_until > clock_timestamp() + $4 * interval '1 second'",
     )
     .bind(sagas)
     .bind(names)
     .bind(directions)
+    .bind(seconds)
     .execute(db)
     .await?;
     Ok(())
@@ -310,14 +312,25 @@ impl Reclaimed {
     }
 }
 
-/// Takes up open steps of a type: those nobody has a claim on any more, and, after a restart, those that this very
-/// instance had claimed before.
+/// Gives up this instance's claims on open steps of a type, which it had before it was started again.
+pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update step_outcome set claimed_by = null, claimed_until = clock_timestamp()
+         where claimed_until is not null and status = 'pending' and type = $1 and claimed_by = $2",
+    )
+    .bind(kind)
+    .bind(claimed_by)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes up open steps of a type that nobody has a claim on any more.
 pub(crate) async fn claim_open(
     db: &mut PgConnection,
     kind: &str,
     claimed_by: &str,
     seconds: f64,
-    restarted: bool,
     limit: i64,
 ) -> Result<Vec<Reclaimed>, sqlx::Error> {
     sqlx::query_as(
@@ -325,15 +338,14 @@ pub(crate) async fn claim_open(
          set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
          from (select saga_id, step, direction from step_outcome
                where claimed_until is not null and status = 'pending' and type = $1
-                 and (claimed_until < clock_timestamp() or ($4 and claimed_by = $2))
-               order by claimed_until limit $5 for update skip locked) as open
+                 and claimed_until < clock_timestamp()
+               order by claimed_until limit $4 for update skip locked) as open
          where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction
          returning o.saga_id, o.step, o.direction, o.message_id, o.command, o.traceparent",
     )
     .bind(kind)
     .bind(claimed_by)
     .bind(seconds)
-    .bind(restarted)
     .bind(limit)
     .fetch_all(db)
     .await

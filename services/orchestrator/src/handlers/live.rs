@@ -40,6 +40,13 @@ impl Live {
     /// As it was written.
     pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(&row.definition, row.version)?);
+        // The timers end an orchestrator that lacks a plan in flight; until they have looked, nothing is decided by another.
+        if row.due_at.is_some() && definition.hash() != row.plan_hash {
+            let (saga, name, version) = (row.saga_id, row.definition, row.version);
+            return Err(Fault::retry(anyhow::anyhow!(
+                "the saga {saga} began with another plan of {name}@{version}"
+            )));
+        }
         // A database that has lost commits in a failover, while this process went on from what it remembered.
         if let Some((entry, _)) =
             beyond.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
