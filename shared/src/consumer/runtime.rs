@@ -70,6 +70,8 @@ enum Work<'w> {
 
 struct Context {
     assigned: Arc<AtomicBool>,
+    /// Whether the member has its share of the partitions, which may be none.
+    joined: AtomicBool,
 }
 
 impl ClientContext for Context {
@@ -86,6 +88,7 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let count = consumer.assignment().map_or(0, |list| list.count());
         metrics::gauge!("amends_consumer_partitions").set(count as f64);
+        self.joined.store(matches!(rebalance, Rebalance::Assign(_)), Ordering::Release);
         if let Rebalance::Assign(_) = rebalance {
             // Also with none: a member of a group that has more members than partitions is well.
             self.assigned.store(true, Ordering::Release);
@@ -135,7 +138,8 @@ impl Consumer {
                 metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
             }
             store(&consumer, &offsets);
-            if watch.stands_still(&consumer, batch.len() < self.batch) {
+            let joined = consumer.context().joined.load(Ordering::Acquire);
+            if watch.stands_still(&consumer, batch.len() < self.batch, joined) {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"
@@ -172,7 +176,8 @@ impl Consumer {
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(self.group)));
         }
-        config.create_with_context(Context { assigned: Arc::clone(&self.assigned) })
+        let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
+        config.create_with_context(Context { assigned, joined })
     }
 
     /// Waits for the first record and takes with it what else is there, or comes within `linger`. As long as it has only

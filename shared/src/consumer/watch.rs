@@ -1,6 +1,7 @@
 //! Notices a client that stands still. librdkafka knows by itself when the broker is gone; what it does not know is that it
-//! has forgotten to fetch a partition, or to say that records are there. Both have been reported of it after a broker came
-//! back (librdkafka issue 4492, rust-rdkafka issues 597 and 665), and only a new client mends them.
+//! has forgotten to fetch a partition, to say that records are there, or to come back to its group. The first two have been
+//! reported of it after a broker came back (librdkafka issue 4492, rust-rdkafka issues 597 and 665), the last was seen after
+//! a broker had been frozen, and only a new client mends them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use tracing::{debug, warn};
 
 /// How often it looks. What is behind at two looks, and has not moved in between, stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// So many looks one after the other at which the client is in no group, or its group's coordinator does not answer, though
+/// the broker does, are too many. A group may take this long to come together.
+const LOOKS_ASTRAY: u32 = 3;
 /// How long the broker may take to tell where its partitions end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a record that a new client did not get either is left alone: it may be no message, but a transaction's mark.
@@ -27,13 +31,21 @@ pub(super) struct Watch {
     ran_dry: bool,
     /// Where the partitions stood at the last look that had records they did not get.
     behind: HashMap<Partition, i64>,
+    /// At how many looks one after the other it was astray.
+    astray: u32,
     /// Where a new client was tried, and when.
     tried: HashMap<Partition, (i64, Instant)>,
 }
 
 impl Watch {
     pub fn new() -> Self {
-        Self { looked: Instant::now(), ran_dry: false, behind: HashMap::new(), tried: HashMap::new() }
+        Self {
+            looked: Instant::now(),
+            ran_dry: false,
+            behind: HashMap::new(),
+            astray: 0,
+            tried: HashMap::new(),
+        }
     }
 
     /// A new membership begins.
@@ -41,18 +53,41 @@ impl Watch {
         *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new() };
     }
 
-    /// Whether there is a partition whose records do not come. `dry` says that the client had no more to hand over.
-    pub fn stands_still<C: ConsumerContext>(&mut self, consumer: &StreamConsumer<C>, dry: bool) -> bool {
+    /// Whether there is a partition whose records do not come, or the client has gone astray. `dry` says that it had no more
+    /// to hand over, `joined` that it is in its group.
+    pub fn stands_still<C: ConsumerContext>(
+        &mut self,
+        consumer: &StreamConsumer<C>,
+        dry: bool,
+        joined: bool,
+    ) -> bool {
         self.ran_dry |= dry;
         if self.looked.elapsed() < LOOK_EVERY {
             return false;
         }
         self.looked = Instant::now();
-        tokio::task::block_in_place(|| self.look(consumer)).unwrap_or_else(|error| {
-            debug!(%error, "where the partitions end is not known");
-            self.behind.clear();
-            false
+        tokio::task::block_in_place(|| {
+            let looked = self.look(consumer);
+            if let Err(error) = &looked {
+                debug!(%error, "where the partitions end is not known");
+                self.behind.clear();
+            }
+            let well = joined && looked.is_ok();
+            // While the broker is gone a new client would be no better off.
+            let answers = || consumer.fetch_metadata(None, ASK_TIMEOUT).is_ok();
+            looked.unwrap_or(false) || self.is_astray(well, answers)
         })
+    }
+
+    /// Whether it was astray too often. `broker_answers` is asked only if it is.
+    fn is_astray(&mut self, well: bool, broker_answers: impl FnOnce() -> bool) -> bool {
+        self.astray = if well || !broker_answers() { 0 } else { self.astray + 1 };
+        let too_often = self.astray >= LOOKS_ASTRAY;
+        if too_often {
+            metrics::counter!("amends_consumer_stood_still_total").increment(1);
+            warn!("the client does not come back to its group; the member joins anew");
+        }
+        too_often
     }
 
     fn look<C: ConsumerContext>(&mut self, consumer: &StreamConsumer<C>) -> Result<bool, KafkaError> {
@@ -89,9 +124,13 @@ impl Watch {
 
 /// The assigned partitions that have records beyond what was handed over or committed, each with the first of those.
 fn behind<C: ConsumerContext>(consumer: &StreamConsumer<C>) -> Result<HashMap<Partition, i64>, KafkaError> {
+    let assignment = consumer.assignment()?;
+    if assignment.count() == 0 {
+        return Ok(HashMap::new());
+    }
     let (position, committed) = (consumer.position()?, consumer.committed(ASK_TIMEOUT)?);
     let mut ends = TopicPartitionList::new();
-    for partition in consumer.assignment()?.elements() {
+    for partition in assignment.elements() {
         ends.add_partition_offset(partition.topic(), partition.partition(), Offset::End)?;
     }
     let ends = consumer.offsets_for_times(ends, ASK_TIMEOUT)?;
@@ -135,6 +174,17 @@ mod tests {
         assert_eq!(look(&mut watch, at(8)), 1);
         assert_eq!(look(&mut watch, HashMap::new()), 0);
         assert_eq!(look(&mut watch, at(8)), 0, "it had caught up in between");
+    }
+
+    #[test]
+    fn a_client_that_does_not_come_back_to_its_group_is_astray_while_the_broker_answers() {
+        let mut watch = Watch::new();
+        let mut astray = |well, answers| watch.is_astray(well, || answers);
+        assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2], "the group may be coming together");
+        assert!(!astray(true, true), "it has joined");
+        assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2]);
+        assert_eq!([(); 9].map(|()| astray(false, false)), [false; 9], "the broker is gone");
+        assert_eq!([(); 3].map(|()| astray(false, true)), [false, false, true]);
     }
 
     #[test]
