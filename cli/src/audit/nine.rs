@@ -60,6 +60,8 @@ pub struct Numbered {
 
 /// What was looked at beside the books.
 pub struct Looked {
+    /// The books, read a second time.
+    pub again: Books,
     pub orders: anyhow::Result<Orders>,
     pub topics: anyhow::Result<Topics>,
 }
@@ -80,19 +82,20 @@ pub fn conclude(books: &Books, looked: &Looked) -> Vec<Numbered> {
     for broken in books.broken() {
         nine[broken.number - 1].breaks(broken.offending, broken.says);
     }
-    let under_way = books.under_way();
-    if under_way.is_empty() {
+    if let Some(open) = books.sums_open(&looked.again) {
+        nine[0].is_open(&format!("sums can't be compared yet: {open}"));
+        nine[1].is_open(&format!("sums can't be compared yet: {open}"));
+    } else {
         for finding in books.money_differs() {
             nine[0].breaks([], finding);
         }
         for finding in books.stock_differs() {
             nine[1].breaks([], finding);
         }
-    } else {
-        let open = under_way.join(", ");
-        nine[0].is_open(&format!("sums can't be compared yet: {open}"));
-        nine[1].is_open(&format!("sums can't be compared yet: {open}"));
-        nine[2].is_open(&format!("it can't be said of everything yet: {open}"));
+    }
+    let under_way = books.under_way();
+    if !under_way.is_empty() {
+        nine[2].is_open(&format!("it can't be said of everything yet: {}", under_way.join(", ")));
     }
     match &looked.orders {
         Ok(orders) => conclude_orders(&mut nine, orders),
@@ -172,8 +175,9 @@ mod tests {
     use super::super::books::tests::{books, set};
     use super::*;
 
-    fn nothing_found() -> Looked {
-        Looked { orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
+    /// Nothing is found, and the books were the same when they were read again.
+    fn nothing_found(books: &Books) -> Looked {
+        Looked { again: books.clone(), orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
     }
 
     /// Which of the nine do not hold, and which are open.
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn all_nine_hold_where_nothing_is_found() {
-        assert_eq!(numbers(&books(), &nothing_found()), (vec![], vec![]));
+        assert_eq!(numbers(&books(), &nothing_found(&books())), (vec![], vec![]));
     }
 
     #[test]
@@ -193,7 +197,23 @@ mod tests {
         let mut books = books();
         set(&mut books, "order", "/orders", json!({"pending": 1}));
         set(&mut books, "payment", "/captured/0/amount", json!(401));
-        assert_eq!(numbers(&books, &nothing_found()), (vec![], vec![1, 2, 3]));
+        assert_eq!(numbers(&books, &nothing_found(&books)), (vec![], vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn sums_of_different_moments_are_not_compared() {
+        // An order was placed after order was read, and captured and shipped before payment and inventory were.
+        let mut early = books();
+        set(&mut early, "payment", "/captured/0/amount", json!(500));
+        set(&mut early, "inventory", "/products/lamp/shipped", json!(4));
+        let mut again = early.clone();
+        set(&mut again, "order", "/orders", json!({"confirmed": 3}));
+        set(&mut again, "order", "/confirmed/0/amount", json!(400));
+        set(&mut again, "order", "/sold/lamp", json!(4));
+        let looked = Looked { again: again.clone(), ..nothing_found(&early) };
+        assert_eq!(numbers(&early, &looked), (vec![], vec![1, 2]));
+        assert_eq!(numbers(&again, &nothing_found(&again)), (vec![], vec![]));
+        assert_eq!(numbers(&early, &nothing_found(&early)), (vec![1, 2], vec![]));
     }
 
     #[test]
@@ -202,7 +222,7 @@ mod tests {
         set(&mut books, "order", "/orders", json!({"pending": 1}));
         let broken = json!({"name": "n", "says": "it holds", "holds": false, "offending": ["a", "b"]});
         set(&mut books, "payment", "/statements/0", broken);
-        let nine = conclude(&books, &nothing_found());
+        let nine = conclude(&books, &nothing_found(&books));
         assert_eq!((nine[0].holds, nine[1].holds), (Some(false), None));
         assert!(nine[0].findings[0].contains("it holds (a, b)"), "{:?}", nine[0].findings);
         assert_eq!(nine[0].offending, ["a", "b"]);
@@ -223,9 +243,10 @@ mod tests {
             unsent: 1,
             ..Topics::default()
         };
-        let looked = Looked { orders: Ok(orders), topics: Ok(topics) };
+        let looked = Looked { again: books(), orders: Ok(orders), topics: Ok(topics) };
         assert_eq!(numbers(&books(), &looked), (vec![3, 4, 6, 7, 8], vec![]));
-        let looked = Looked { orders: Err(anyhow!("no pages")), topics: Err(anyhow!("no broker")) };
+        let looked =
+            Looked { again: books(), orders: Err(anyhow!("no pages")), topics: Err(anyhow!("no broker")) };
         assert_eq!(numbers(&books(), &looked), (vec![], vec![3, 4, 6, 7, 8]));
     }
 }
