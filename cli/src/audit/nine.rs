@@ -22,7 +22,10 @@ const NINE: [(&str, &str); 9] = [
     ("order", "messages of one key are sent and handled in the order in which they were written"),
     ("outbox", "what was committed is on its topic, and nothing else is"),
     ("accepted", "an order that was accepted is there, and is there once"),
-    ("undoing", "nothing is undone past an open step, and the pivot never is"),
+    (
+        "undoing",
+        "nothing is undone past an open step or an open undo, later groups first, and the pivot never is",
+    ),
 ];
 
 /// Which of the nine a service's own statement belongs to. What is not listed is about things that are left over.
@@ -116,6 +119,9 @@ fn conclude_orders(nine: &mut [Numbered], orders: &Orders) {
     for (id, what) in &orders.wrong {
         nine[2].breaks([id.to_string()], format!("{id}: {what}"));
     }
+    if orders.unread > 0 {
+        nine[2].is_open(&format!("{} more orders that may not fit were not looked at", orders.unread));
+    }
     for id in &orders.late {
         nine[3].breaks(
             [id.to_string()],
@@ -127,6 +133,9 @@ fn conclude_orders(nine: &mut [Numbered], orders: &Orders) {
     }
     for id in &orders.missing {
         nine[7].breaks([id.to_string()], format!("{id} was accepted, and is not there"));
+    }
+    if orders.unasked > 0 {
+        nine[7].is_open(&format!("{} more accepted orders were not looked for", orders.unasked));
     }
 }
 
@@ -226,6 +235,13 @@ mod tests {
         assert_eq!((nine[0].holds, nine[1].holds), (Some(false), None));
         assert!(nine[0].findings[0].contains("it holds (a, b)"), "{:?}", nine[0].findings);
         assert_eq!(nine[0].offending, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_said_to_hold() {
+        let orders = Orders { unread: 1, unasked: 1, ..Orders::default() };
+        let looked = Looked { orders: Ok(orders), ..nothing_found(&books()) };
+        assert_eq!(numbers(&books(), &looked), (vec![], vec![3, 8]));
     }
 
     #[test]
