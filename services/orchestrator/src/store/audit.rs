@@ -57,34 +57,35 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     (
         "undoing_goes_group_by_group",
         "A step is undone, and a saga closed, when each undo before it has its answer and no later step stands",
-        // What is asked again counts once: of a group, one undo may be asked again while another is open.
-        "with undone as materialized (
-             select l.saga_id, d ->> 'step' as step, min(l.sequence) as asked
-             from saga_log l, json_array_elements(l.decisions) as d
-             where d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo' group by 1, 2),
-         began as materialized (
-             select l.saga_id, d ->> 'step' as step, min(l.sequence) as asked
-             from saga_log l, json_array_elements(l.decisions) as d
-             where l.saga_id in (select saga_id from undone)
-               and d ->> 'decision' = 'ask' and d ->> 'direction' = 'do' group by 1, 2),
-         done as materialized (
-             select saga_id, input ->> 'step' as step, input ->> 'direction' as direction, min(sequence) as at
-             from saga_log where saga_id in (select saga_id from undone) and input ->> 'input' = 'done' group by 1, 2, 3)
+        // What is asked again counts once: of a group, one undo may be asked again while another is open. Only sagas that undo
+        // are read, each by itself: a join of all steps with all would take minutes where the planner expects few of them.
+        "with turned as materialized (
+             select distinct saga_id from saga_log where decisions::text like '%\"undo\"%'),
+         step as (
+             select saga_id, step,
+                    min(sequence) filter (where what = 'ask' and direction = 'do') as asked,
+                    min(sequence) filter (where what = 'ask' and direction = 'undo') as undo_asked,
+                    min(sequence) filter (where what = 'done' and direction = 'do') as done,
+                    min(sequence) filter (where what = 'done' and direction = 'undo') as undone
+             from (select saga_id, sequence, 'done' as what, input ->> 'step' as step, input ->> 'direction' as direction
+                   from turned join saga_log using (saga_id) where input ->> 'input' = 'done'
+                   union all
+                   select l.saga_id, l.sequence, 'ask', d ->> 'step', d ->> 'direction'
+                   from turned join saga_log l using (saga_id), json_array_elements(l.decisions) as d
+                   where d ->> 'decision' = 'ask') as entry
+             group by saga_id, step)
          select distinct saga_id::text
-         from (select o.saga_id
-               from undone o
-               join (select saga_id, asked from undone union all select saga_id, asked from began) as later
-                    on later.saga_id = o.saga_id and later.asked > o.asked
-               left join done e on e.saga_id = o.saga_id and e.step = o.step and e.direction = 'undo'
-               where e.at is null or e.at > later.asked
-               union all
-               select u.saga_id
-               from undone u join began a on a.saga_id = u.saga_id and a.step = u.step
-               join began b on b.saga_id = u.saga_id and b.asked > a.asked
-                    and b.step in ('reserve_stock', 'authorize_payment', 'book_shipment', 'stop_shipment')
-               join done d on d.saga_id = b.saga_id and d.step = b.step and d.direction = 'do' and d.at <= u.asked
-               left join done e on e.saga_id = b.saga_id and e.step = b.step and e.direction = 'undo'
-               where e.at is null or e.at > u.asked) as past
+         from (select saga_id, undo_asked, undone,
+                      array_agg(asked) over saga || array_agg(undo_asked) over saga as asks,
+                      max(coalesce(undone, 2147483647)) filter (
+                          where done is not null
+                            and step in ('reserve_stock', 'authorize_payment', 'book_shipment', 'stop_shipment'))
+                      over (partition by saga_id order by asked range between 1 following and unbounded following) as stood_until
+               from step window saga as (partition by saga_id)) as undo
+         where undo_asked is not null
+           and (stood_until > undo_asked
+                or exists (select from unnest(asks) as later
+                           where later > undo_asked and (undone is null or undone > later)))
          order by 1 limit 20",
     ),
     (
