@@ -7,6 +7,7 @@ mod fit;
 mod merge;
 mod nine;
 mod orders;
+mod receipt;
 mod topics;
 
 use std::collections::BTreeMap;
