@@ -194,7 +194,22 @@ fn two_suites_run_side_by_side_and_one_that_is_killed_leaves_nothing() {
     assert!(books.contains("all nine hold") && !books.contains("BROKEN"), "{books}");
     let id = other.succeeds(&["order", "list"]).split_whitespace().next().expect("an order").to_owned();
     let receipt = other.succeeds(&["audit", "--order", &id]);
-    assert!(receipt.contains("capture") && receipt.contains("payment.captured.v1"), "{receipt}");
+    for said in
+        ["order.created.v1", "payment.captured.v1", "reserved", "committed", "tracking number", "notice "]
+    {
+        assert!(receipt.contains(said), "{said}: {receipt}");
+    }
+    let place = |said: &str| receipt.find(said).unwrap_or_else(|| panic!("no {said} in {receipt}"));
+    let chain = [
+        "order.created.v1",
+        "saga.started.v1",
+        "authorize ",
+        "shipment asked for",
+        "capture ",
+        "order.confirmed.v1",
+    ];
+    assert!(chain.map(place).is_sorted(), "{receipt}");
+    assert!(receipt.contains("0 restocked; 1 taken, 1 to be"), "{receipt}");
     assert!(other.succeeds(&["saga", "list"]).contains("place_order@2"));
     assert!(
         other.succeeds(&["saga", "show", &id]).contains("capture payment"),

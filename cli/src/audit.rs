@@ -7,6 +7,7 @@ mod fit;
 mod merge;
 mod nine;
 mod orders;
+mod receipt;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -107,19 +108,25 @@ pub async fn at_rest(api: &Api, scope: &Scope) -> Verdict {
 /// One look at everything. Nothing comes of it while something is under way, unless it is the last: every order and the
 /// topics are read only when it is worth it.
 async fn look(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
+    let unread = |error: anyhow::Error| {
+        let findings = vec![format!("there is no audit: {error:#}")];
+        Some(Verdict { findings, ..Verdict::default() })
+    };
     let books = match Books::read(api).await {
         Ok(books) => books,
-        Err(error) => {
-            return Some(Verdict {
-                findings: vec![format!("there is no audit: {error:#}")],
-                ..Verdict::default()
-            });
-        }
+        Err(error) => return unread(error),
     };
     if !last && !books.under_way().is_empty() {
         return None;
     }
+    let again = match Books::read(api).await {
+        Ok(again) => again,
+        Err(error) => return unread(error),
+    };
+    if !last && books.sums_open(&again).is_some() {
+        return None;
+    }
     let orders = orders::compare(api, scope.deadline, &scope.accepted).await;
     let topics = topics::compare(api, &scope.kafka, scope.minutes).await;
-    Some(Verdict::of(nine::conclude(&books, &Looked { orders, topics })))
+    Some(Verdict::of(nine::conclude(&books, &Looked { again, orders, topics })))
 }

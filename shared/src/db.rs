@@ -83,9 +83,23 @@ impl Db {
     /// # Errors
     /// If the database does not answer.
     pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
-        let begin = "begin isolation level repeatable read read only; set local plan_cache_mode = force_custom_plan; \
-                     set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
-        let (tx, _) = Tx::begin(self, format!("{begin}; select {NOW}")).await?;
+        self.look_around("repeatable read").await
+    }
+
+    /// As [`Db::survey`], but each statement has its own snapshot: for tables that are truncated meanwhile, which a snapshot
+    /// from before would show empty.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub(crate) async fn scan(&self) -> Result<Tx, sqlx::Error> {
+        self.look_around("read committed").await
+    }
+
+    async fn look_around(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
+        let begin = format!("begin isolation level {isolation} read only");
+        let planner = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
+                       set local enable_hashjoin = on; set local enable_mergejoin = on";
+        let (tx, _) = Tx::begin(self, format!("{begin}; {planner}; select {NOW}")).await?;
         Ok(tx)
     }
 
@@ -278,7 +292,7 @@ pub(crate) fn hash(key: &str) -> i64 {
 ///
 /// Every hot statement finds its rows by key, in a table that is empty when its plan is made and kept. Left to itself
 /// the planner keeps reading such a table from end to end while it grows; so plans are generic, and use indexes.
-/// [`Db::survey`] is for the statements that do read whole tables.
+/// [`Db::survey`] and [`Db::scan`] are for the statements that do read whole tables.
 fn bounded(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
         ("idle_in_transaction_session_timeout", "10s"),

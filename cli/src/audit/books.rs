@@ -22,8 +22,11 @@ const UNDER_WAY: [(&str, &str, &[&str], &str); 9] = [
     ("orchestrator", "sagas", &["stuck"], "sagas are stuck (`amends saga list --status stuck`)"),
 ];
 
+/// Whose sums and counts are held against each other.
+const COMPARED: [&str; 3] = ["order", "payment", "inventory"];
+
 /// What every service says of itself, by its name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Books(pub BTreeMap<&'static str, Value>);
 
 /// A statement that does not hold.
@@ -74,6 +77,32 @@ impl Books {
             (count > 0).then(|| format!("{count} {says}"))
         });
         open.collect()
+    }
+
+    /// Why the sums of these books can't be compared, by a second reading that began when this one had ended; `None` if they
+    /// can.
+    ///
+    /// The services are read one after the other, so an order may be placed after order was read, and be captured before
+    /// payment is. No order, payment or reservation comes back to a state that it has left, so a service with the same counts
+    /// in both readings was the same all the time between them. Where all are, the sums are those of one moment: the one
+    /// between the readings.
+    pub fn sums_open(&self, again: &Self) -> Option<String> {
+        for books in [self, again] {
+            let under_way = books.under_way();
+            if !under_way.is_empty() {
+                return Some(under_way.join(", "));
+            }
+        }
+        let moved: Vec<&str> =
+            COMPARED.into_iter().filter(|service| self.figures(service) != again.figures(service)).collect();
+        (!moved.is_empty()).then(|| format!("the books of {} moved on meanwhile", moved.join(", ")))
+    }
+
+    /// What a service says beside its statements.
+    fn figures(&self, service: &str) -> Map<String, Value> {
+        let mut figures = self.of(service).as_object().cloned().unwrap_or_default();
+        figures.remove("statements");
+        figures
     }
 
     pub fn money_differs(&self) -> Vec<String> {
@@ -178,6 +207,28 @@ pub mod tests {
             assert!(books.stock_differs()[0].contains(sku));
             assert!(books.money_differs().is_empty());
         }
+    }
+
+    #[test]
+    fn sums_are_compared_where_two_readings_are_the_same() {
+        assert_eq!(books().sums_open(&books()), None);
+        for (service, pointer, value) in [
+            ("order", "/orders", json!({"confirmed": 3})),
+            ("payment", "/captured/0/amount", json!(500)),
+            ("inventory", "/products/lamp/shipped", json!(4)),
+        ] {
+            let mut again = books();
+            set(&mut again, service, pointer, value);
+            let why = books().sums_open(&again).expect("a reason");
+            assert_eq!(why, format!("the books of {service} moved on meanwhile"));
+        }
+        let mut again = books();
+        set(&mut again, "orchestrator", "/sagas", json!({"running": 1}));
+        assert_eq!(books().sums_open(&again).as_deref(), Some("1 sagas are under way"));
+        set(&mut again, "orchestrator", "/sagas", json!({"completed": 3}));
+        set(&mut again, "order", "/statements", json!([]));
+        set(&mut again, "shipping", "/shipments", json!({"delivered": 2}));
+        assert_eq!(books().sums_open(&again), None, "a parcel on its way changes no sum");
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::config::duration;
 use uuid::Uuid;
 
+use super::receipt::Receipt;
 use super::{Scope, Verdict, at_rest};
 use crate::api::Api;
-use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::{SERVICES, Suite};
 
@@ -21,7 +21,8 @@ use crate::suite::{SERVICES, Suite};
 pub struct Audit {
     #[command(flatten)]
     suite: Suite,
-    /// Print what was done for this order instead, in the order in which it was done, with sums.
+    /// Print what was done for this order instead: what was told, and each move of money and stock, the parcel and the
+    /// notices, by the databases' clocks, with sums of money and pieces.
     #[arg(long)]
     order: Option<Uuid>,
     /// How long to wait for orders under way, without which sums can't be compared.
@@ -117,51 +118,16 @@ fn print(verdict: &Verdict) {
 }
 
 async fn receipt(api: &Api, id: Uuid) -> anyhow::Result<()> {
-    let order = api.get("order", &format!("/orders/{id}")).await?;
-    say!("order {id}, {}", text_of(&order, "status"));
-    for line in array(&order["items"]) {
-        say!(
-            "  {:>4} x {:<20} {}",
-            line["quantity"].as_i64().unwrap_or_default(),
-            text_of(line, "sku"),
-            money(&line["unitPrice"])
+    let receipt = Receipt::read(api, id).await?;
+    for line in receipt.lines() {
+        say!("{line}");
+    }
+    let wrong = receipt.wrong();
+    if !wrong.is_empty() {
+        let wrong = wrong.join("\n  ");
+        bail!(
+            "what was done for the order {id} is not what its status says, or it is still being done\n  {wrong}"
         );
-    }
-    say!("       total                {}", money(&order["total"]));
-    say!("");
-    for entry in array(&order["timeline"]) {
-        say!("{}  {:<13} {}", text_of(entry, "at"), text_of(entry, "service"), text_of(entry, "type"));
-    }
-    let Some(payment) = api.find("payment", &format!("/payments/{id}")).await? else { return Ok(()) };
-    say!("");
-    let mut taken = 0;
-    for entry in array(&payment["entries"]) {
-        let amount = entry["amount"]["amount"].as_i64().unwrap_or_default();
-        taken += match text_of(entry, "kind") {
-            "capture" => amount,
-            "refund" => -amount,
-            _ => 0,
-        };
-        say!(
-            "{}  {:<9} {}  from {} to {}",
-            text_of(entry, "at"),
-            text_of(entry, "kind"),
-            money(&entry["amount"]),
-            text_of(entry, "credit"),
-            text_of(entry, "debit")
-        );
-    }
-    let stands = matches!(text_of(&order, "status"), "confirmed" | "shipped" | "delivered");
-    let total = order["total"]["amount"].as_i64().unwrap_or_default();
-    let due = if stands { total } else { 0 };
-    say!("taken and not given back: {taken}, to be: {due} (in minor units)");
-    if order["status"] != "pending" && taken != due {
-        bail!("the money of the order {id} is not what its status says, or it is still being moved");
     }
     Ok(())
-}
-
-fn money(value: &Value) -> String {
-    let (amount, currency) = (value["amount"].as_i64().unwrap_or_default(), text_of(value, "currency"));
-    format!("{:>7}.{:02} {currency}", amount / 100, amount % 100)
 }

@@ -22,7 +22,10 @@ const NINE: [(&str, &str); 9] = [
     ("order", "messages of one key are sent and handled in the order in which they were written"),
     ("outbox", "what was committed is on its topic, and nothing else is"),
     ("accepted", "an order that was accepted is there, and is there once"),
-    ("undoing", "nothing is undone past an open step, and the pivot never is"),
+    (
+        "undoing",
+        "nothing is undone past an open step or an open undo, later groups first, and the pivot never is",
+    ),
 ];
 
 /// Which of the nine a service's own statement belongs to. What is not listed is about things that are left over.
@@ -60,6 +63,8 @@ pub struct Numbered {
 
 /// What was looked at beside the books.
 pub struct Looked {
+    /// The books, read a second time.
+    pub again: Books,
     pub orders: anyhow::Result<Orders>,
     pub topics: anyhow::Result<Topics>,
 }
@@ -80,19 +85,20 @@ pub fn conclude(books: &Books, looked: &Looked) -> Vec<Numbered> {
     for broken in books.broken() {
         nine[broken.number - 1].breaks(broken.offending, broken.says);
     }
-    let under_way = books.under_way();
-    if under_way.is_empty() {
+    if let Some(open) = books.sums_open(&looked.again) {
+        nine[0].is_open(&format!("sums can't be compared yet: {open}"));
+        nine[1].is_open(&format!("sums can't be compared yet: {open}"));
+    } else {
         for finding in books.money_differs() {
             nine[0].breaks([], finding);
         }
         for finding in books.stock_differs() {
             nine[1].breaks([], finding);
         }
-    } else {
-        let open = under_way.join(", ");
-        nine[0].is_open(&format!("sums can't be compared yet: {open}"));
-        nine[1].is_open(&format!("sums can't be compared yet: {open}"));
-        nine[2].is_open(&format!("it can't be said of everything yet: {open}"));
+    }
+    let under_way = books.under_way();
+    if !under_way.is_empty() {
+        nine[2].is_open(&format!("it can't be said of everything yet: {}", under_way.join(", ")));
     }
     match &looked.orders {
         Ok(orders) => conclude_orders(&mut nine, orders),
@@ -113,6 +119,9 @@ fn conclude_orders(nine: &mut [Numbered], orders: &Orders) {
     for (id, what) in &orders.wrong {
         nine[2].breaks([id.to_string()], format!("{id}: {what}"));
     }
+    if orders.unread > 0 {
+        nine[2].is_open(&format!("{} more orders that may not fit were not looked at", orders.unread));
+    }
     for id in &orders.late {
         nine[3].breaks(
             [id.to_string()],
@@ -124,6 +133,9 @@ fn conclude_orders(nine: &mut [Numbered], orders: &Orders) {
     }
     for id in &orders.missing {
         nine[7].breaks([id.to_string()], format!("{id} was accepted, and is not there"));
+    }
+    if orders.unasked > 0 {
+        nine[7].is_open(&format!("{} more accepted orders were not looked for", orders.unasked));
     }
 }
 
@@ -172,8 +184,9 @@ mod tests {
     use super::super::books::tests::{books, set};
     use super::*;
 
-    fn nothing_found() -> Looked {
-        Looked { orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
+    /// Nothing is found, and the books were the same when they were read again.
+    fn nothing_found(books: &Books) -> Looked {
+        Looked { again: books.clone(), orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
     }
 
     /// Which of the nine do not hold, and which are open.
@@ -185,7 +198,7 @@ mod tests {
 
     #[test]
     fn all_nine_hold_where_nothing_is_found() {
-        assert_eq!(numbers(&books(), &nothing_found()), (vec![], vec![]));
+        assert_eq!(numbers(&books(), &nothing_found(&books())), (vec![], vec![]));
     }
 
     #[test]
@@ -193,7 +206,23 @@ mod tests {
         let mut books = books();
         set(&mut books, "order", "/orders", json!({"pending": 1}));
         set(&mut books, "payment", "/captured/0/amount", json!(401));
-        assert_eq!(numbers(&books, &nothing_found()), (vec![], vec![1, 2, 3]));
+        assert_eq!(numbers(&books, &nothing_found(&books)), (vec![], vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn sums_of_different_moments_are_not_compared() {
+        // An order was placed after order was read, and captured and shipped before payment and inventory were.
+        let mut early = books();
+        set(&mut early, "payment", "/captured/0/amount", json!(500));
+        set(&mut early, "inventory", "/products/lamp/shipped", json!(4));
+        let mut again = early.clone();
+        set(&mut again, "order", "/orders", json!({"confirmed": 3}));
+        set(&mut again, "order", "/confirmed/0/amount", json!(400));
+        set(&mut again, "order", "/sold/lamp", json!(4));
+        let looked = Looked { again: again.clone(), ..nothing_found(&early) };
+        assert_eq!(numbers(&early, &looked), (vec![], vec![1, 2]));
+        assert_eq!(numbers(&again, &nothing_found(&again)), (vec![], vec![]));
+        assert_eq!(numbers(&early, &nothing_found(&early)), (vec![1, 2], vec![]));
     }
 
     #[test]
@@ -202,10 +231,17 @@ mod tests {
         set(&mut books, "order", "/orders", json!({"pending": 1}));
         let broken = json!({"name": "n", "says": "it holds", "holds": false, "offending": ["a", "b"]});
         set(&mut books, "payment", "/statements/0", broken);
-        let nine = conclude(&books, &nothing_found());
+        let nine = conclude(&books, &nothing_found(&books));
         assert_eq!((nine[0].holds, nine[1].holds), (Some(false), None));
         assert!(nine[0].findings[0].contains("it holds (a, b)"), "{:?}", nine[0].findings);
         assert_eq!(nine[0].offending, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_said_to_hold() {
+        let orders = Orders { unread: 1, unasked: 1, ..Orders::default() };
+        let looked = Looked { orders: Ok(orders), ..nothing_found(&books()) };
+        assert_eq!(numbers(&books(), &looked), (vec![], vec![3, 8]));
     }
 
     #[test]
@@ -223,9 +259,10 @@ mod tests {
             unsent: 1,
             ..Topics::default()
         };
-        let looked = Looked { orders: Ok(orders), topics: Ok(topics) };
+        let looked = Looked { again: books(), orders: Ok(orders), topics: Ok(topics) };
         assert_eq!(numbers(&books(), &looked), (vec![3, 4, 6, 7, 8], vec![]));
-        let looked = Looked { orders: Err(anyhow!("no pages")), topics: Err(anyhow!("no broker")) };
+        let looked =
+            Looked { again: books(), orders: Err(anyhow!("no pages")), topics: Err(anyhow!("no broker")) };
         assert_eq!(numbers(&books(), &looked), (vec![], vec![3, 4, 6, 7, 8]));
     }
 }

@@ -25,10 +25,37 @@ pub struct Orders {
     pub under_way: u64,
     /// Orders, and things without an order, of which something does not fit.
     pub wrong: Vec<(Uuid, String)>,
+    /// How many more did not seem to fit than were looked at again. Nothing can be said of them.
+    pub unread: u64,
     /// Orders that are under way for longer than they may, and neither stuck nor parked.
     pub late: Vec<Uuid>,
     /// Orders that were accepted and are not there.
     pub missing: Vec<Uuid>,
+    /// How many more did not seem to be there than were asked for.
+    pub unasked: usize,
+}
+
+/// What is looked at again.
+#[derive(Debug, Default)]
+struct Doubtful {
+    suspects: Vec<Uuid>,
+    late: Vec<Uuid>,
+}
+
+impl Doubtful {
+    /// Counts an order, or keeps it to be looked at again.
+    fn sort(&mut self, found: &mut Orders, id: Uuid, judged: &Judgement, deadline: i64) {
+        match judged {
+            Judgement::Fits => found.fitting += 1,
+            Judgement::UnderWay { stuck: true, .. } => {}
+            Judgement::UnderWay { age, .. } if *age > deadline && self.late.len() < MOST => {
+                self.late.push(id);
+            }
+            Judgement::UnderWay { .. } => found.under_way += 1,
+            Judgement::Wrong(_) if self.suspects.len() < MOST => self.suspects.push(id),
+            Judgement::Wrong(_) => found.unread += 1,
+        }
+    }
 }
 
 /// Compares all orders. `accepted` are orders that must be there, in the order of their ids.
@@ -38,7 +65,7 @@ pub struct Orders {
 pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow::Result<Orders> {
     let deadline = i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX);
     let mut found = Orders::default();
-    let (mut suspects, mut late) = (Vec::new(), Vec::new());
+    let mut doubtful = Doubtful::default();
     let (mut merge, mut accepted) = (Merge::default(), accepted.iter().copied().peekable());
     loop {
         if let Some((service, after)) = merge.hungry() {
@@ -53,16 +80,10 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
                 }
             }
         }
-        match judge(&row) {
-            Judgement::Fits => found.fitting += 1,
-            Judgement::UnderWay { stuck: true, .. } => {}
-            Judgement::UnderWay { age, .. } if age > deadline && late.len() < MOST => late.push(id),
-            Judgement::UnderWay { .. } => found.under_way += 1,
-            Judgement::Wrong(_) if suspects.len() >= MOST => {}
-            Judgement::Wrong(_) => suspects.push(id),
-        }
+        doubtful.sort(&mut found, id, &judge(&row), deadline);
     }
     found.missing.extend(accepted);
+    found.unasked = found.missing.len().saturating_sub(MOST);
     found.missing.truncate(MOST);
     let mut missing = Vec::new();
     for id in std::mem::take(&mut found.missing) {
@@ -71,14 +92,14 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
         }
     }
     found.missing = missing;
-    for id in suspects {
+    for id in doubtful.suspects {
         match again(api, id).await? {
             Judgement::Fits => found.fitting += 1,
             Judgement::UnderWay { .. } => found.under_way += 1,
             Judgement::Wrong(what) => found.wrong.push((id, what)),
         }
     }
-    for id in late {
+    for id in doubtful.late {
         match again(api, id).await? {
             Judgement::Fits => found.fitting += 1,
             Judgement::UnderWay { stuck: true, .. } => {}
@@ -139,4 +160,22 @@ async fn is_parked(api: &Api, id: Uuid) -> anyhow::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_looked_at_again_is_counted() {
+        let (mut found, mut doubtful) = (Orders::default(), Doubtful::default());
+        let wrong = Judgement::Wrong("x".to_owned());
+        let late = Judgement::UnderWay { age: 11, stuck: false };
+        for id in 0..MOST as u128 + 3 {
+            doubtful.sort(&mut found, Uuid::from_u128(id), &wrong, 10);
+            doubtful.sort(&mut found, Uuid::from_u128(id), &late, 10);
+        }
+        assert_eq!((doubtful.suspects.len(), doubtful.late.len()), (MOST, MOST));
+        assert_eq!((found.unread, found.under_way), (3, 3), "so neither 3 nor 4 is said to hold");
+    }
 }

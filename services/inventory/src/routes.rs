@@ -1,6 +1,7 @@
 //! Inventory's HTTP interface: products and their stock.
 
 mod audit;
+mod reservations;
 
 use axum::Json;
 use axum::extract::State;
@@ -31,6 +32,7 @@ pub fn router() -> OpenApiRouter<Db> {
         .routes(routes!(list))
         .routes(routes!(get, put))
         .routes(routes!(receive))
+        .routes(routes!(reservations::get))
         .routes(routes!(audit::get))
         .routes(routes!(audit::orders))
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use schemas::common::Line;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::Shelf;
@@ -68,6 +69,15 @@ pub struct Entry {
     pub kind: &'static str,
     pub sku: String,
     pub quantity: i64,
+}
+
+/// A row of an order's ledger as it is shown.
+#[derive(Debug, FromRow)]
+pub struct EntryRow {
+    pub kind: String,
+    pub sku: String,
+    pub quantity: i64,
+    pub at: OffsetDateTime,
 }
 
 #[derive(FromRow)]
@@ -214,4 +224,20 @@ pub async fn find_product(db: &mut PgConnection, sku: &str) -> Result<Option<Pro
 pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
     let list = format!("select {PRODUCT} from product order by sku");
     sqlx::query_as(sqlx::AssertSqlSafe(list)).fetch_all(db).await
+}
+
+/// The status of an order's reservation.
+pub async fn find_reservation(db: &mut PgConnection, order: Uuid) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("select status from reservation where order_id = $1")
+        .bind(order)
+        .fetch_optional(db)
+        .await
+}
+
+/// What was moved for an order, in the order in which it was.
+pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
+    sqlx::query_as("select kind, sku, quantity, at from stock_entry where order_id = $1 order by id")
+        .bind(order)
+        .fetch_all(db)
+        .await
 }

@@ -30,7 +30,7 @@ pub(super) struct OutboxLine {
 /// The lines of the last minutes, and those of earlier ones that have unsent messages.
 ///
 /// It is one statement by purpose: truncation respects no snapshot, but a statement has its locks before its snapshot, so it
-/// sees a slot or its receipt, and never neither.
+/// sees a slot or its receipt, and never neither. It must not run in a snapshot from before: see [`crate::db::Db::scan`].
 pub(super) async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<OutboxLine>, sqlx::Error> {
     sqlx::query_as(
         r#"select to_char(minute at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI') as minute, topic, sum(rows)::bigint as rows,

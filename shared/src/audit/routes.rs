@@ -53,9 +53,10 @@ struct OutboxLedger {
 #[utoipa::path(get, path = "/audit/outbox", tag = "audit", params(Window), responses((status = 200, body = OutboxLedger)))]
 async fn outbox(State(db): State<Db>, Query(window): Query<Window>) -> Result<Json<OutboxLedger>, Problem> {
     let minutes = i32::from(window.minutes.unwrap_or(5).clamp(1, 20_160));
-    let mut db = db.read().await?;
+    let mut db = db.scan().await?;
     let now = outbox_ledger::now(&mut db).await?;
     let lines = outbox_ledger::list(&mut db, minutes).await?;
     let stopped = outbox_ledger::stopped(&mut db).await?;
+    db.end().await?;
     Ok(Json(OutboxLedger { now, lines, stopped }))
 }

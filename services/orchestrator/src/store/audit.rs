@@ -55,6 +55,40 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
          order by 1 limit 20",
     ),
     (
+        "undoing_goes_group_by_group",
+        "A step is undone, and a saga closed, when each undo before it has its answer and no later step stands",
+        // What is asked again counts once: of a group, one undo may be asked again while another is open. Only sagas that undo
+        // are read, each by itself: a join of all steps with all would take minutes where the planner expects few of them.
+        "with turned as materialized (
+             select distinct saga_id from saga_log where decisions::text like '%\"undo\"%'),
+         step as (
+             select saga_id, step,
+                    min(sequence) filter (where what = 'ask' and direction = 'do') as asked,
+                    min(sequence) filter (where what = 'ask' and direction = 'undo') as undo_asked,
+                    min(sequence) filter (where what = 'done' and direction = 'do') as done,
+                    min(sequence) filter (where what = 'done' and direction = 'undo') as undone
+             from (select saga_id, sequence, 'done' as what, input ->> 'step' as step, input ->> 'direction' as direction
+                   from turned join saga_log using (saga_id) where input ->> 'input' = 'done'
+                   union all
+                   select l.saga_id, l.sequence, 'ask', d ->> 'step', d ->> 'direction'
+                   from turned join saga_log l using (saga_id), json_array_elements(l.decisions) as d
+                   where d ->> 'decision' = 'ask') as entry
+             group by saga_id, step)
+         select distinct saga_id::text
+         from (select saga_id, undo_asked, undone,
+                      array_agg(asked) over saga || array_agg(undo_asked) over saga as asks,
+                      max(coalesce(undone, 2147483647)) filter (
+                          where done is not null
+                            and step in ('reserve_stock', 'authorize_payment', 'book_shipment', 'stop_shipment'))
+                      over (partition by saga_id order by asked range between 1 following and unbounded following) as stood_until
+               from step window saga as (partition by saga_id)) as undo
+         where undo_asked is not null
+           and (stood_until > undo_asked
+                or exists (select from unnest(asks) as later
+                           where later > undo_asked and (undone is null or undone > later)))
+         order by 1 limit 20",
+    ),
+    (
         "a_step_is_answered_once",
         "A saga has heard of each step once that it was done or refused, and once that it was undone",
         "select distinct saga_id::text
@@ -64,11 +98,12 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "answers_are_in_order",
-        "What a participant says of a step is in the log in the order in which it was written, as the messages' ids tell",
+        "What a step has answered is in the log in the order in which it was written, as the messages' ids tell",
+        // What is failing is no answer: it is logged again after a crash, behind what was logged since.
         "select distinct saga_id::text
          from (select saga_id, message_id,
                       lag(message_id) over (partition by saga_id, input ->> 'step' order by sequence) as before
-               from saga_log where input ->> 'step' is not null and message_id is not null) as entry
+               from saga_log where input ->> 'input' in ('done', 'refused') and message_id is not null) as entry
          where uuid_extract_timestamp(message_id) < uuid_extract_timestamp(before)
          order by 1 limit 20",
     ),
@@ -100,17 +135,29 @@ pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i
 #[cfg(test)]
 mod tests {
     use super::STATEMENTS;
-    use crate::engine::Kind;
+    use crate::engine::{Kind, StepShape};
     use crate::sagas::all;
+
+    /// That a statement names these steps of every plan.
+    fn names(statement: &str, wanted: impl Fn(&StepShape) -> bool) {
+        let (_, _, sql) = STATEMENTS.iter().find(|(name, ..)| *name == statement).expect("the statement");
+        let registry = all(None);
+        for (plan, version) in registry.versions() {
+            let shape = registry.find(&plan, version).expect("it is here").shape();
+            assert!(shape.steps.iter().any(&wanted), "{plan}@{version}");
+            for step in shape.steps.iter().filter(|step| wanted(step)) {
+                assert!(sql.contains(&format!("'{}'", step.name)), "{} of {plan}@{version}", step.name);
+            }
+        }
+    }
 
     #[test]
     fn the_statement_about_the_pivot_names_that_of_every_plan() {
-        let (_, _, sql) = STATEMENTS.last().expect("statements");
-        let registry = all(None);
-        for (name, version) in registry.versions() {
-            let shape = registry.find(&name, version).expect("it is here").shape();
-            let pivot = shape.steps.iter().find(|step| step.kind == Kind::Pivot).expect("a pivot").name;
-            assert!(sql.contains(&format!("'{pivot}'")), "{pivot} of {name}@{version}");
-        }
+        names("the_pivot_is_never_undone", |step| step.kind == Kind::Pivot);
+    }
+
+    #[test]
+    fn the_statement_about_undoing_names_what_every_plan_undoes() {
+        names("undoing_goes_group_by_group", |step| step.undo);
     }
 }
