@@ -12,13 +12,6 @@ use serde_json::{Value, json};
 use crate::harness::{Order, Setup, Suite, order};
 
 impl Suite {
-    /// Posts something about an order; the status and the body of the answer.
-    async fn post(&self, order: Order, what: &str) -> (StatusCode, Value) {
-        let url = format!("{}/orders/{}/{what}", self.url("order"), order.id);
-        let answer = self.client.post(url).send().await.expect("an answer");
-        (answer.status(), answer.json().await.expect("JSON"))
-    }
-
     /// Waits until the order's status is this one.
     async fn becomes(&self, order: Order, status: &str) -> Value {
         self.until(&format!("{} to be {status}", order.id), async |suite| {
