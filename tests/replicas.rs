@@ -213,6 +213,7 @@ async fn the_relay_of_a_killed_replica_is_taken_over() {
     let took = began.elapsed();
     eprintln!("the relay was taken over within {took:?}");
     assert!(took < RELAY_TAKEOVER, "it took {took:?}");
+    suite.comes_to_rest().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
