@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
+use local::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, Setup, Suite, order};
@@ -213,6 +214,7 @@ async fn the_relay_of_a_killed_replica_is_taken_over() {
     let took = began.elapsed();
     eprintln!("the relay was taken over within {took:?}");
     assert!(took < RELAY_TAKEOVER, "it took {took:?}");
+    suite.comes_to_rest().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,5 +230,87 @@ async fn all_work_of_a_killed_replica_is_taken_over() {
     let client = Client { suite: &suite, urls: &urls, failures: &failures };
     join_all((0..30).map(|number| client.order(number))).await;
     eprintln!("30 orders settled within {:?} of the kills", began.elapsed());
+    suite.comes_to_rest().await;
+}
+
+/// Holds up whoever wakes the saga that is named in `held`, in the middle of its transaction.
+const HOLD: &str = "
+    create table held (saga_id uuid not null);
+    create function hold() returns trigger language plpgsql as $$
+    begin
+        if new.input ->> 'input' = 'due' and exists (select from held where held.saga_id = new.saga_id) then
+            perform pg_sleep(3600);
+        end if;
+        return null;
+    end $$;
+    create trigger hold after insert on saga_log for each row execute function hold();";
+
+const ASKED_AGAIN: &str = "select count(distinct saga_id) from saga_log
+    where input ->> 'input' = 'due' and decisions::text like '%authorize_payment%'";
+
+const SLEEPING: &str = "from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+
+/// An orchestrator is held up, and then killed, while it wakes a saga. Its twin does not wait for it: it takes what is due
+/// meanwhile, and that saga when the time is up for which it was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twin() {
+    const LATER: usize = 20;
+    let settings = vec![("ORCHESTRATOR_STEP_DEADLINE", "1s".to_owned())];
+    let mut suite = Suite::with(Setup { settings, ..Setup::default() }).await;
+    suite.execute("orchestrator", HOLD).await;
+    suite.process("payment").signal(Signal::STOP);
+    let first = suite.place(&order()).await;
+    // Nothing but its deadline is to touch it from now on.
+    suite.step_is(first, "reserve_stock", "done").await;
+    suite.execute("orchestrator", &format!("insert into held values ('{}')", first.id)).await;
+    let sleeping = format!("select count(*) {SLEEPING}");
+    suite
+        .until("the orchestrator to be held up", async |suite| {
+            suite.number("orchestrator", &sleeping).await == 1
+        })
+        .await;
+
+    let before = suite.number("orchestrator", ASKED_AGAIN).await;
+    suite.launch_replica("orchestrator", 1);
+    suite.replica_ready("orchestrator", 1).await;
+    let mut orders = vec![first];
+    for _ in 0..LATER {
+        orders.push(suite.place(&order()).await);
+    }
+    suite
+        .until("the others to be asked again", async |suite| {
+            suite.number("orchestrator", ASKED_AGAIN).await == before + LATER as i64
+        })
+        .await;
+    // Whoever takes a saga asks each open step once: nobody finds that it was asked just now.
+    let in_vain =
+        "select count(*) from saga_log where input ->> 'input' = 'due' and json_array_length(decisions) = 0";
+    assert_eq!(suite.number("orchestrator", in_vain).await, 0, "a saga was woken twice");
+    assert_eq!(
+        suite.number("orchestrator", &sleeping).await,
+        1,
+        "the twin has waited, or taken what was taken"
+    );
+    let taken = format!("select count(*) from saga where saga_id = '{}' and due_at > now()", first.id);
+    assert_eq!(suite.number("orchestrator", &taken).await, 1, "it is taken for a while");
+
+    suite.kill9("orchestrator");
+    // Asleep, its session does not notice that nobody is there any more.
+    suite.execute("orchestrator", "delete from held").await;
+    suite.texts("orchestrator", &format!("select pg_terminate_backend(pid)::text {SLEEPING}")).await;
+    let entries =
+        format!("select count(*) from saga_log where input ->> 'input' = 'due' and saga_id = '{}'", first.id);
+    let before = suite.number("orchestrator", &entries).await;
+    let passes = "update saga set due_at = due_at - interval '30 seconds'";
+    suite.execute("orchestrator", &format!("{passes} where saga_id = '{}'", first.id)).await;
+    suite
+        .until("the twin to wake it", async |suite| suite.number("orchestrator", &entries).await > before)
+        .await;
+    suite.launch("orchestrator");
+    suite.ready("orchestrator").await;
+    suite.process("payment").signal(Signal::CONT);
+    for order in orders {
+        assert_eq!(suite.settled(order).await["status"], "confirmed");
+    }
     suite.comes_to_rest().await;
 }

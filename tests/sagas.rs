@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
 use futures::future::join_all;
 use local::Signal;
@@ -12,13 +12,6 @@ use serde_json::{Value, json};
 use crate::harness::{Order, Setup, Suite, order};
 
 impl Suite {
-    /// Posts something about an order; the status and the body of the answer.
-    async fn post(&self, order: Order, what: &str) -> (StatusCode, Value) {
-        let url = format!("{}/orders/{}/{what}", self.url("order"), order.id);
-        let answer = self.client.post(url).send().await.expect("an answer");
-        (answer.status(), answer.json().await.expect("JSON"))
-    }
-
     /// Waits until the order's status is this one.
     async fn becomes(&self, order: Order, status: &str) -> Value {
         self.until(&format!("{} to be {status}", order.id), async |suite| {
@@ -142,10 +135,14 @@ async fn a_hundred_orders_are_cancelled_at_any_moment_and_each_is_confirmed_or_u
     let suite = Suite::start().await;
     let mut body = order();
     body["items"] = json!([{"sku": "mug", "quantity": 1}]);
-    let race = async |number: u64| {
+    // The whole life of an order among ten, on this machine.
+    let began = Instant::now();
+    join_all((0..10).map(|_| suite.confirmed(&body))).await;
+    let life = began.elapsed();
+    let race = async |number: u32| {
         let order = suite.place(&body).await;
-        // Spread over the whole life of an order, whatever it is on this machine.
-        tokio::time::sleep(Duration::from_millis(number * 13 % 400)).await;
+        // Spread over the life, and half of it more: a hundred different pauses, each ten of them of every length.
+        tokio::time::sleep(life * 3 / 2 * (number * 37 % 100) / 100).await;
         let (status, answer) = suite.post(order, "cancellation").await;
         let known = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT].contains(&status);
         assert!(known, "{status} {answer}");

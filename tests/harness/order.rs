@@ -1,5 +1,6 @@
 //! Placing orders and following them.
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -30,6 +31,13 @@ impl Suite {
         let placed: Value = answer.json().await.expect("JSON");
         assert_eq!(placed["status"], "pending");
         Order { id: id(&placed) }
+    }
+
+    /// Posts something about an order; the status and the body of the answer.
+    pub async fn post(&self, order: Order, what: &str) -> (StatusCode, Value) {
+        let url = format!("{}/orders/{}/{what}", self.url("order"), order.id);
+        let answer = self.client.post(url).send().await.expect("an answer");
+        (answer.status(), answer.json().await.expect("JSON"))
     }
 
     /// Waits until the order has settled and the saga has ended, and returns the order with its timeline.

@@ -33,10 +33,7 @@ impl Suite {
         })
         .await;
         for service in SERVICES {
-            self.until(&format!("{service} to have sent everything"), async |suite| {
-                suite.number(service, UNSENT).await == 0
-            })
-            .await;
+            self.has_sent_everything(service).await;
             assert_eq!(
                 self.number(service, "select count(*) from parked where status = 'parked'").await,
                 0,
@@ -48,6 +45,14 @@ impl Suite {
         self.every_order_has_its_saga().await;
         self.money_adds_up().await;
         self.stock_adds_up().await;
+    }
+
+    /// Waits until what a service has committed is in Kafka.
+    pub async fn has_sent_everything(&self, service: &str) {
+        self.until(&format!("{service} to have sent everything"), async |suite| {
+            suite.number(service, UNSENT).await == 0
+        })
+        .await;
     }
 
     async fn every_order_has_its_saga(&self) {

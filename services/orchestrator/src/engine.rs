@@ -210,6 +210,14 @@ impl Shape {
         self.steps.iter().position(|step| step.name == name)
     }
 
+    /// Two steps of one name, if there are such: the name, and where they stand.
+    pub(crate) fn same_name(&self) -> Option<(&'static str, usize, usize)> {
+        let mut steps = self.steps.iter().map(|step| step.name).enumerate();
+        steps.find_map(|(second, name)| {
+            Some((name, self.index(name).filter(|&first| first < second)?, second))
+        })
+    }
+
     fn open(&self, state: &State, name: &str, direction: Direction) -> Option<usize> {
         self.index(name).filter(|&index| state.awaits(index, direction))
     }

@@ -15,7 +15,7 @@ use shared::envelope::{Command, Direction};
 use shared::inbox::ErasedCommand;
 
 use self::build::Impossible;
-pub use self::build::{Forward, ForwardGroup, Group, Plan, StepWithoutUndo, Undoable};
+pub use self::build::{Forward, ForwardGroup, Group, Plan, Several, StepWithoutUndo, Undoable};
 use crate::engine::{Kind, Refusal, Shape, StepShape};
 
 /// How long a step may take before it is asked again, unless its plan says otherwise.

@@ -2,6 +2,8 @@
 
 pub mod audit;
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
@@ -158,11 +160,24 @@ pub fn is_outdated(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("saga_log_pkey")
 }
 
-/// Sagas whose next deadline may have passed, with their subjects.
-pub async fn find_due(db: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
+/// Takes sagas whose next deadline may have passed, those that have waited longest first, with their subjects. For `lease`
+/// nobody else takes them. Sagas that somebody else is just taking or writing are passed over, so that this waits for
+/// nobody.
+pub async fn claim_due(
+    db: &mut PgConnection,
+    lease: Duration,
+    limit: i64,
+) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
     sqlx::query_as(
-        "select saga_id, subject from saga where due_at <= clock_timestamp() order by due_at limit $1",
+        // A subquery in its place might be run more than once, and take more than the limit.
+        "with due as materialized (
+             select saga_id from saga where due_at <= now() order by due_at limit $2 for update skip locked)
+         update saga s set due_at = now() + $1 * interval '1 second'
+         from due
+         where s.saga_id = due.saga_id
+         returning s.saga_id, s.subject",
     )
+    .bind(lease.as_secs_f64())
     .bind(limit)
     .fetch_all(db)
     .await
@@ -171,15 +186,6 @@ pub async fn find_due(db: &mut PgConnection, limit: i64) -> Result<Vec<(Uuid, St
 /// How many sagas are stuck.
 pub async fn count_stuck(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(*) from saga where status = 'stuck'").fetch_one(db).await
-}
-
-/// Lets a saga that could not be woken rest for a while.
-pub async fn postpone(db: &mut PgConnection, saga_id: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query("update saga set due_at = clock_timestamp() + interval '30 seconds' where saga_id = $1")
-        .bind(saga_id)
-        .execute(db)
-        .await?;
-    Ok(())
 }
 
 /// Definitions that open sagas began with: name, version, plan hash, and one saga that has it.

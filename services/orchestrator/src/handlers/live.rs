@@ -28,7 +28,7 @@ pub(super) struct Live {
     memory: Box<dyn OpenSaga>,
     sequence: i32,
     traceparent: Option<String>,
-    /// When the timers will look at it: never later than its next deadline.
+    /// When the timers will look at it: not later than its next deadline, unless a timer has just taken it.
     due_at: Option<OffsetDateTime>,
     /// The status of the last snapshot; there is none of a saga that has just begun.
     saved: Option<Status>,
@@ -114,7 +114,7 @@ impl Live {
             Input::Cancel => !self.state.cancelled,
             // An operator is not told to try again.
             Input::Retry { .. } => false,
-            // An alarm is moved in the row, which the log does not tell.
+            // An alarm is moved in the row, by who takes it and by who has driven the saga, which the log does not tell.
             Input::Due => false,
         }
     }
@@ -147,8 +147,9 @@ impl Live {
         for decision in &decisions {
             self.carry_out(claimed, change.saga_id, &cause, decision)?;
         }
-        // Moving the alarm with each step would rewrite its index each time. It may ring early, never late; when it
-        // rings, it is set anew.
+        // Moving the alarm with each step would rewrite its index each time. It may ring early, and late only by the
+        // time for which a timer that died had taken the saga. When it rings, it is set anew: the timer has moved it in
+        // the row, which an alarm is always read from.
         let next = self.state.due_at();
         let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
         let mut moved = false;

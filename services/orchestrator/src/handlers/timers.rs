@@ -1,4 +1,5 @@
-//! Deadlines, by the database's clock. Any number of replicas may look for them: the orders' locks let one at a time.
+//! Deadlines, by the database's clock. Any number of replicas look for them and share them: each takes some for a while,
+//! passing over those that another has taken. Those of a replica that dies meanwhile are due again when its time is up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::store;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
+/// For how long a replica takes them.
+const LEASE: Duration = Duration::from_secs(30);
 /// How often stuck sagas are counted, in looks.
 const COUNT_EVERY: u32 = 10;
 
@@ -81,21 +84,20 @@ impl Timers {
     }
 
     async fn wake(&self) -> Result<usize, Fault> {
-        let due = store::find_due(&mut *self.db.read().await?, BATCH).await?;
+        let mut claimed = self.db.write(&[]).await?;
+        let due = store::claim_due(claimed.db(), LEASE, BATCH).await?;
+        claimed.commit().await?;
         if due.is_empty() {
             return Ok(0);
         }
         let count = due.len();
         match self.wake_all(due.clone()).await {
             Err(fault) if fault.class() == Class::Permanent => {
-                // One of them spoils it for all: each on its own.
+                // One of them spoils it for all: each on its own. It stays taken for the lease, and is tried again then.
                 for one in due {
                     let saga = one.0;
                     if let Err(fault) = self.wake_all(vec![one]).await {
                         error!(%saga, %fault, "a saga could not be woken");
-                        let mut claimed = self.db.write(&[]).await?;
-                        store::postpone(claimed.db(), saga).await?;
-                        claimed.commit().await?;
                     }
                 }
             }

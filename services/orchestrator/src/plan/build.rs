@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use schemas::common::Never;
+use serde::de::DeserializeOwned;
 use shared::envelope::Command;
 
 use super::{DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, closing, make, name_of};
@@ -11,9 +12,12 @@ use super::{DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, cl
 /// A plan before its pivot.
 #[derive(Debug)]
 pub struct Undoable;
-/// A plan from its pivot on.
+/// A plan from its pivot on. `Last` is the command of the step that was just added, or [`Several`].
 #[derive(Debug)]
-pub struct Forward;
+pub struct Forward<Last = Several>(PhantomData<fn(Last)>);
+/// Not one step: a group was just added, or nothing yet.
+#[derive(Debug)]
+pub struct Several;
 
 /// Where a step may be undone.
 #[diagnostic::on_unimplemented(
@@ -33,7 +37,21 @@ impl BeforePivot for Undoable {}
             `.undo(..)`"
 )]
 pub trait BehindPivot {}
-impl BehindPivot for Forward {}
+impl<Last> BehindPivot for Forward<Last> {}
+
+/// What one step may be told: how long it may take, and what is kept of its reply.
+#[diagnostic::on_unimplemented(
+    message = "this word is about one step, and no single step stands before it",
+    label = "about which step?",
+    note = "in `.together(..)` it stands behind the step that it is about: `.together(|group| group.then(..).deadline(..))`"
+)]
+pub trait OneStep {
+    /// What the step replies when it is done.
+    type Reply: DeserializeOwned + 'static;
+}
+impl<C: Command> OneStep for C {
+    type Reply = C::Reply;
+}
 
 /// The refusal of a command that can't be refused.
 #[diagnostic::on_unimplemented(
@@ -59,8 +77,11 @@ pub struct Group<S> {
     group: usize,
 }
 
-/// Steps behind the pivot that run side by side.
-pub struct ForwardGroup<S>(Group<S>);
+/// Steps behind the pivot that run side by side. `Last` is the command of the step that was just added.
+pub struct ForwardGroup<S, Last = Several> {
+    group: Group<S>,
+    last: PhantomData<fn(Last)>,
+}
 
 /// A step that does not say yet how it is undone. Only [`StepWithoutUndo::undo`] and
 /// [`StepWithoutUndo::nothing_to_undo`] lead on from it.
@@ -110,6 +131,15 @@ fn begin<S: 'static, C: Command>(command: fn(&S) -> C, group: usize, kind: Kind)
     }
 }
 
+impl<S: 'static> StepPlan<S> {
+    fn keep<R: DeserializeOwned + 'static>(&mut self, keep: fn(&mut S, R)) {
+        self.keep = Some(Box::new(move |saga, reply| {
+            keep(saga, serde_json::from_str(reply.get())?);
+            Ok(())
+        }));
+    }
+}
+
 impl<S: 'static> Plan<S, Undoable> {
     pub fn begin() -> Self {
         Self { steps: Vec::new(), groups: 0, phase: PhantomData }
@@ -138,24 +168,28 @@ impl<S: 'static, Phase> Plan<S, Phase> {
     }
 
     /// The point of no return: once it is done, the saga goes forward only.
-    pub fn pivot<C: Command>(mut self, command: fn(&S) -> C) -> Plan<S, Forward>
+    pub fn pivot<C: Command>(self, command: fn(&S) -> C) -> Plan<S, Forward<C>>
     where
         Phase: BeforePivot,
     {
-        self.steps.push(begin(command, self.groups, Kind::Pivot));
-        Plan { steps: self.steps, groups: self.groups + 1, phase: PhantomData }
+        let pivot = begin(command, self.groups, Kind::Pivot);
+        self.with_group(vec![pivot])
     }
 
     /// A step that is repeated until it is done. Its command can't be refused.
     #[must_use]
-    pub fn then<C>(mut self, command: fn(&S) -> C) -> Self
+    pub fn then<C>(self, command: fn(&S) -> C) -> Plan<S, Forward<C>>
     where
         C: Command<Refusal: Impossible>,
         Phase: BehindPivot,
     {
-        self.steps.push(begin(command, self.groups, Kind::Forward));
-        self.groups += 1;
-        self
+        let step = begin(command, self.groups, Kind::Forward);
+        self.with_group(vec![step])
+    }
+
+    fn with_group<Next>(mut self, group: Vec<StepPlan<S>>) -> Plan<S, Next> {
+        self.steps.extend(group);
+        Plan { steps: self.steps, groups: self.groups + 1, phase: PhantomData }
     }
 
     /// Ends the plan with what closes a saga after everything was undone.
@@ -168,33 +202,42 @@ impl<S: 'static, Phase> Plan<S, Phase> {
     }
 }
 
-impl<S: 'static> Plan<S, Forward> {
+impl<S: 'static, Last> Plan<S, Forward<Last>> {
     /// Steps behind the pivot that run side by side.
     #[must_use]
-    pub fn together(mut self, steps: impl FnOnce(ForwardGroup<S>) -> ForwardGroup<S>) -> Self {
-        let group = steps(ForwardGroup(Group { steps: Vec::new(), group: self.groups }));
-        self.steps.extend(group.0.steps);
-        self.groups += 1;
+    pub fn together<L>(self, steps: impl FnOnce(ForwardGroup<S>) -> ForwardGroup<S, L>) -> Plan<S, Forward> {
+        let empty = Group { steps: Vec::new(), group: self.groups };
+        let added = steps(ForwardGroup { group: empty, last: PhantomData });
+        self.with_group(added.group.steps)
+    }
+
+    /// Takes the reply of the pivot, or of the step that was just added, into the saga's memory.
+    #[must_use]
+    pub fn keep(mut self, keep: fn(&mut S, Last::Reply)) -> Self
+    where
+        Last: OneStep,
+    {
+        self.steps.last_mut().into_iter().for_each(|step| step.keep(keep));
         self
     }
-}
 
-impl<S> Plan<S, Forward> {
     /// How long the pivot, or the step that was just added, may take before it is asked again.
     #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        if let Some(step) = self.steps.last_mut() {
-            step.deadline = deadline;
-        }
+    pub fn deadline(mut self, deadline: Duration) -> Self
+    where
+        Last: OneStep,
+    {
+        self.steps.last_mut().into_iter().for_each(|step| step.deadline = deadline);
         self
     }
 
     /// How often the pivot, or the step that was just added, may be asked in vain before the saga is stuck.
     #[must_use]
-    pub fn stuck_after(mut self, attempts: u32) -> Self {
-        if let Some(step) = self.steps.last_mut() {
-            step.stuck_after = attempts;
-        }
+    pub fn stuck_after(mut self, attempts: u32) -> Self
+    where
+        Last: OneStep,
+    {
+        self.steps.last_mut().into_iter().for_each(|step| step.stuck_after = attempts);
         self
     }
 }
@@ -207,11 +250,41 @@ impl<S: 'static> Group<S> {
     }
 }
 
-impl<S: 'static> ForwardGroup<S> {
+impl<S: 'static, Last> ForwardGroup<S, Last> {
     /// A step that is repeated until it is done, beside the others of the group.
     #[must_use]
-    pub fn then<C: Command<Refusal: Impossible>>(mut self, command: fn(&S) -> C) -> Self {
-        self.0.steps.push(begin(command, self.0.group, Kind::Forward));
+    pub fn then<C: Command<Refusal: Impossible>>(mut self, command: fn(&S) -> C) -> ForwardGroup<S, C> {
+        self.group.steps.push(begin(command, self.group.group, Kind::Forward));
+        ForwardGroup { group: self.group, last: PhantomData }
+    }
+
+    /// Takes the reply of the step that was just added into the saga's memory.
+    #[must_use]
+    pub fn keep(mut self, keep: fn(&mut S, Last::Reply)) -> Self
+    where
+        Last: OneStep,
+    {
+        self.group.steps.last_mut().into_iter().for_each(|step| step.keep(keep));
+        self
+    }
+
+    /// How long the step that was just added may take before it is asked again.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self
+    where
+        Last: OneStep,
+    {
+        self.group.steps.last_mut().into_iter().for_each(|step| step.deadline = deadline);
+        self
+    }
+
+    /// How often the step that was just added may be asked in vain before the saga is stuck.
+    #[must_use]
+    pub fn stuck_after(mut self, attempts: u32) -> Self
+    where
+        Last: OneStep,
+    {
+        self.group.steps.last_mut().into_iter().for_each(|step| step.stuck_after = attempts);
         self
     }
 }
@@ -219,10 +292,7 @@ impl<S: 'static> ForwardGroup<S> {
 impl<S: 'static, C: Command, Onto: Accepts<S>> StepWithoutUndo<S, C, Onto> {
     /// Takes the reply into the saga's memory.
     pub fn keep(mut self, keep: fn(&mut S, C::Reply)) -> Self {
-        self.begun.keep = Some(Box::new(move |saga, reply| {
-            keep(saga, serde_json::from_str(reply.get())?);
-            Ok(())
-        }));
+        self.begun.keep(keep);
         self
     }
 

@@ -38,11 +38,33 @@ fn the_hashes_are_pinned() {
 
 /// A reply says by the name which step it answers.
 #[test]
-fn every_step_has_a_name_of_its_own() {
-    for shape in [PlaceOrder::plan().shape(), PlaceOrder1::plan().shape(), ReturnOrder::plan().shape()] {
-        let names: HashSet<_> = shape.steps.iter().map(|step| step.name).collect();
-        assert_eq!(names.len(), shape.steps.len(), "{shape:?}");
-    }
+#[should_panic(
+    expected = "the plan of toy@8 has two steps `commit_stock`, number 4 and number 5; give one of them"
+)]
+fn a_plan_with_two_steps_of_one_name_is_not_taken() {
+    let _ = Registry::default().with::<Toy<ONE_NAME_TWICE>>();
+}
+
+#[test]
+#[should_panic(
+    expected = "the plan of toy@9 has two steps `commit_stock`, number 4 and number 5; give one of them"
+)]
+fn a_step_with_the_name_of_what_closes_the_saga_is_not_taken() {
+    let _ = Registry::default().with::<Toy<CLOSING_TWICE>>();
+}
+
+/// What is said of a step behind the pivot is said of that one, in a group too.
+#[test]
+fn a_step_behind_the_pivot_has_its_own_deadline_attempts_and_reply() {
+    let plan = Toy::<WORDS>::plan();
+    let (deadline, attempts) = (Duration::from_secs(11), 7);
+    let told: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| (step.deadline == deadline, step.stuck_after == attempts, step.keep.is_some()))
+        .collect();
+    let (plain, all) = ((false, false, false), (true, true, true));
+    assert_eq!(told, [plain, plain, all, plain, all, plain]);
 }
 
 #[test]
@@ -80,7 +102,8 @@ fn the_hash_changes_when_the_plan_does() {
         .with::<Toy<OTHER_UNDO>>()
         .with::<Toy<SLOWER>>()
         .with::<Toy<ONE_MORE>>()
-        .with::<Toy<OTHER_CLOSING>>();
+        .with::<Toy<OTHER_CLOSING>>()
+        .with::<Toy<WORDS>>();
     let hashes = [
         hash::<Toy<PLAIN>>(&registry),
         hash::<Toy<OTHER_ORDER>>(&registry),
@@ -90,6 +113,7 @@ fn the_hash_changes_when_the_plan_does() {
         hash::<Toy<SLOWER>>(&registry),
         hash::<Toy<ONE_MORE>>(&registry),
         hash::<Toy<OTHER_CLOSING>>(&registry),
+        hash::<Toy<WORDS>>(&registry),
     ];
     let distinct: HashSet<_> = hashes.iter().collect();
     assert_eq!(distinct.len(), hashes.len(), "{hashes:?}");
@@ -113,6 +137,9 @@ const OTHER_UNDO: i32 = 4;
 const SLOWER: i32 = 5;
 const ONE_MORE: i32 = 6;
 const OTHER_CLOSING: i32 = 7;
+const ONE_NAME_TWICE: i32 = 8;
+const CLOSING_TWICE: i32 = 9;
+const WORDS: i32 = 10;
 
 /// A saga of which each version differs from [`PLAIN`] in one thing.
 #[derive(Serialize, Deserialize)]
@@ -148,6 +175,18 @@ impl<const VERSION: i32> Saga for Toy<VERSION> {
         match VERSION {
             ONE_MORE => after.then(Self::commit).or_else(Self::reject),
             OTHER_CLOSING => after.or_else(Self::confirm),
+            ONE_NAME_TWICE => after.then(Self::commit).then(Self::commit).or_else(Self::reject),
+            CLOSING_TWICE => after.then(Self::commit).or_else(|saga, _| saga.commit()),
+            WORDS => after
+                    .keep(|_, _| ()).deadline(Duration::from_secs(11)).stuck_after(7)
+                .together(|group| {
+                    group
+                        .then(Self::commit)
+                        .then(Self::release)
+                            .keep(|_, _| ()).deadline(Duration::from_secs(11)).stuck_after(7)
+                })
+                .then(Self::void)
+                .or_else(Self::reject),
             _ => after.or_else(Self::reject),
         }
     }

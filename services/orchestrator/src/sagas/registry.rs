@@ -42,9 +42,23 @@ impl Registry {
     }
 
     /// Adds a definition.
+    ///
+    /// # Panics
+    /// If two steps of the plan have one name: a reply says by the name which step it answers, so the second would wait
+    /// for ever.
     #[must_use]
     pub fn with<S: Saga>(mut self) -> Self {
-        self.definitions.insert((S::NAME, S::VERSION), Arc::new(Typed::<S>::new(self.deadline)));
+        let definition = Typed::<S>::new(self.deadline);
+        if let Some((name, first, second)) = definition.shape.same_name() {
+            panic!(
+                "the plan of {}@{} has two steps `{name}`, number {} and number {}; give one of them a command of its own",
+                S::NAME,
+                S::VERSION,
+                first + 1,
+                second + 1
+            );
+        }
+        self.definitions.insert((S::NAME, S::VERSION), Arc::new(definition));
         self
     }
 

@@ -1,5 +1,7 @@
 //! Every word of a plan where it belongs. This one compiles.
 
+use std::time::Duration;
+
 use toy::*;
 
 #[rustfmt::skip]
@@ -12,10 +14,17 @@ pub fn plan() -> Definition<Toy> {
                     .keep(|saga, held| saga.authorization = held.authorization_id)
                     .undo(Toy::void)
         })
-        .step(Toy::authorize).nothing_to_undo("it lapses by itself")
+        .step(Toy::void).nothing_to_undo("it lapses by itself")
         .pivot(Toy::refund)
+            .keep(|_, _| ()).deadline(Duration::from_secs(5)).stuck_after(3)
         .then(Toy::capture)
-        .together(|group| group.then(Toy::commit).then(Toy::release))
+            .keep(|_, _| ()).deadline(Duration::from_secs(5)).stuck_after(3)
+        .together(|group| {
+            group
+                .then(Toy::commit)
+                    .keep(|_, _| ()).deadline(Duration::from_secs(5)).stuck_after(3)
+                .then(Toy::release)
+        })
         .or_else(Toy::reject)
         .if_cancelled(Toy::cancel)
 }
