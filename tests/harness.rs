@@ -8,53 +8,38 @@ mod process;
 pub mod relay;
 mod rest;
 mod sequence;
+pub mod servers;
 pub mod smtp;
 mod sql;
 pub mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use local::{Options, Ports, Servers, Silent};
 use serde_json::{Value, json};
 use shared::service::{App, migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 pub use self::order::{Order, id, order};
-use self::process::Process;
+pub use self::process::Process;
+use self::servers::Servers;
 
 /// How long anything may take that the suite does by itself. Generous: it ends a broken test, it times nothing.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
 
-static NUMBER: AtomicU32 = AtomicU32::new(1);
-static SHARED: LazyLock<Arc<Servers>> = LazyLock::new(|| Arc::new(start_servers("servers")));
-
-/// The servers that most tests share.
-fn shared_servers() -> Arc<Servers> {
-    std::thread::scope(|scope| scope.spawn(|| Arc::clone(&SHARED)).join()).expect("servers")
-}
-
-fn start_servers(name: &str) -> Servers {
-    let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let ports = Ports::free().expect("free ports");
-    let options = Options { ports, fresh: true, ..Options::new(state) };
-    // Blocking, and not on a runtime's thread: the readiness checks bring a runtime of their own.
-    std::thread::scope(|scope| scope.spawn(|| Servers::start(&options, &Silent)).join())
-        .expect("the start does not panic")
-        .unwrap_or_else(|error| panic!("the servers start: {error}"))
-}
+pub static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// A whole suite. Dropped, its processes are gone.
 pub struct Suite {
     pub name: String,
     pub client: reqwest::Client,
-    pub servers: Arc<Servers>,
+    pub servers: Arc<dyn Servers>,
     /// By service and number of the replica.
     processes: BTreeMap<(&'static str, usize), Process>,
     services: Vec<&'static str>,
@@ -83,7 +68,7 @@ impl Suite {
 
     pub async fn with(setup: Setup) -> Self {
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let servers = if setup.own_servers { Arc::new(start_servers(&name)) } else { shared_servers() };
+        let servers = if setup.own_servers { servers::own(&name) } else { servers::shared() };
         let mut suite = Self {
             name,
             client: reqwest::Client::new(),
@@ -151,7 +136,7 @@ impl Suite {
     }
 
     pub fn database_url(&self, service: &str) -> String {
-        self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres", None)
+        self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres")
     }
 
     /// Every process there is to be: service and number of the replica.

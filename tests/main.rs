@@ -26,6 +26,7 @@ mod plans;
 mod relay;
 mod replicas;
 mod retention;
+mod roles;
 mod sagas;
 mod servers;
 mod shutdown;

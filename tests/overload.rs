@@ -6,6 +6,7 @@ use local::Signal;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::harness::servers::Server;
 use crate::harness::{PATIENCE, Setup, Suite, order};
 
 const ORDERS: &str = "select count(*) from orders";
@@ -56,14 +57,12 @@ async fn orders_are_refused_before_anything_is_written_and_taken_again_when_ther
     let mut suite = Suite::with(Setup { own_servers: true, settings, ..Setup::default() }).await;
     let servers = std::sync::Arc::clone(&suite.servers);
 
-    servers.kafka().kill9().expect("killed");
+    servers.kill(Server::Kafka);
     let taken = until_refused(&suite, MESSAGES).await;
     assert!(taken > 20, "{taken} orders were taken");
     assert_eq!(until_refused(&suite, MESSAGES).await, 0, "it stays refused while there is no broker");
     assert_eq!(suite.number("order", ORDERS).await, taken, "a refused order is not written");
-    std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
-        .expect("no panic")
-        .expect("restarted");
+    servers.restart(Server::Kafka);
     until_taken_again(&suite).await;
     suite.comes_to_rest().await;
     let before = suite.number("order", ORDERS).await;

@@ -1,9 +1,12 @@
-//! The broker and the database die in the middle of sagas.
+//! The broker and the database die, freeze or are cut off in the middle of sagas.
 
+use std::io::Write;
 use std::time::Duration;
 
 use futures::future::join_all;
+use local::Signal;
 
+use crate::harness::servers::Server;
 use crate::harness::{SERVICES, Setup, Suite, order};
 
 async fn own() -> Suite {
@@ -16,13 +19,10 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     suite.confirmed(&order()).await;
     let body = order();
     let before = join_all((0..10).map(|_| suite.place(&body))).await;
-    let servers = std::sync::Arc::clone(&suite.servers);
-    servers.kafka().kill9().expect("killed");
+    suite.servers.kill(Server::Kafka);
     // The outbox takes orders while there is no broker.
     let during = join_all((0..10).map(|_| suite.place(&body))).await;
-    std::thread::scope(|scope| scope.spawn(|| servers.kafka().restart()).join())
-        .expect("no panic")
-        .expect("restarted");
+    suite.servers.restart(Server::Kafka);
     for order in before.into_iter().chain(during) {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }
@@ -37,10 +37,10 @@ async fn a_broker_that_freezes_and_goes_on_loses_nothing() {
     suite.confirmed(&order()).await;
     let body = order();
     let before = join_all((0..10).map(|_| suite.place(&body))).await;
-    suite.servers.kafka().sigstop().expect("frozen");
+    suite.servers.freeze(Server::Kafka);
     let during = join_all((0..10).map(|_| suite.place(&body))).await;
     tokio::time::sleep(FROZEN).await;
-    suite.servers.kafka().sigcont().expect("going on");
+    suite.servers.thaw(Server::Kafka);
     for order in before.into_iter().chain(during) {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }
@@ -52,11 +52,8 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     let suite = own().await;
     let body = order();
     let before = join_all((0..10).map(|_| suite.place(&body))).await;
-    let servers = std::sync::Arc::clone(&suite.servers);
-    servers.postgres().kill9().expect("killed");
-    std::thread::scope(|scope| scope.spawn(|| servers.postgres().restart()).join())
-        .expect("no panic")
-        .expect("restarted");
+    suite.servers.kill(Server::Postgres);
+    suite.servers.restart(Server::Postgres);
     for service in SERVICES {
         suite.ready(service).await;
     }
@@ -65,4 +62,62 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
         assert_eq!(suite.settled(order).await["status"], "confirmed");
     }
     suite.comes_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_freezes_and_goes_on_loses_nothing() {
+    const FROZEN: Duration = Duration::from_secs(5);
+    let suite = own().await;
+    let body = order();
+    let before = join_all((0..10).map(|_| suite.place(&body))).await;
+    suite.servers.freeze(Server::Postgres);
+    tokio::time::sleep(FROZEN).await;
+    suite.servers.thaw(Server::Postgres);
+    let after = join_all((0..10).map(|_| suite.place(&body))).await;
+    for order in before.into_iter().chain(after) {
+        assert_eq!(suite.settled(order).await["status"], "confirmed");
+    }
+    suite.comes_to_rest().await;
+}
+
+/// The server works on, with all that its clients had begun, and its clients find nobody: none of them learns what became
+/// of what it had asked for last.
+async fn cut_off_in_the_middle_of_sagas(server: Server) {
+    let mut suite = own().await;
+    let servers = std::sync::Arc::clone(&suite.servers);
+    let Some(network) = servers.network() else {
+        let skipped =
+            format!("skipped: no network of {server:?} can be cut here; AMENDS_SERVERS=docker has one");
+        writeln!(std::io::stderr(), "{skipped}").expect("told");
+        return;
+    };
+    suite.process("shipping").signal(Signal::STOP);
+    let body = order();
+    let placed = join_all((0..10).map(|_| suite.place(&body))).await;
+    for order in &placed {
+        suite.asked(*order, "book_shipment").await;
+    }
+    suite.process("shipping").signal(Signal::CONT);
+    network.cut(server);
+    // Long enough for everybody to have tried in vain.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    network.mend(server);
+    for service in SERVICES {
+        suite.ready(service).await;
+    }
+    let after = join_all((0..10).map(|_| suite.place(&body))).await;
+    for order in placed.into_iter().chain(after) {
+        assert_eq!(suite.settled(order).await["status"], "confirmed");
+    }
+    suite.comes_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_cut_off_and_comes_back_loses_nothing() {
+    cut_off_in_the_middle_of_sagas(Server::Kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_cut_off_and_comes_back_loses_nothing() {
+    cut_off_in_the_middle_of_sagas(Server::Postgres).await;
 }

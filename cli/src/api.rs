@@ -72,7 +72,9 @@ impl Api {
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let from = self.suite.ports_from;
         request.send().await.map_err(|error| {
-            if error.is_connect() {
+            if let Some(urls) = &self.suite.urls {
+                anyhow::Error::new(error).context(format!("the suite at {urls} did not answer"))
+            } else if error.is_connect() {
                 anyhow::anyhow!("no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`")
             } else {
                 anyhow::Error::new(error).context(format!("the suite on the ports from {from} did not answer"))

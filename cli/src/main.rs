@@ -62,6 +62,8 @@ enum Command {
     Topics(setup::Topics),
     /// Apply every service's migrations to existing databases.
     Migrate(setup::Migrate),
+    /// Put the first catalogue on the shelves of a running suite.
+    Seed(setup::Seed),
     /// Measure a part of it on this machine: release builds give the figures that count.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => return bench.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
+        Command::Seed(seed) => seed.run(),
         Command::Generate(generate) => generate.run(),
     };
     match ended {

@@ -173,7 +173,7 @@ pub fn status(place: &Where) -> ExitCode {
         return ExitCode::from(3);
     };
     say!("amends up, process {}, ports from {}", run.pid, run.ports_from);
-    let suite = Suite { ports_from: run.ports_from };
+    let suite = Suite { ports_from: run.ports_from, ..Default::default() };
     let all_ready = crate::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
     ExitCode::from(u8::from(!all_ready))
 }

@@ -3,6 +3,8 @@
 mod catalogue;
 
 use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use shared::kafka::Kafka;
@@ -13,7 +15,7 @@ use sqlx::{Connection, PgConnection};
 pub use self::catalogue::{PLENTIFUL, SOLD_OUT, seed};
 use crate::output::say;
 use crate::serve::{Visit, visit};
-use crate::suite::SERVICES;
+use crate::suite::{SERVICES, Suite};
 
 /// The topics of the suite.
 #[derive(Debug, clap::Subcommand)]
@@ -36,6 +38,9 @@ pub struct Broker {
     /// Further librdkafka settings, key=value separated by commas.
     #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings)]
     kafka_settings: shared::config::Settings,
+    /// How long to wait for a broker that is not there yet, for example 60s.
+    #[arg(long, default_value = "0s", value_parser = shared::config::duration)]
+    wait: Duration,
 }
 
 impl Topics {
@@ -54,7 +59,8 @@ impl Topics {
                     prefix: broker.topic_prefix,
                     settings: broker.kafka_settings.0,
                 };
-                crate::block_on(async { Ok(kafka.create_topics(&topics).await?) })?;
+                let create = async || Ok(kafka.create_topics(&topics).await?);
+                crate::block_on(patiently(broker.wait, create))?;
                 say!("{} topics are there", topics.len());
             }
         }
@@ -69,13 +75,32 @@ pub struct Migrate {
     /// `postgres://{service}:secret@db:5432/{service}`.
     #[arg(long, env = "DATABASE_URLS", hide_env_values = true)]
     database_urls: String,
+    /// A role that is to use what the URL's role owns, to read and write rows but not to change tables; `{service}`
+    /// stands for the service's name here too.
+    #[arg(long)]
+    grant_to: Option<String>,
+    /// How long to wait for a database that does not answer yet, for example 60s.
+    #[arg(long, default_value = "0s", value_parser = shared::config::duration)]
+    wait: Duration,
 }
 
 impl Migrate {
     pub fn run(self) -> anyhow::Result<()> {
         crate::block_on(async {
             for service in SERVICES {
-                migrate(service.name, &self.database_urls.replace("{service}", service.name)).await?;
+                let named = |text: &str| text.replace("{service}", service.name);
+                let url = named(&self.database_urls);
+                // A migration that fails is not tried again, so only the connection is waited for.
+                patiently(self.wait, async || Ok(connect(service.name, &url).await?.close().await?)).await?;
+                migrate(service.name, &url).await?;
+                if let Some(role) = &self.grant_to {
+                    let mut db = connect(service.name, &url).await?;
+                    let role = named(role);
+                    let granted = shared::roles::grant(&mut db, &role).await;
+                    granted.with_context(|| {
+                        format!("granting {role} the use of the {} database", service.name)
+                    })?;
+                }
                 say!("{}: up to date", service.name);
             }
             Ok(())
@@ -96,13 +121,45 @@ impl Visit for Migrations {
 /// Brings a service's database up to date.
 pub async fn migrate(service: &str, url: &str) -> anyhow::Result<()> {
     let migrator = visit(service, Migrations).with_context(|| format!("no service {service}"))?;
-    let options = PgConnectOptions::from_str(url).context("the database's URL can't be read")?;
-    let mut db = PgConnection::connect_with(&options)
-        .await
-        .with_context(|| format!("the database of {service} does not answer"))?;
+    let mut db = connect(service, url).await?;
     migrator.run_direct(None, &mut db, false).await.with_context(|| format!("migrating {service}"))?;
     db.close().await?;
     Ok(())
+}
+
+async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {
+    let options = PgConnectOptions::from_str(url).context("the database's URL can't be read")?;
+    PgConnection::connect_with(&options)
+        .await
+        .with_context(|| format!("the database of {service} does not answer"))
+}
+
+/// Does something that fails while a server is not there yet, again and again until it succeeds or the patience is over.
+async fn patiently(patience: Duration, what: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    const TRY_EVERY: Duration = Duration::from_millis(250);
+    let deadline = Instant::now() + patience;
+    loop {
+        let ended = what().await;
+        if ended.is_ok() || Instant::now() >= deadline {
+            return ended;
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
+/// Puts the first catalogue on the shelves of a running suite, where it is missing.
+#[derive(Debug, clap::Args)]
+pub struct Seed {
+    #[command(flatten)]
+    suite: Suite,
+}
+
+impl Seed {
+    pub fn run(self) -> anyhow::Result<()> {
+        let products = crate::block_on(seed(&self.suite, &AtomicBool::new(false)))?;
+        say!("{products} products are there");
+        Ok(())
+    }
 }
 
 /// Creates a database and a role for each service, where they are missing. A role can use its own database only.

@@ -36,11 +36,15 @@ pub struct Suite {
     /// The first of the suite's thirteen ports: order listens on the next one, and so on.
     #[arg(long, env = "AMENDS_PORTS_FROM", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=65000))]
     pub ports_from: u16,
+    /// Where the services are, if not on these ports of this machine: a URL in which `{service}` stands for the name and
+    /// `{port}` for the port, for example `http://{service}.example.com:{port}`.
+    #[arg(long, env = "AMENDS_URLS")]
+    pub urls: Option<String>,
 }
 
 impl Default for Suite {
     fn default() -> Self {
-        Self { ports_from: 8080 }
+        Self { ports_from: 8080, urls: None }
     }
 }
 
@@ -52,7 +56,9 @@ impl Suite {
     /// The base of a service's URLs.
     pub fn url(&self, service: &str) -> String {
         let offset = SERVICES.iter().find(|known| known.name == service).map_or(0, |known| known.offset);
-        format!("http://127.0.0.1:{}", self.ports_from + offset)
+        let port = (self.ports_from + offset).to_string();
+        let urls = self.urls.as_deref().unwrap_or("http://127.0.0.1:{port}");
+        urls.trim_end_matches('/').replace("{service}", service).replace("{port}", &port)
     }
 
     pub fn server_ports(&self) -> Ports {
@@ -66,5 +72,19 @@ impl Suite {
     /// Where the suite keeps its data and logs, unless told otherwise.
     pub fn default_state(&self) -> PathBuf {
         PathBuf::from(".amends").join(self.ports_from.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_found_by_port_or_by_name() {
+        let here = Suite { ports_from: 9300, ..Suite::default() };
+        assert_eq!(here.url("payment"), "http://127.0.0.1:9302");
+        let named = |urls: &str| Suite { urls: Some(urls.to_owned()), ..Suite::default() }.url("order");
+        assert_eq!(named("http://{service}:{port}/"), "http://order:8081");
+        assert_eq!(named("https://{service}.example.com"), "https://order.example.com");
     }
 }

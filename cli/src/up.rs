@@ -37,6 +37,9 @@ pub struct Up {
 
 impl Up {
     pub fn run(self) -> anyhow::Result<()> {
+        if self.place.suite.urls.is_some() {
+            bail!("--urls (AMENDS_URLS) is for suites that run elsewhere; `amends up` starts one here");
+        }
         let state = self.place.state();
         if let Some(run) = Run::find(&state) {
             bail!(

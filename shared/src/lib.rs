@@ -220,6 +220,7 @@ pub mod parked;
 pub mod problem;
 pub mod relay;
 pub mod retention;
+pub mod roles;
 pub mod service;
 pub mod steps;
 pub mod telemetry;

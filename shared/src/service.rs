@@ -3,6 +3,7 @@
 //!
 //! A task that ends before it is told to stops the whole service with exit code 1; a signal ends it with 0.
 
+mod ask;
 mod health;
 mod run;
 
@@ -57,6 +58,9 @@ struct CommandLine<C: Args> {
     /// Applies the migrations and ends.
     #[arg(long)]
     migrate: bool,
+    /// Asks the service that runs here whether it is ready, and ends: with 0 if it is, else with 1 and the reason.
+    #[arg(long, conflicts_with = "migrate")]
+    is_ready: bool,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]

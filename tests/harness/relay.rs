@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use local::Servers;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
@@ -20,7 +19,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::process::Process;
-use super::{NUMBER, PATIENCE, shared_servers};
+use super::servers::{self, Servers};
+use super::{NUMBER, PATIENCE};
 
 const TOPIC: Topic = Topic { name: "relayed.events", partitions: 4, retention: Duration::from_secs(3600) };
 /// Few, so that writers often want the same one.
@@ -48,7 +48,7 @@ pub struct Arrived {
 
 pub struct Outbox {
     name: String,
-    servers: Arc<Servers>,
+    servers: Arc<dyn Servers>,
     shards: i16,
     writes: Db,
     numbers: RefCell<HashMap<String, u32>>,
@@ -58,7 +58,7 @@ pub struct Outbox {
 impl Outbox {
     pub async fn new(shards: i16) -> Self {
         let name = format!("r{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let servers = shared_servers();
+        let servers = servers::shared();
         let admin: PgConnectOptions = servers.admin_url().parse().expect("a URL");
         let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
         let create = format!("create database {name}");
@@ -83,7 +83,7 @@ impl Outbox {
 
     pub async fn connect(&self) -> PgConnection {
         let options: PgConnectOptions =
-            self.servers.postgres_url(&self.name, "postgres", None).parse().expect("a URL");
+            self.servers.postgres_url(&self.name, "postgres").parse().expect("a URL");
         PgConnection::connect_with(&options).await.expect("the database answers")
     }
 
@@ -116,7 +116,7 @@ impl Outbox {
     /// Starts a process that relays, or stands by.
     pub fn relay(&self, instance: &str) -> Process {
         let settings = [
-            ("DATABASE_URL", self.servers.postgres_url(&self.name, "postgres", None)),
+            ("DATABASE_URL", self.servers.postgres_url(&self.name, "postgres")),
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
             ("INSTANCE", instance.to_owned()),

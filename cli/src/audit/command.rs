@@ -42,10 +42,10 @@ pub struct Audit {
     #[arg(long, value_name = "SERVICE=URL", value_parser = service_url)]
     service_url: Vec<(String, String)>,
     /// The brokers of such a suite.
-    #[arg(long)]
+    #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
     /// The prefix of its topics.
-    #[arg(long, default_value = "")]
+    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
 }
 

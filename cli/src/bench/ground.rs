@@ -40,7 +40,8 @@ impl Ground {
         let name = format!("bench_{}", std::process::id());
         let (own, ports, admin, brokers) = match place.find() {
             Some(run) => {
-                let ports = crate::suite::Suite { ports_from: run.ports_from }.server_ports();
+                let ports =
+                    crate::suite::Suite { ports_from: run.ports_from, ..Default::default() }.server_ports();
                 let admin = local::url_beside(&place.state().join("postgres"), ports.postgres);
                 (None, ports, admin, format!("127.0.0.1:{}", ports.kafka))
             }

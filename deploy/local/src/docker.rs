@@ -1,7 +1,8 @@
 //! The other way to run the servers: containers, through the `docker` command.
 //!
 //! `docker run` stays attached, as a child of ours, and hands on the signals it gets. So a container ends
-//! with this process as a server of our own would, and its output goes to the same log file.
+//! with this process as a server of our own would, and its output goes to the same log file. It is for `amends up`, which
+//! needs no client of the engine's for this; the integration tests have testcontainers, for faults that this can't make.
 
 use std::fs;
 use std::path::{Path, PathBuf};

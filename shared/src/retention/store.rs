@@ -51,9 +51,7 @@ pub(super) async fn add_day(db: &mut PgConnection, day: Date) -> Result<(), sqlx
 /// Drops a day's partition. Every claim waits for it, but for a moment only.
 pub(super) async fn drop_day(db: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
     wait_briefly(db).await?;
-    let (year, month, day) = (day.year(), u8::from(day.month()), day.day());
-    let drop = format!("drop table inbox_{year:04}{month:02}{day:02}");
-    sqlx::query(sqlx::AssertSqlSafe(drop)).execute(db).await?;
+    sqlx::query("select inbox_drop_day($1)").bind(day).execute(db).await?;
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! From the parsed command line to the exit code.
 
+use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::Context;
 use sqlx::Executor;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::*;
@@ -14,6 +15,9 @@ use super::*;
 pub(super) const EX_USAGE: u8 = 64;
 
 pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
+    if line.is_ready {
+        return tell_whether_ready(address::<A>(&line.common));
+    }
     let _telemetry = telemetry::init(A::NAME, line.common.log_format);
     let Some(database) = line.common.database_url.clone() else {
         error!("the variable DATABASE_URL (or --database-url) is missing; it names the {} database", A::NAME);
@@ -40,6 +44,21 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     }
 }
 
+/// Where HTTP is served.
+fn address<A: App>(common: &Common) -> SocketAddr {
+    common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)))
+}
+
+fn tell_whether_ready(address: SocketAddr) -> ExitCode {
+    let why = match ask::ready(address) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(reason)) => format!("not ready: {reason}"),
+        Err(error) => format!("{address} does not answer: {error}"),
+    };
+    let _ = writeln!(io::stderr(), "{why}");
+    ExitCode::FAILURE
+}
+
 async fn run<A: App>(
     line: CommandLine<A::Config>,
     database: sqlx::postgres::PgConnectOptions,
@@ -59,6 +78,8 @@ async fn run<A: App>(
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
+    // Before anything is set up: a container's first process ignores the signals that it does not listen for.
+    let told = Told::listen()?;
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
         prefix: common.topic_prefix.clone(),
@@ -82,13 +103,28 @@ async fn run<A: App>(
         common,
     };
     A::run(&mut service)?;
-    service.until_told::<A>().await
+    service.until_told::<A>(told).await
+}
+
+/// The signals that end a service.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
+    }
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
-    async fn until_told<A: App>(mut self) -> anyhow::Result<()> {
-        let address =
-            self.common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)));
+    async fn until_told<A: App>(mut self, mut told: Told) -> anyhow::Result<()> {
+        let address = address::<A>(&self.common);
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
@@ -134,16 +170,13 @@ impl<C: Send + Sync + 'static> Service<C> {
         });
         info!(service = self.name, %address, "serving");
 
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let failed = tokio::select! {
-            _ = terminate.recv() => false,
-            _ = interrupt.recv() => false,
+            () = told.next() => false,
             () = self.failed.cancelled() => true,
         };
         info!(service = self.name, "stopping");
         let hard = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
+            tokio::select! { () = told.next() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
         };
         tokio::select! {
             () = self.drain() => {}

@@ -1,0 +1,81 @@
+//! Whether the service that runs here is ready, asked by a second process of the same binary: a container's health check
+//! needs no other program for it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long connecting and each piece of the answer may take. `/readyz` itself gives its checks two seconds each.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Asks the service that listens on `address`. What it says is why it is not ready.
+///
+/// # Errors
+/// If nobody answers there, or what does is no HTTP.
+pub(super) fn ready(address: SocketAddr) -> io::Result<Result<(), String>> {
+    let mut stream = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))?;
+    if status == "200" {
+        return Ok(Ok(()));
+    }
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(Err(format!("{status} {}", body.trim())))
+}
+
+/// A service that listens on every address is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Asks somebody who listens on every address and gives this answer.
+    fn answered(answer: &'static str) -> io::Result<Result<(), String>> {
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut asked = [0; 512];
+            let length = stream.read(&mut asked).expect("a request");
+            stream.write_all(answer.as_bytes()).expect("sent");
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        let said = ready(address);
+        assert!(server.join().expect("no panic").starts_with("GET /readyz HTTP/1.1\r\n"));
+        said
+    }
+
+    #[test]
+    fn the_status_says_whether_it_is_ready_and_the_body_why_not() {
+        assert_eq!(answered("HTTP/1.1 200 OK\r\n\r\n{}").expect("an answer"), Ok(()));
+        let said =
+            answered("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}\n").expect("an answer");
+        assert_eq!(said, Err("503 {\"ready\":false}".to_owned()));
+        assert!(answered("220 mail.example.com\r\n").is_err());
+        assert!(answered("").is_err());
+    }
+
+    #[test]
+    fn nobody_there_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        assert!(ready(address).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Where a suite's PostgreSQL and Kafka come from: processes of this machine, or containers. The tests are the same.
+//!
+//! `AMENDS_SERVERS` is `local` or `docker`; without it containers are taken where there is no Java for Kafka and an engine
+//! answers.
+
+mod containers;
+mod local;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, LazyLock};
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Postgres,
+    Kafka,
+}
+
+/// A PostgreSQL and a Kafka. Dropped, they are gone with their data. The calling thread blocks.
+pub trait Servers: Send + Sync {
+    fn postgres_url(&self, database: &str, user: &str) -> String;
+    fn kafka_brokers(&self) -> String;
+    /// Ends it as a crash would.
+    fn kill(&self, server: Server);
+    /// Starts it again under the same address, on its data, and waits until it serves.
+    fn restart(&self, server: Server);
+    /// It answers nothing and closes no connection.
+    fn freeze(&self, server: Server);
+    fn thaw(&self, server: Server);
+    /// The network between it and everybody else, where there is one that can be cut.
+    fn network(&self) -> Option<&dyn Network>;
+
+    /// The superuser's URL.
+    fn admin_url(&self) -> String {
+        self.postgres_url("postgres", "postgres")
+    }
+}
+
+pub trait Network {
+    /// It works on, but nothing reaches it, nor anybody from it.
+    fn cut(&self, server: Server);
+    fn mend(&self, server: Server);
+}
+
+static SHARED: LazyLock<Arc<dyn Servers>> = LazyLock::new(|| start("servers"));
+
+/// The servers that most tests share.
+pub fn shared() -> Arc<dyn Servers> {
+    blocking(|| Arc::clone(&SHARED))
+}
+
+/// Servers of a test's own.
+pub fn own(name: &str) -> Arc<dyn Servers> {
+    blocking(|| start(name))
+}
+
+fn start(name: &str) -> Arc<dyn Servers> {
+    if in_containers() { Arc::new(containers::Containers::start()) } else { Arc::new(local::start(name)) }
+}
+
+fn in_containers() -> bool {
+    static CHOICE: LazyLock<bool> = LazyLock::new(|| match std::env::var("AMENDS_SERVERS").as_deref() {
+        Ok("docker") => true,
+        Ok("local") => false,
+        Ok(other) => panic!("AMENDS_SERVERS is `{other}`; it may be `local` or `docker`"),
+        Err(_) => !runs("java", "-version") && runs("docker", "version"),
+    });
+    *CHOICE
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|ended| ended.success())
+}
+
+/// Does what blocks, and brings a runtime of its own, from within a test's runtime.
+fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The folder for what tests leave behind.
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+}

@@ -1,0 +1,135 @@
+//! Which run of the tests a container belongs to. However a run ends, a process that outlives it removes its containers;
+//! what is left when that one was killed too, the next run removes, but never what belongs to a run that still goes on.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use testcontainers_modules::testcontainers::bollard::Docker;
+use testcontainers_modules::testcontainers::bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+
+/// The label that says it.
+pub const RUN: &str = "amends.test-run";
+
+/// A process, so that it can't be taken for another one with the same number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    machine: String,
+    boot: String,
+    /// Processes are seen from within their own namespace only.
+    namespace: String,
+    pid: u32,
+    /// When it began, in the kernel's ticks.
+    began: u64,
+}
+
+/// This process.
+pub fn this() -> &'static Run {
+    static THIS: OnceLock<Run> = OnceLock::new();
+    THIS.get_or_init(|| {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let pid = std::process::id();
+        Run {
+            machine: read("/etc/machine-id"),
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            namespace: namespace.to_string_lossy().into_owned(),
+            pid,
+            began: began(pid).unwrap_or_default(),
+        }
+    })
+}
+
+fn began(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the last bracket may contain spaces.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, boot, namespace, pid, began } = self;
+        write!(f, "{machine}/{boot}/{namespace}/{pid}/{began}")
+    }
+}
+
+impl Run {
+    fn read(label: &str) -> Option<Self> {
+        let parts: Vec<&str> = label.split('/').collect();
+        let [machine, boot, namespace, pid, began] = parts[..] else { return None };
+        let [machine, boot, namespace] = [machine, boot, namespace].map(str::to_owned);
+        Some(Self { machine, boot, namespace, pid: pid.parse().ok()?, began: began.parse().ok()? })
+    }
+
+    /// Whether it has certainly ended. Of another machine that uses the same engine nothing is certain.
+    fn is_over(&self) -> bool {
+        let here = this();
+        if self.machine != here.machine || here.machine.is_empty() {
+            return false;
+        }
+        if self.boot != here.boot {
+            return true;
+        }
+        self.namespace == here.namespace && began(self.pid) != Some(self.began)
+    }
+}
+
+/// Removes what runs that are over have left, and sees to it that nothing is left of this one. Done once.
+pub async fn begin(docker: &Docker) {
+    static KEPT: Mutex<Option<ChildStdin>> = Mutex::new(None);
+    {
+        let mut kept = KEPT.lock().expect("no panic");
+        if kept.is_some() {
+            return;
+        }
+        *kept = remove_at_the_end();
+    }
+    sweep(docker).await;
+}
+
+/// Its standard input ends with this process, also where that is killed; then it removes the containers.
+fn remove_at_the_end() -> Option<ChildStdin> {
+    let remove = format!("cat; docker ps -aq --filter 'label={RUN}={}' | xargs -r docker rm -fv", this());
+    let mut command = Command::new("sh");
+    // A group of its own: Ctrl-C is for the tests, and it has to outlive them.
+    command.args(["-c", &remove]).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("a shell").stdin.take()
+}
+
+async fn sweep(docker: &Docker) {
+    let labels = vec!["org.testcontainers.managed-by=testcontainers", RUN];
+    let filters = HashMap::from([("label", labels)]);
+    let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    for container in docker.list_containers(Some(all)).await.expect("containers") {
+        let label = container.labels.as_ref().and_then(|labels| labels.get(RUN));
+        let Some(id) =
+            container.id.filter(|_| label.and_then(|label| Run::read(label)).is_some_and(|it| it.is_over()))
+        else {
+            continue;
+        };
+        // Another run may be removing it at this moment.
+        let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let _ = docker.remove_container(&id, Some(force)).await;
+    }
+}
+
+#[test]
+fn only_a_run_that_is_over_is_swept() {
+    let here = this();
+    assert_eq!(Run::read(&here.to_string()).as_ref(), Some(here));
+    assert!(!here.is_over());
+    let later = Run { began: here.began + 1, ..here.clone() };
+    assert!(later.is_over(), "another process with the same number");
+    assert!(
+        !Run { namespace: "pid:[1]".to_owned(), ..later.clone() }.is_over(),
+        "it can't be seen from here"
+    );
+    assert!(Run { boot: String::new(), ..here.clone() }.is_over(), "before the machine was started anew");
+    assert!(!Run { machine: "another".to_owned(), ..later }.is_over(), "on another machine");
+    assert_eq!(Run::read("nonsense"), None);
+}

@@ -1,0 +1,59 @@
+//! Servers that are processes of this machine. They have no network that could be cut: they are frozen instead.
+
+use local::{Backend, Options, Ports, Silent};
+
+use super::{Network, Server, Servers, blocking, folder};
+
+pub fn start(name: &str) -> local::Servers {
+    let ports = Ports::free().expect("free ports");
+    // Containers are the other back end's; here they would be a third way to run the same tests.
+    let options =
+        Options { ports, fresh: true, backend: Backend::Native, ..Options::new(folder().join(name)) };
+    local::Servers::start(&options, &Silent).unwrap_or_else(|error| panic!("the servers start: {error}"))
+}
+
+impl Servers for local::Servers {
+    fn postgres_url(&self, database: &str, user: &str) -> String {
+        local::Servers::postgres_url(self, database, user, None)
+    }
+
+    fn kafka_brokers(&self) -> String {
+        local::Servers::kafka_brokers(self)
+    }
+
+    fn kill(&self, server: Server) {
+        match server {
+            Server::Postgres => self.postgres().kill9(),
+            Server::Kafka => self.kafka().kill9(),
+        }
+        .expect("killed");
+    }
+
+    fn restart(&self, server: Server) {
+        blocking(|| match server {
+            Server::Postgres => self.postgres().restart(),
+            Server::Kafka => self.kafka().restart(),
+        })
+        .expect("restarted");
+    }
+
+    fn freeze(&self, server: Server) {
+        match server {
+            Server::Postgres => self.postgres().sigstop(),
+            Server::Kafka => self.kafka().sigstop(),
+        }
+        .expect("frozen");
+    }
+
+    fn thaw(&self, server: Server) {
+        match server {
+            Server::Postgres => self.postgres().sigcont(),
+            Server::Kafka => self.kafka().sigcont(),
+        }
+        .expect("going on");
+    }
+
+    fn network(&self) -> Option<&dyn Network> {
+        None
+    }
+}
