@@ -95,7 +95,7 @@ async fn cut_off_in_the_middle_of_sagas(server: Server) {
     let body = order();
     let placed = join_all((0..10).map(|_| suite.place(&body))).await;
     for order in &placed {
-        suite.asked(*order, "book_shipment").await;
+        suite.step_is(*order, "book_shipment", "asked").await;
     }
     suite.process("shipping").signal(Signal::CONT);
     network.cut(server);
