@@ -262,6 +262,8 @@ async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twi
     let first = suite.place(&order()).await;
     // Nothing but its deadline is to touch it from now on.
     suite.step_is(first, "reserve_stock", "done").await;
+    // The twin would get its reply once more, and wait for it.
+    suite.caught_up("orchestrator").await;
     suite.execute("orchestrator", &format!("insert into held values ('{}')", first.id)).await;
     let sleeping = format!("select count(*) {SLEEPING}");
     suite
