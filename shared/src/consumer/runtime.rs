@@ -116,7 +116,7 @@ impl Consumer {
     /// One membership in the group, until `stop` or until the broker throws the member out for good, as it does with
     /// a static one after a crash of its own. Nothing is lost by that: what was not stored comes again.
     async fn member(&self, watch: &mut Watch, stop: &CancellationToken) -> Result<(), KafkaError> {
-        let consumer = self.connect()?;
+        let consumer = Arc::new(self.connect()?);
         let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let mut held = Held::new(self.batch);
@@ -139,7 +139,7 @@ impl Consumer {
             }
             store(&consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
-            if watch.stands_still(&consumer, batch.len() < self.batch, joined) {
+            if watch.stands_still(&consumer, batch.len() < self.batch, joined).await {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"

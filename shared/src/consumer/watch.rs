@@ -4,12 +4,13 @@
 //! a broker had been frozen, and only a new client mends them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 /// How often it looks. What is behind at two looks, and has not moved in between, stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -55,9 +56,9 @@ impl Watch {
 
     /// Whether there is a partition whose records do not come, or the client has gone astray. `dry` says that it had no more
     /// to hand over, `joined` that it is in its group.
-    pub fn stands_still<C: ConsumerContext>(
+    pub async fn stands_still<C: ConsumerContext + 'static>(
         &mut self,
-        consumer: &StreamConsumer<C>,
+        consumer: &Arc<StreamConsumer<C>>,
         dry: bool,
         joined: bool,
     ) -> bool {
@@ -66,22 +67,28 @@ impl Watch {
             return false;
         }
         self.looked = Instant::now();
-        tokio::task::block_in_place(|| {
-            let looked = self.look(consumer);
-            if let Err(error) = &looked {
-                debug!(%error, "where the partitions end is not known");
+        let looked = self.look(consumer).await;
+        match &looked {
+            Ok(_) => {}
+            Err(Unknown::Hangs) => {
+                metrics::counter!("amends_consumer_stood_still_total").increment(1);
+                warn!("the client does not come back from a question; the member joins anew");
+                return true;
+            }
+            Err(Unknown::Failed(error)) => {
+                info!(%error, "where the partitions end is not known");
                 self.behind.clear();
             }
-            let well = joined && looked.is_ok();
-            // While the broker is gone a new client would be no better off.
-            let answers = || consumer.fetch_metadata(None, ASK_TIMEOUT).is_ok();
-            looked.unwrap_or(false) || self.is_astray(well, answers)
-        })
+        }
+        let well = joined && looked.is_ok();
+        // While the broker is gone a new client would be no better off.
+        let answers = !well && ask(consumer, |client| client.fetch_metadata(None, ASK_TIMEOUT)).await.is_ok();
+        looked.unwrap_or(false) || self.is_astray(well, answers)
     }
 
-    /// Whether it was astray too often. `broker_answers` is asked only if it is.
-    fn is_astray(&mut self, well: bool, broker_answers: impl FnOnce() -> bool) -> bool {
-        self.astray = if well || !broker_answers() { 0 } else { self.astray + 1 };
+    /// Whether it was astray too often.
+    fn is_astray(&mut self, well: bool, broker_answers: bool) -> bool {
+        self.astray = if well || !broker_answers { 0 } else { self.astray + 1 };
         let too_often = self.astray >= LOOKS_ASTRAY;
         if too_often {
             metrics::counter!("amends_consumer_stood_still_total").increment(1);
@@ -90,11 +97,17 @@ impl Watch {
         too_often
     }
 
-    fn look<C: ConsumerContext>(&mut self, consumer: &StreamConsumer<C>) -> Result<bool, KafkaError> {
-        let behind = behind(consumer)?;
+    async fn look<C: ConsumerContext + 'static>(
+        &mut self,
+        consumer: &Arc<StreamConsumer<C>>,
+    ) -> Result<bool, Unknown> {
+        let behind = ask(consumer, behind).await?;
         for ((topic, partition), next) in self.stuck(behind) {
             // What it has not got may have been deleted by now.
-            let (beginning, end) = consumer.fetch_watermarks(&topic, partition, ASK_TIMEOUT)?;
+            let asked = topic.clone();
+            let watermarks =
+                ask(consumer, move |client| client.fetch_watermarks(&asked, partition, ASK_TIMEOUT));
+            let (beginning, end) = watermarks.await?;
             if beginning.max(next) < end {
                 metrics::counter!("amends_consumer_stood_still_total").increment(1);
                 warn!(
@@ -119,6 +132,29 @@ impl Watch {
             looking && before.get(partition) == Some(next) && !tried(partition, *next)
         });
         stuck.map(|(partition, next)| (partition.clone(), *next)).collect()
+    }
+}
+
+/// Why it is not known how a client stands.
+enum Unknown {
+    Failed(KafkaError),
+    /// It should have given up long ago.
+    Hangs,
+}
+
+/// Asks the client, on a thread of its own: what a question does to a client in trouble is not known, and the consumer is
+/// not to wait for it for ever.
+async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
+    consumer: &Arc<StreamConsumer<C>>,
+    question: impl FnOnce(&StreamConsumer<C>) -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, Unknown> {
+    let consumer = Arc::clone(consumer);
+    #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
+    let asked = tokio::task::spawn_blocking(move || question(&consumer));
+    match tokio::time::timeout(LOOK_EVERY, asked).await {
+        Ok(Ok(answer)) => answer.map_err(Unknown::Failed),
+        Ok(Err(_)) => Err(Unknown::Failed(KafkaError::Canceled)),
+        Err(_) => Err(Unknown::Hangs),
     }
 }
 
@@ -179,7 +215,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_come_back_to_its_group_is_astray_while_the_broker_answers() {
         let mut watch = Watch::new();
-        let mut astray = |well, answers| watch.is_astray(well, || answers);
+        let mut astray = |well, answers| watch.is_astray(well, answers);
         assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2], "the group may be coming together");
         assert!(!astray(true, true), "it has joined");
         assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2]);

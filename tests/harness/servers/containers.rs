@@ -92,8 +92,15 @@ impl Containers {
 
 async fn postgres(port: u16) -> ContainerAsync<Postgres> {
     // Durable as on disk, and for many databases at once.
-    let settings =
-        ["max_connections=300", "shared_buffers=256MB", "jit=off", "timezone=UTC", "log_timezone=UTC"];
+    let settings = [
+        "max_connections=300",
+        "shared_buffers=256MB",
+        "jit=off",
+        "timezone=UTC",
+        "log_timezone=UTC",
+        // A test counts statements.
+        "shared_preload_libraries=pg_stat_statements",
+    ];
     Postgres::default()
         .with_host_auth()
         .with_fsync_enabled()

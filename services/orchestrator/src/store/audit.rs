@@ -36,7 +36,8 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
         "what_is_undone_was_done",
         "No step is undone that was not done before",
         "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
-         where d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo' and not exists (
+         where l.decisions::text like '%\"undo\"%'
+           and d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo' and not exists (
              select from saga_log e
              where e.saga_id = l.saga_id and e.sequence <= l.sequence and e.input ->> 'input' = 'done'
                and e.input ->> 'step' = d ->> 'step' and e.input ->> 'direction' = 'do')
@@ -45,13 +46,20 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     (
         "nothing_is_undone_past_an_open_step",
         "A saga turns round when every step that it had asked has answered",
-        "select distinct l.saga_id::text
-         from saga_log l, json_array_elements(l.decisions) as d, saga_log before, json_array_elements(before.decisions) as asked
-         where d ->> 'decision' = 'compensate' and before.saga_id = l.saga_id and before.sequence < l.sequence
-           and asked ->> 'decision' = 'ask' and not exists (
-               select from saga_log e
-               where e.saga_id = l.saga_id and e.sequence <= l.sequence and e.input ->> 'input' in ('done', 'refused')
-                 and e.input ->> 'step' = asked ->> 'step')
+        // Only sagas that have turned round are read, and each entry of theirs once.
+        "with turned as materialized (
+             select saga_id, min(sequence) as turned_at from saga_log, json_array_elements(decisions) as d
+             where decisions::text like '%\"compensate\"%' and d ->> 'decision' = 'compensate' group by saga_id),
+         entry as (
+             select saga_id, d ->> 'step' as step, 1 as asked, 0 as answered
+             from turned join saga_log l using (saga_id), json_array_elements(l.decisions) as d
+             where l.sequence < turned_at and d ->> 'decision' = 'ask'
+             union all
+             select saga_id, l.input ->> 'step', 0, 1
+             from turned join saga_log l using (saga_id)
+             where l.sequence <= turned_at and l.input ->> 'input' in ('done', 'refused'))
+         select distinct saga_id::text
+         from (select saga_id from entry group by saga_id, step having sum(asked) > 0 and sum(answered) = 0) as open
          order by 1 limit 20",
     ),
     (
@@ -111,7 +119,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
         "the_pivot_is_never_undone",
         "Money that was taken, or given back, stays so",
         "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
-         where d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo'
+         where l.decisions::text like '%\"undo\"%' and d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo'
            and d ->> 'step' in ('capture_payment', 'refund_payment')
          order by 1 limit 20",
     ),
