@@ -11,6 +11,7 @@ mod sequence;
 pub mod servers;
 pub mod smtp;
 mod sql;
+mod standing;
 pub mod steps;
 
 use std::collections::BTreeMap;
@@ -254,23 +255,12 @@ impl Suite {
         assert!(receipt.send().await.expect("an answer").status().is_success());
     }
 
-    /// What every process said last, for whoever has to find out why a fact does not come.
-    #[expect(clippy::print_stdout, reason = "the test runner shows it if the test fails")]
-    fn print_logs(&self) {
-        const LAST: usize = 12;
-        for (service, replica) in self.processes.keys() {
-            let log = std::fs::read_to_string(self.log(service, *replica)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            println!("-- {service}-{replica}\n{}", lines[lines.len().saturating_sub(LAST)..].join("\n"));
-        }
-    }
-
     /// Waits for a fact.
     pub async fn until(&self, what: &str, fact: impl AsyncFn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !fact(self).await {
             if Instant::now() > deadline {
-                self.print_logs();
+                self.print_standing().await;
                 panic!("{}: waited {PATIENCE:?} for {what}", self.name);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

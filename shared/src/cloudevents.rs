@@ -18,11 +18,15 @@ pub const POSITION: &str = "ce_outboxposition";
 
 const CONTENT_TYPE: &str = "application/json";
 
-/// The headers of the message with this JSON body.
+/// The headers of the message with this JSON body, which stands at `position` in its service's outbox.
 ///
 /// # Errors
 /// If the body is not an envelope.
-pub fn headers(body: &[u8], traceparent: Option<&str>) -> Result<OwnedHeaders, serde_json::Error> {
+pub fn headers(
+    body: &[u8],
+    position: i64,
+    traceparent: Option<&str>,
+) -> Result<OwnedHeaders, serde_json::Error> {
     let envelope: Attributes<'_> = serde_json::from_slice(body)?;
     let set = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
     let mut headers = OwnedHeaders::new_with_capacity(14);
@@ -42,6 +46,7 @@ pub fn headers(body: &[u8], traceparent: Option<&str>) -> Result<OwnedHeaders, s
     if let Some(sequence) = envelope.sequence {
         headers = set(headers, "ce_sequence", &sequence.to_string());
     }
+    headers = set(headers, POSITION, &position.to_string());
     if let Some(traceparent) = traceparent {
         headers = set(headers, TRACEPARENT, traceparent);
     }
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_official_sdk_reads_a_record() {
-        let headers = headers(BODY, Some("00-aa-bb-01")).expect("an envelope");
+        let headers = headers(BODY, 42, Some("00-aa-bb-01")).expect("an envelope");
         let event = Record(&headers, BODY).into_event().expect("a CloudEvent");
         assert_eq!(event.id(), "0197e3a0-0000-7000-8000-000000000001");
         assert_eq!(event.ty(), "order.created.v1");
@@ -135,6 +140,7 @@ mod tests {
         assert_eq!(event.time().map(|time| time.timestamp()), Some(1_795_255_200));
         assert_eq!(event.datacontenttype(), Some("application/json"));
         let extension = |name| event.extension(name).map(ToString::to_string);
+        assert_eq!(extension("outboxposition").as_deref(), Some("42"));
         assert_eq!(extension("sequence").as_deref(), Some("3"));
         assert_eq!(extension("dataversion").as_deref(), Some("1.2.0"));
         assert_eq!(extension("correlationid").as_deref(), Some("0197e3a0-0000-7000-8000-000000000002"));
@@ -142,7 +148,7 @@ mod tests {
 
     #[test]
     fn absent_attributes_have_no_header_and_the_trace_has_its_own() {
-        let headers = headers(BODY, Some("00-aa-bb-01")).expect("an envelope");
+        let headers = headers(BODY, 42, Some("00-aa-bb-01")).expect("an envelope");
         assert_eq!(header(Some(&headers), "ce_causationid"), None);
         assert_eq!(header(Some(&headers), TRACEPARENT), Some("00-aa-bb-01"));
         assert_eq!(header(Some(&headers), TYPE), Some("order.created.v1"));

@@ -1,5 +1,6 @@
 //! The broker: client settings, topics, and the relay's publisher.
 
+mod lanes;
 mod publisher;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,10 @@ impl Suite {
         for service in SERVICES {
             urls.push((service, self.a_ready_one(service).await));
         }
+        self.audit_at(urls, arguments).await
+    }
+
+    async fn audit_at(&self, urls: Vec<(&str, String)>, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
         command.arg("audit").args(arguments);
         for (service, url) in urls {
@@ -54,6 +58,13 @@ impl Suite {
             said(&audit.stdout),
             said(&audit.stderr)
         );
+    }
+
+    /// What the audit tells people now, of a suite that may be unwell.
+    pub(super) async fn audited_now(&self) -> String {
+        let urls = SERVICES.map(|service| (service, self.url(service)));
+        let audit = self.audit_at(urls.to_vec(), &["--wait", "0s"]).await;
+        String::from_utf8_lossy(&[audit.stdout, audit.stderr].concat()).into_owned()
     }
 
     /// What the audit says of one of the nine, now.

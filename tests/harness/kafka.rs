@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use shared::kafka::Kafka;
 
@@ -80,31 +81,37 @@ impl Suite {
         producer.send(record, ASK).await.unwrap_or_else(|(error, _)| panic!("{error}"));
     }
 
+    /// How far a service's group has come on its topics, if the broker tells.
+    pub fn marks(&self, service: &str) -> Option<Vec<Mark>> {
+        let consumer = self.reader(service);
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
+            list.add_partition(&self.kafka().name(topic), partition);
+        }
+        let committed = consumer.committed_offsets(list, ASK).ok()?;
+        let mark = |element: &TopicPartitionListElem<'_>| {
+            let (low, end) = consumer.fetch_watermarks(element.topic(), element.partition(), ASK).ok()?;
+            // Nothing was committed: fine where nothing is there.
+            let committed = if let Offset::Offset(offset) = element.offset() { offset } else { low };
+            Some(Mark { place: format!("{}/{}", element.topic(), element.partition()), committed, end })
+        };
+        committed.elements().iter().map(mark).collect()
+    }
+
     /// Waits until a service has handled everything that is on its topics.
     pub async fn caught_up(&self, service: &str) {
-        let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
-            let mut list = TopicPartitionList::new();
-            for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
-                list.add_partition(&suite.kafka().name(topic), partition);
-            }
-            let Ok(committed) = consumer.committed_offsets(list, ASK) else { return false };
-            committed.elements().iter().all(|element| {
-                let marks = consumer.fetch_watermarks(element.topic(), element.partition(), ASK);
-                let Ok((low, high)) = marks else { return false };
-                match element.offset() {
-                    Offset::Offset(offset) => offset >= high,
-                    // Nothing was committed: fine where nothing was there, or where the service does not listen.
-                    _ => low == high || !listens(service, unprefixed(element.topic())),
-                }
-            })
+            suite.marks(service).is_some_and(|marks| marks.iter().all(|mark| mark.committed >= mark.end))
         })
         .await;
     }
 }
 
-fn unprefixed(topic: &str) -> &str {
-    topic.split_once('.').map_or(topic, |(_, topic)| topic)
+/// How far a group has come on a partition.
+pub struct Mark {
+    pub place: String,
+    pub committed: i64,
+    pub end: i64,
 }
 
 /// Whether a service takes messages from a topic.

@@ -14,13 +14,6 @@ const UNSENT: &str = "select count(*) from outbox o left join relay_checkpoint c
 impl Suite {
     /// Waits until nothing is under way, and checks what must be true then: by looking into the databases, and by the audit.
     pub async fn comes_to_rest(&self) {
-        self.comes_to_rest_unaudited().await;
-        self.audit().await;
-    }
-
-    /// The same without the audit, for a suite whose books are not its own work alone: a test has written to its databases
-    /// or topics what no service ever would.
-    pub async fn comes_to_rest_unaudited(&self) {
         self.until("every saga to end", async |suite| {
             suite
                 .number(
@@ -45,14 +38,20 @@ impl Suite {
         self.every_order_has_its_saga().await;
         self.money_adds_up().await;
         self.stock_adds_up().await;
+        self.audit().await;
     }
 
     /// Waits until what a service has committed is in Kafka.
     pub async fn has_sent_everything(&self, service: &str) {
         self.until(&format!("{service} to have sent everything"), async |suite| {
-            suite.number(service, UNSENT).await == 0
+            suite.unsent(service).await == 0
         })
         .await;
+    }
+
+    /// How many rows of a service's outbox are not known to be in Kafka.
+    pub(super) async fn unsent(&self, service: &str) -> i64 {
+        self.number(service, UNSENT).await
     }
 
     async fn every_order_has_its_saga(&self) {

@@ -9,7 +9,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use tokio::sync::Notify;
+use tracing::warn;
 
+use super::lanes::Lanes;
 use super::{Kafka, log, report};
 
 /// What may be set otherwise by `KAFKA_SETTINGS`; what the guarantees rest on may not.
@@ -22,7 +24,8 @@ const TUNABLE: [(&str, &str); 2] = [
 
 /// Sends records and knows of each whether it arrived.
 pub(crate) struct Publisher {
-    producer: ThreadedProducer<Deliveries>,
+    producer: ThreadedProducer<Deliveries, Lanes>,
+    lanes: Arc<Lanes>,
     progress: Arc<Notify>,
 }
 
@@ -76,7 +79,9 @@ impl Refusal {
     }
 }
 
-struct Deliveries;
+struct Deliveries {
+    lanes: Arc<Lanes>,
+}
 
 /// What comes back with a record's delivery report.
 struct Ticket {
@@ -94,14 +99,32 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext<Lanes> for Deliveries {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        if let Err((error, record)) = result {
-            ticket.batch.refuse(ticket.position, record.topic(), error.clone());
+        match result {
+            Ok(record) if record.offset() >= 0 => {
+                if self.lanes.open(record.topic(), record.partition()) {
+                    ticket.batch.progress.notify_one();
+                }
+            }
+            Ok(record) => {
+                let (topic, partition) = (record.topic(), record.partition());
+                warn!(
+                    topic,
+                    partition, "the client presumes that a record has arrived, but no broker said so"
+                );
+                let presumed = KafkaError::MessageProduction(RDKafkaErrorCode::OutOfOrderSequenceNumber);
+                ticket.batch.refuse(ticket.position, topic, presumed);
+            }
+            Err((error, record)) => ticket.batch.refuse(ticket.position, record.topic(), error.clone()),
         }
         ticket.batch.one_less();
+    }
+
+    fn get_custom_partitioner(&self) -> Option<&Lanes> {
+        Some(&self.lanes)
     }
 }
 
@@ -152,6 +175,7 @@ impl Publisher {
         if careful {
             config.set("batch.num.messages", "1");
         }
+        let lanes = Arc::new(Lanes::default());
         let producer = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -162,8 +186,8 @@ impl Publisher {
             // The relay bounds what is under way by itself, far below these.
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536")
-            .create_with_context(Deliveries)?;
-        Ok(Self { producer, progress: Arc::default() })
+            .create_with_context(Deliveries { lanes: Arc::clone(&lanes) })?;
+        Ok(Self { producer, lanes, progress: Arc::default() })
     }
 
     /// A new run of records.
@@ -175,10 +199,13 @@ impl Publisher {
         })
     }
 
-    /// Hands a record over. Whether it was taken: the queue may be full, and behind a refused record nothing is sent, so
-    /// that nothing overtakes it.
+    /// Hands a record over. Whether it was taken: the queue may be full, the partition's first record may still be under way,
+    /// and behind a refused record nothing is sent, so that nothing overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
+        if !self.lanes.enter(topic, key) {
+            return false;
+        }
         let ticket = Box::new(Ticket { batch: Arc::clone(batch), position });
         let record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, ticket).key(key).payload(body).headers(headers);
@@ -186,6 +213,7 @@ impl Publisher {
         #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
         let sent = self.producer.send(record);
         let Err((error, _)) = sent else { return true };
+        self.lanes.leave(topic, key);
         batch.one_less();
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             batch.refuse(position, topic, error);
@@ -193,7 +221,7 @@ impl Publisher {
         false
     }
 
-    /// Waits until a batch is done or has failed.
+    /// Waits until a batch is done or has failed, or a partition's first record has arrived.
     pub(crate) async fn progress(&self) {
         self.progress.notified().await;
     }
@@ -201,5 +229,90 @@ impl Publisher {
     /// Forgets what was not sent yet, for a relay that stops or has lost its lease.
     pub(crate) fn abandon(&self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{DefaultProducerContext, Partitioner as _};
+    use rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION as NOT_LEADER;
+    use rdkafka::{Offset, TopicPartitionList};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Broker(MockCluster<'static, DefaultProducerContext>);
+
+    impl Broker {
+        /// With one partition, which does not look at sequence numbers: as a broker that does not know the producer.
+        fn start() -> Self {
+            let cluster = MockCluster::new(1).expect("a broker");
+            cluster.create_topic("t", 1, 1).expect("a topic");
+            // So that all requests are under way before the first is answered.
+            cluster.broker_round_trip_time(1, Duration::from_millis(100)).expect("a slow broker");
+            Self(cluster)
+        }
+
+        fn kafka(&self) -> Kafka {
+            Kafka { brokers: self.0.bootstrap_servers(), prefix: String::new(), settings: BTreeMap::new() }
+        }
+
+        /// The keys of so many records, in their order.
+        fn keys(&self, count: usize) -> Vec<String> {
+            let consumer: BaseConsumer =
+                self.kafka().client().set("group.id", "g").create().expect("a consumer");
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset("t", 0, Offset::Beginning).expect("a partition");
+            consumer.assign(&list).expect("an assignment");
+            let next = || consumer.poll(PATIENCE).expect("a record").expect("a record");
+            let key = |key: Option<&[u8]>| String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
+            (0..count).map(|_| key(next().key())).collect()
+        }
+    }
+
+    /// Sends records, each in a request of its own, of which the broker refuses the first; tells how that ended.
+    async fn send(broker: &Broker, publisher: &Publisher) -> Arc<Batch> {
+        broker.0.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[NOT_LEADER]);
+        let batch = publisher.batch();
+        for (position, key) in (1..).zip(["a", "b", "c"]) {
+            let record = || Outgoing { topic: "t", key, body: b"{}", headers: OwnedHeaders::new(), position };
+            while !publisher.send(record(), &batch) && batch.refusal().is_none() {
+                tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+            }
+        }
+        batch.close();
+        while !batch.done() {
+            tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+        }
+        batch
+    }
+
+    #[tokio::test]
+    async fn a_partitions_first_record_that_is_refused_arrives_before_the_next() {
+        let broker = Broker::start();
+        let publisher = Publisher::new(&broker.kafka(), true).expect("a producer");
+        let batch = send(&broker, &publisher).await;
+        assert!(batch.refusal().is_none(), "{:?}", batch.refusal());
+        assert_eq!(broker.keys(3), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_no_broker_has_acknowledged_has_not_arrived() {
+        let broker = Broker::start();
+        let publisher = Publisher::new(&broker.kafka(), true).expect("a producer");
+        // The broker has forgotten a producer that takes itself for known.
+        publisher.lanes.enter("t", "a");
+        publisher.lanes.partition("t", Some(b"a"), 1, |_| true);
+        publisher.lanes.open("t", 0);
+        let batch = send(&broker, &publisher).await;
+        let refusal = batch.refusal().expect("the client presumes that the first has arrived");
+        assert!(!refusal.for_good(), "{refusal:?}");
+        assert_eq!((refusal.position, broker.keys(1)), (1, vec!["b".to_owned()]));
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
-use rdkafka::message::Header;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +58,8 @@ pub(super) struct Pass<'r> {
     dirty: bool,
     /// Whether the last read found so much that the next may wait.
     busy: bool,
+    /// Whether the publisher did not take the last record that it was offered.
+    untaken: bool,
     gauges: Gauges,
     slots: Slots,
     topic: String,
@@ -89,6 +90,7 @@ impl<'r> Pass<'r> {
             saved: Instant::now(),
             dirty: false,
             busy: false,
+            untaken: false,
             gauges: Gauges::new(relay.shard),
             slots: Slots::default(),
             topic: String::new(),
@@ -226,6 +228,7 @@ impl<'r> Pass<'r> {
         }
         self.ahead = next.clone();
         self.busy = rows >= BUSY;
+        self.untaken = untaken;
         if rows > 0 || batch.refusal().is_some() {
             self.flights.push_back(Flight { batch, rows, bytes, after: next });
         } else if let Some(last) = self.flights.back_mut() {
@@ -269,15 +272,15 @@ impl<'r> Pass<'r> {
         }
         // A checkpoint that is due is not kept waiting for messages.
         let until = tokio::time::Instant::now() + if self.dirty { SAVE_EVERY } else { POLL };
-        let full = !self.room();
+        let barred = !self.room() || self.untaken;
         loop {
             tokio::select! {
-                _ = self.wrote.changed(), if !full && !stopping => return Ok(()),
-                heard = self.signals.next(), if !full && !stopping => return heard.map(drop),
+                _ = self.wrote.changed(), if !barred && !stopping => return Ok(()),
+                heard = self.signals.next(), if !barred && !stopping => return heard.map(drop),
                 () = publisher.progress(), if !self.flights.is_empty() => {
                     self.settle()?;
                     // An acknowledgement alone is no reason to read, unless reading waited for it.
-                    if full && self.room() || stopping && self.flights.is_empty() {
+                    if barred && self.room() || stopping && self.flights.is_empty() {
                         return Ok(());
                     }
                 }
@@ -296,9 +299,7 @@ fn record<'a>(
 ) -> Result<Outgoing<'a>, serde_json::Error> {
     let span = telemetry::publish_span(row.topic, row.traceparent);
     let own = telemetry::traceparent_of(&span);
-    let headers = cloudevents::headers(row.body, own.as_deref().or(row.traceparent))?;
-    let position = row.position.to_string();
-    let headers = headers.insert(Header { key: cloudevents::POSITION, value: Some(&position) });
+    let headers = cloudevents::headers(row.body, row.position, own.as_deref().or(row.traceparent))?;
     topic.clear();
     topic.push_str(&relay.kafka.prefix);
     topic.push_str(row.topic);
