@@ -34,7 +34,7 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// From this many messages in a batch on, there is so much to do that the next batch is filled for [`LINGER`]: a
 /// transaction, and what comes of it, costs nearly the same for thirty messages as for one.
 const BUSY: usize = 32;
-const LINGER: Duration = Duration::from_millis(8);
+const LINGER: Duration = Duration::from_millis(16);
 /// How long messages wait for others of their kind that nobody waits for.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How often a consumer without messages looks by itself whether there are any. The client's wake-up is what makes it quick;
@@ -103,7 +103,7 @@ impl Consumer {
     /// # Errors
     /// If the client's settings are wrong.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(self.kafka.clone());
         while !stop.is_cancelled() {
             self.member(&mut watch, &stop).await?;
             watch.restart();

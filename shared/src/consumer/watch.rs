@@ -1,7 +1,8 @@
 //! Notices a client that stands still. librdkafka knows by itself when the broker is gone; what it does not know is that it
 //! has forgotten to fetch a partition, to say that records are there, or to come back to its group. The first two have been
-//! reported of it after a broker came back (librdkafka issue 4492, rust-rdkafka issues 597 and 665), the last was seen after
-//! a broker had been frozen, and only a new client mends them.
+//! reported of it after a broker came back (librdkafka issue 4492, rust-rdkafka issues 597 and 665). The last was seen here
+//! after a broker had been frozen: the client took all brokers for gone, and found none again while others of the same
+//! process did. Only a new client mends them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
+use crate::kafka::{Inquirer, Kafka};
+
 /// How often it looks. What is behind at two looks, and has not moved in between, stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// So many looks one after the other at which the client is in no group, or its group's coordinator does not answer, though
@@ -19,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const LOOKS_ASTRAY: u32 = 3;
 /// How long the broker may take to tell where its partitions end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it may take to find the broker and have it answer.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a record that a new client did not get either is left alone: it may be no message, but a transaction's mark.
 const TRIED_FOR: Duration = Duration::from_secs(600);
 
@@ -27,6 +32,7 @@ type Partition = (String, i32);
 
 /// How far a consumer has come.
 pub(super) struct Watch {
+    kafka: Kafka,
     looked: Instant,
     /// Whether all that had been fetched was handed over at some moment since the last look.
     ran_dry: bool,
@@ -39,8 +45,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new() -> Self {
+    pub fn new(kafka: Kafka) -> Self {
         Self {
+            kafka,
             looked: Instant::now(),
             ran_dry: false,
             behind: HashMap::new(),
@@ -51,7 +58,7 @@ impl Watch {
 
     /// A new membership begins.
     pub fn restart(&mut self) {
-        *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new() };
+        *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new(self.kafka.clone()) };
     }
 
     /// Whether there is a partition whose records do not come, or the client has gone astray. `dry` says that it had no more
@@ -82,8 +89,15 @@ impl Watch {
         }
         let well = joined && looked.is_ok();
         // While the broker is gone a new client would be no better off.
-        let answers = !well && ask(consumer, |client| client.fetch_metadata(None, ASK_TIMEOUT)).await.is_ok();
+        let answers = !well && self.broker_answers().await;
         looked.unwrap_or(false) || self.is_astray(well, answers)
+    }
+
+    /// Whether another client finds the broker; the one that is looked at may be what is wrong.
+    async fn broker_answers(&self) -> bool {
+        let kafka = self.kafka.clone();
+        let find = move || Inquirer::new(&kafka, &[]).and_then(|client| client.missing(FIND_TIMEOUT));
+        on_a_thread(find).await.is_ok()
     }
 
     /// Whether it was astray too often.
@@ -142,15 +156,22 @@ enum Unknown {
     Hangs,
 }
 
-/// Asks the client, on a thread of its own: what a question does to a client in trouble is not known, and the consumer is
-/// not to wait for it for ever.
+/// Asks the client that is looked at.
 async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
     consumer: &Arc<StreamConsumer<C>>,
     question: impl FnOnce(&StreamConsumer<C>) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, Unknown> {
     let consumer = Arc::clone(consumer);
+    on_a_thread(move || question(&consumer)).await
+}
+
+/// Asks on a thread of its own: what a question does to a client in trouble is not known, and the consumer is not to wait
+/// for it for ever.
+async fn on_a_thread<T: Send + 'static>(
+    question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, Unknown> {
     #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
-    let asked = tokio::task::spawn_blocking(move || question(&consumer));
+    let asked = tokio::task::spawn_blocking(question);
     match tokio::time::timeout(LOOK_EVERY, asked).await {
         Ok(Ok(answer)) => answer.map_err(Unknown::Failed),
         Ok(Err(_)) => Err(Unknown::Failed(KafkaError::Canceled)),
@@ -192,6 +213,14 @@ fn number(offset: Offset) -> Option<i64> {
 mod tests {
     use super::*;
 
+    fn watch() -> Watch {
+        Watch::new(Kafka {
+            brokers: String::new(),
+            prefix: String::new(),
+            settings: std::collections::BTreeMap::new(),
+        })
+    }
+
     fn at(next: i64) -> HashMap<Partition, i64> {
         HashMap::from([(("order.events".to_owned(), 0), next)])
     }
@@ -204,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_has_not_moved_between_two_looks_stands_still() {
-        let mut watch = Watch::new();
+        let mut watch = watch();
         assert_eq!(look(&mut watch, at(7)), 0, "it may be on its way");
         assert_eq!(look(&mut watch, at(8)), 0, "it moves");
         assert_eq!(look(&mut watch, at(8)), 1);
@@ -214,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_come_back_to_its_group_is_astray_while_the_broker_answers() {
-        let mut watch = Watch::new();
+        let mut watch = watch();
         let mut astray = |well, answers| watch.is_astray(well, answers);
         assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2], "the group may be coming together");
         assert!(!astray(true, true), "it has joined");
@@ -225,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_partition_waits_its_turn_while_there_is_a_backlog() {
-        let mut watch = Watch::new();
+        let mut watch = watch();
         look(&mut watch, at(7));
         assert_eq!(watch.stuck(at(7)), []);
         assert_eq!(look(&mut watch, at(7)), 1);
@@ -233,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_record_that_a_new_client_does_not_get_either_is_left_alone() {
-        let mut watch = Watch::new();
+        let mut watch = watch();
         look(&mut watch, at(7));
         assert_eq!(look(&mut watch, at(7)), 1);
         watch.tried.insert(("order.events".to_owned(), 0), (7, Instant::now()));

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// From this many rows at a time on, there is so much to send that the next ones are collected for [`LINGER`]: a read, and
 /// the requests that come of it, cost nearly the same for thirty rows as for one.
 const BUSY: u64 = 32;
-const LINGER: Duration = Duration::from_millis(4);
+const LINGER: Duration = Duration::from_millis(8);
 /// How stale the checkpoint on disk may be while the relay is busy: what a crash makes it repeat.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// How often an idle relay renews its lease, and writes down how far it has seen that there is nothing.
