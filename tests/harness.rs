@@ -260,7 +260,7 @@ impl Suite {
         let deadline = Instant::now() + PATIENCE;
         while !fact(self).await {
             if Instant::now() > deadline {
-                self.print_standing().await;
+                self.print_standing(what).await;
                 panic!("{}: waited {PATIENCE:?} for {what}", self.name);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

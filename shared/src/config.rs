@@ -24,7 +24,8 @@ pub struct Common {
     /// The Kafka brokers, host:port, separated by commas.
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka_brokers: String,
-    /// Further librdkafka settings, key=value separated by commas, for example for TLS and SASL.
+    /// Further librdkafka settings, key=value separated by commas, for example for TLS and SASL. `partitioner` has no
+    /// effect: keys are always divided by CRC-32.
     #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = settings, hide_env_values = true)]
     pub kafka_settings: Settings,
     /// Put before every topic and consumer group, so that several installations can share a cluster.

@@ -4,7 +4,7 @@ mod lanes;
 mod publisher;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -126,7 +126,10 @@ impl Kafka {
 
 /// A client that only asks: which topics there are.
 pub(crate) struct Inquirer {
-    client: AdminClient<Quiet>,
+    kafka: Kafka,
+    /// A new one after each question without an answer: a client that was told of a cluster without brokers, as one is that
+    /// asks while the only broker registers, finds none ever again (librdkafka issue 5301).
+    client: Mutex<Arc<AdminClient<Quiet>>>,
     topics: Vec<String>,
 }
 
@@ -134,15 +137,27 @@ impl Inquirer {
     /// For a service that needs these topics.
     pub(crate) fn new(kafka: &Kafka, topics: &[&str]) -> Result<Self, KafkaError> {
         let topics = topics.iter().map(|topic| kafka.name(topic)).collect();
-        Ok(Self { client: kafka.client().create_with_context(Quiet)?, topics })
+        let client = Mutex::new(Arc::new(kafka.client().create_with_context(Quiet)?));
+        Ok(Self { kafka: kafka.clone(), client, topics })
     }
 
     /// The needed topics that the broker does not have. Blocks up to `timeout`.
     pub(crate) fn missing(&self, timeout: Duration) -> Result<Vec<String>, KafkaError> {
-        let metadata = self.client.inner().fetch_metadata(None, timeout)?;
+        let client = Arc::clone(&self.lock());
+        let metadata = match client.inner().fetch_metadata(None, timeout) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                *self.lock() = Arc::new(self.kafka.client().create_with_context(Quiet)?);
+                return Err(error);
+            }
+        };
         let there =
             |name: &str| metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());
         Ok(self.topics.iter().filter(|name| !there(name)).cloned().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<Quiet>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +188,7 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// An error of a client as a whole, mostly that the broker is not there. Told once in ten seconds.
 pub(crate) fn report(error: &KafkaError, reason: &str) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_none_or(|last| last.elapsed() > Duration::from_secs(10)) {
         *last = Some(Instant::now());
         tracing::warn!(%error, reason, "trouble with the broker; it is tried again");

@@ -83,7 +83,10 @@ impl Suite {
 
     /// How far a service's group has come on its topics, if the broker tells.
     pub fn marks(&self, service: &str) -> Option<Vec<Mark>> {
-        let consumer = self.reader(service);
+        self.marks_by(&self.reader(service), service)
+    }
+
+    fn marks_by(&self, consumer: &BaseConsumer, service: &str) -> Option<Vec<Mark>> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
             list.add_partition(&self.kafka().name(topic), partition);
@@ -100,8 +103,10 @@ impl Suite {
 
     /// Waits until a service has handled everything that is on its topics.
     pub async fn caught_up(&self, service: &str) {
+        let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
-            suite.marks(service).is_some_and(|marks| marks.iter().all(|mark| mark.committed >= mark.end))
+            let marks = suite.marks_by(&consumer, service);
+            marks.is_some_and(|marks| marks.iter().all(|mark| mark.committed >= mark.end))
         })
         .await;
     }

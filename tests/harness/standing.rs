@@ -12,7 +12,9 @@ const AUDIT: Duration = Duration::from_secs(30);
 impl Suite {
     /// Tells what every process said last, what was not sent, what was not taken, and what the audit finds.
     #[expect(clippy::print_stdout, reason = "the test runner shows it if the test fails")]
-    pub(super) async fn print_standing(&self) {
+    pub(super) async fn print_standing(&self, what: &str) {
+        // First, as the rest may panic where a server is down.
+        println!("-- {} waits in vain for {what}", self.name);
         for (service, replica) in self.replicas() {
             let log = std::fs::read_to_string(self.log(service, replica)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();

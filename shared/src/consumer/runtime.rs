@@ -139,7 +139,8 @@ impl Consumer {
             }
             store(&consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
-            if watch.stands_still(&consumer, batch.len() < self.batch, joined).await {
+            let look = watch.stands_still(&consumer, batch.len() < self.batch, joined);
+            if stop.run_until_cancelled(look).await == Some(true) {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"

@@ -1,8 +1,8 @@
 //! Notices a client that stands still. librdkafka knows by itself when the broker is gone; what it does not know is that it
 //! has forgotten to fetch a partition, to say that records are there, or to come back to its group. The first two have been
 //! reported of it after a broker came back (librdkafka issue 4492, rust-rdkafka issues 597 and 665). The last was seen here
-//! after a broker had been frozen: the client took all brokers for gone, and found none again while others of the same
-//! process did. Only a new client mends them.
+//! after the only broker had been frozen: a client that is told of a cluster without brokers, while that one registers
+//! again, finds none any more (librdkafka issue 5301), and others of the same process go on. Only a new client mends them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -87,10 +87,17 @@ impl Watch {
                 self.behind.clear();
             }
         }
-        let well = joined && looked.is_ok();
+        if matches!(looked, Ok(true)) {
+            return true;
+        }
+        if joined && looked.is_ok() {
+            self.astray = 0;
+            return false;
+        }
+        let finds = ask(consumer, |client| client.fetch_metadata(None, FIND_TIMEOUT)).await.is_ok();
         // While the broker is gone a new client would be no better off.
-        let answers = !well && self.broker_answers().await;
-        looked.unwrap_or(false) || self.is_astray(well, answers)
+        let answers = finds || self.broker_answers().await;
+        self.is_astray(finds, answers)
     }
 
     /// Whether another client finds the broker; the one that is looked at may be what is wrong.
@@ -100,15 +107,16 @@ impl Watch {
         on_a_thread(find).await.is_ok()
     }
 
-    /// Whether it was astray too often.
-    fn is_astray(&mut self, well: bool, broker_answers: bool) -> bool {
-        self.astray = if well || !broker_answers { 0 } else { self.astray + 1 };
+    /// Whether it does not come back: it does not find the broker that another client finds, or was astray too often.
+    fn is_astray(&mut self, finds: bool, broker_answers: bool) -> bool {
+        self.astray = if broker_answers { self.astray + 1 } else { 0 };
+        let lost = broker_answers && !finds;
         let too_often = self.astray >= LOOKS_ASTRAY;
-        if too_often {
+        if lost || too_often {
             metrics::counter!("amends_consumer_stood_still_total").increment(1);
-            warn!("the client does not come back to its group; the member joins anew");
+            warn!(finds_broker = finds, "the client does not come back to its group; the member joins anew");
         }
-        too_often
+        lost || too_often
     }
 
     async fn look<C: ConsumerContext + 'static>(
@@ -244,12 +252,15 @@ mod tests {
     #[test]
     fn a_client_that_does_not_come_back_to_its_group_is_astray_while_the_broker_answers() {
         let mut watch = watch();
-        let mut astray = |well, answers| watch.is_astray(well, answers);
-        assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2], "the group may be coming together");
-        assert!(!astray(true, true), "it has joined");
-        assert_eq!([(); 2].map(|()| astray(false, true)), [false; 2]);
+        let mut astray = |finds, answers| watch.is_astray(finds, answers);
+        assert_eq!([(); 2].map(|()| astray(true, true)), [false; 2], "the group may be coming together");
         assert_eq!([(); 9].map(|()| astray(false, false)), [false; 9], "the broker is gone");
-        assert_eq!([(); 3].map(|()| astray(false, true)), [false, false, true]);
+        assert_eq!([(); 3].map(|()| astray(true, true)), [false, false, true]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_find_the_broker_which_another_finds_is_given_up_at_once() {
+        assert!(watch().is_astray(false, true));
     }
 
     #[test]

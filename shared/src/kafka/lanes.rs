@@ -39,41 +39,40 @@ enum Lane {
 }
 
 impl Lanes {
-    /// Whether a record with this key may be sent now. If so, it counts as sent.
-    pub fn enter(&self, topic: &str, key: &str) -> bool {
+    /// The lane of a record with this key, if it may be sent now. It counts as sent then.
+    pub fn enter(&self, topic: &str, key: &str) -> Option<i32> {
         let mut topics = self.lock();
         if !topics.contains_key(topic) {
             topics.insert(topic.to_owned(), Topic::default());
         }
-        let Some(topic) = topics.get_mut(topic) else { return false };
+        let topic = topics.get_mut(topic)?;
         if topic.lanes.contains_key(&PARTITION_UA) {
-            return false;
+            return None;
         }
-        let partition = topic.partition(key);
-        match topic.lanes.get(&partition) {
-            Some(Lane::First) => return false,
+        let lane = topic.lane(key);
+        match topic.lanes.get(&lane) {
+            Some(Lane::First) => return None,
             Some(Lane::Open(at)) if at.elapsed() < REMEMBERED => {}
-            Some(Lane::Open(_)) | None => drop(topic.lanes.insert(partition, Lane::First)),
+            Some(Lane::Open(_)) | None => drop(topic.lanes.insert(lane, Lane::First)),
         }
-        true
+        Some(lane)
     }
 
-    /// A record with this key was not sent after all.
-    pub fn leave(&self, topic: &str, key: &str) {
+    /// A record that had entered a lane was not sent after all.
+    pub fn leave(&self, topic: &str, lane: i32) {
         if let Some(topic) = self.lock().get_mut(topic) {
-            let partition = topic.partition(key);
-            if matches!(topic.lanes.get(&partition), Some(Lane::First)) {
-                topic.lanes.remove(&partition);
-            }
+            topic.clear(lane);
         }
     }
 
-    /// The broker has acknowledged a record. Whether others may have waited for that.
-    pub fn open(&self, topic: &str, partition: i32) -> bool {
+    /// The broker has acknowledged a record that had entered a lane, and tells its partition. Whether others may have waited
+    /// for that.
+    pub fn open(&self, topic: &str, lane: i32, partition: i32) -> bool {
         let mut topics = self.lock();
         let Some(topic) = topics.get_mut(topic) else { return false };
         let former = topic.lanes.insert(partition, Lane::Open(Instant::now()));
-        topic.lanes.remove(&PARTITION_UA).is_some() || !matches!(former, Some(Lane::Open(_)))
+        let cleared = topic.clear(lane) | topic.clear(PARTITION_UA);
+        cleared || !matches!(former, Some(Lane::Open(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
@@ -82,8 +81,17 @@ impl Lanes {
 }
 
 impl Topic {
-    fn partition(&self, key: &str) -> i32 {
+    fn lane(&self, key: &str) -> i32 {
         if self.partitions == 0 { PARTITION_UA } else { of(key.as_bytes(), self.partitions) }
+    }
+
+    /// Nobody's first record is under way in this lane. Whether there was one.
+    fn clear(&mut self, lane: i32) -> bool {
+        let first = matches!(self.lanes.get(&lane), Some(Lane::First));
+        if first {
+            self.lanes.remove(&lane);
+        }
+        first
     }
 }
 
@@ -100,7 +108,14 @@ impl Partitioner for Lanes {
         partitions: i32,
         _is_available: impl Fn(i32) -> bool,
     ) -> i32 {
-        if let Some(topic) = self.lock().get_mut(topic) {
+        if let Some(topic) = self.lock().get_mut(topic)
+            && topic.partitions != partitions
+        {
+            // This record had entered another lane than that of the partition which it gets, and travels alone.
+            if topic.partitions != 0 {
+                topic.lanes.clear();
+                topic.lanes.insert(PARTITION_UA, Lane::First);
+            }
             topic.partitions = partitions;
         }
         of(key.unwrap_or_default(), partitions)
@@ -124,28 +139,53 @@ mod tests {
     #[test]
     fn the_first_record_of_a_partition_travels_alone() {
         let lanes = Lanes::default();
-        assert!(lanes.enter("t", "a"));
-        assert!(!lanes.enter("t", "b"), "it is not known yet which partition that is");
-        assert!(lanes.enter("other", "b"));
+        assert_eq!(lanes.enter("t", "a"), Some(PARTITION_UA));
+        assert_eq!(lanes.enter("t", "b"), None, "it is not known yet which partition that is");
+        assert_eq!(lanes.enter("other", "b"), Some(PARTITION_UA));
         learnt(&lanes);
-        assert!(!lanes.enter("t", "b"), "still not");
-        assert!(lanes.open("t", of(b"a", 4)));
-        assert!(lanes.enter("t", "a"));
-        assert!(lanes.enter("t", "a"), "it is open");
-        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| of(key.as_bytes(), 4) != of(b"a", 4));
+        assert_eq!(lanes.enter("t", "b"), None, "still not");
+        let lane = of(b"a", 4);
+        assert!(lanes.open("t", PARTITION_UA, lane));
+        assert_eq!(lanes.enter("t", "a"), Some(lane));
+        assert_eq!(lanes.enter("t", "a"), Some(lane), "it is open");
+        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| of(key.as_bytes(), 4) != lane);
         let elsewhere = elsewhere.expect("another partition");
-        assert!(lanes.enter("t", elsewhere));
-        assert!(!lanes.enter("t", elsewhere));
-        assert!(!lanes.open("t", of(b"a", 4)), "nobody waited");
-        assert!(lanes.open("t", of(elsewhere.as_bytes(), 4)));
-        assert!(lanes.enter("t", elsewhere));
+        let other = lanes.enter("t", elsewhere).expect("the first");
+        assert_eq!(lanes.enter("t", elsewhere), None);
+        assert!(!lanes.open("t", lane, lane), "nobody waited");
+        assert!(lanes.open("t", other, other));
+        assert_eq!(lanes.enter("t", elsewhere), Some(other));
     }
 
     #[test]
     fn a_record_that_was_not_sent_bars_nobody() {
         let lanes = Lanes::default();
-        assert!(lanes.enter("t", "a"));
-        lanes.leave("t", "a");
-        assert!(lanes.enter("t", "a"));
+        let lane = lanes.enter("t", "a").expect("the first");
+        lanes.leave("t", lane);
+        assert_eq!(lanes.enter("t", "a"), Some(lane));
+        learnt(&lanes);
+        assert!(lanes.open("t", lane, of(b"a", 4)));
+        lanes.leave("t", of(b"a", 4));
+        assert!(!lanes.open("t", of(b"a", 4), of(b"a", 4)), "an open lane stays open");
+    }
+
+    #[test]
+    fn after_a_change_of_the_number_of_partitions_every_lane_opens_again() {
+        let lanes = Lanes::default();
+        lanes.enter("t", "a");
+        learnt(&lanes);
+        // The client has learnt of more partitions by the time that it looks for the record's.
+        for (key, entered) in [("a", PARTITION_UA), ("b", of(b"b", 4))] {
+            assert!(lanes.open("t", entered, of(key.as_bytes(), 8)) || key == "b");
+            if key == "a" {
+                assert_eq!(lanes.enter("t", "b"), Some(of(b"b", 4)));
+                assert_eq!(lanes.partition("t", Some(b"b"), 8, |_| true), of(b"b", 8));
+                assert_eq!(lanes.enter("t", "c"), None, "it travels alone");
+            }
+        }
+        for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let lane = lanes.enter("t", key).expect("no lane is barred for ever");
+            lanes.open("t", lane, lane);
+        }
     }
 }

@@ -87,6 +87,7 @@ struct Deliveries {
 struct Ticket {
     batch: Arc<Batch>,
     position: i64,
+    lane: i32,
 }
 
 impl ClientContext for Deliveries {
@@ -105,15 +106,18 @@ impl ProducerContext<Lanes> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         match result {
             Ok(record) if record.offset() >= 0 => {
-                if self.lanes.open(record.topic(), record.partition()) {
+                if self.lanes.open(record.topic(), ticket.lane, record.partition()) {
                     ticket.batch.progress.notify_one();
                 }
             }
+            // Of a batch that the broker says to have already, the client counts the offsets up from -1: its first is refused,
+            // and with it all are sent again.
             Ok(record) => {
                 let (topic, partition) = (record.topic(), record.partition());
                 warn!(
                     topic,
-                    partition, "the client presumes that a record has arrived, but no broker said so"
+                    partition,
+                    "no broker has said where the record is that the client presumes to have arrived; it is sent again, perhaps behind later ones"
                 );
                 let presumed = KafkaError::MessageProduction(RDKafkaErrorCode::OutOfOrderSequenceNumber);
                 ticket.batch.refuse(ticket.position, topic, presumed);
@@ -156,9 +160,10 @@ impl Batch {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Whether it is closed and every record of it was reported.
+    /// Whether it is closed and every record of it has arrived.
     pub(crate) fn done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
+        // In this order: a refusal is written down before its record counts as reported.
+        self.left.load(Ordering::Acquire) == 0 && self.refusal().is_none()
     }
 }
 
@@ -203,17 +208,15 @@ impl Publisher {
     /// and behind a refused record nothing is sent, so that nothing overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
-        if !self.lanes.enter(topic, key) {
-            return false;
-        }
-        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position });
+        let Some(lane) = self.lanes.enter(topic, key) else { return false };
+        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, lane });
         let record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, ticket).key(key).payload(body).headers(headers);
         batch.left.fetch_add(1, Ordering::AcqRel);
         #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
         let sent = self.producer.send(record);
         let Err((error, _)) = sent else { return true };
-        self.lanes.leave(topic, key);
+        self.lanes.leave(topic, lane);
         batch.one_less();
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             batch.refuse(position, topic, error);
@@ -287,10 +290,19 @@ mod tests {
             }
         }
         batch.close();
-        while !batch.done() {
+        while batch.open() > 0 {
             tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
         }
         batch
+    }
+
+    #[test]
+    fn a_batch_with_a_refused_record_is_never_done() {
+        let batch = Batch { left: AtomicUsize::new(2), refusal: Mutex::default(), progress: Arc::default() };
+        batch.refuse(1, "t", KafkaError::Canceled);
+        batch.one_less();
+        batch.close();
+        assert_eq!((batch.open(), batch.done()), (0, false));
     }
 
     #[tokio::test]
@@ -309,7 +321,7 @@ mod tests {
         // The broker has forgotten a producer that takes itself for known.
         publisher.lanes.enter("t", "a");
         publisher.lanes.partition("t", Some(b"a"), 1, |_| true);
-        publisher.lanes.open("t", 0);
+        publisher.lanes.open("t", 0, 0);
         let batch = send(&broker, &publisher).await;
         let refusal = batch.refusal().expect("the client presumes that the first has arrived");
         assert!(!refusal.for_good(), "{refusal:?}");

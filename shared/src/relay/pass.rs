@@ -108,7 +108,8 @@ impl<'r> Pass<'r> {
             // Read before asking whether to stop, so that what was committed before the stop is still sent.
             let stopping = stop.is_cancelled();
             self.settle()?;
-            let reading = self.room();
+            // What was not taken is not offered again before something has arrived.
+            let reading = self.room() && (!self.untaken || self.flights.is_empty());
             let unfinished = if reading { self.advance(db, publisher).await? } else { true };
             self.care(db).await?;
             if stopping {
@@ -279,6 +280,7 @@ impl<'r> Pass<'r> {
                 heard = self.signals.next(), if !barred && !stopping => return heard.map(drop),
                 () = publisher.progress(), if !self.flights.is_empty() => {
                     self.settle()?;
+                    self.untaken = false;
                     // An acknowledgement alone is no reason to read, unless reading waited for it.
                     if barred && self.room() || stopping && self.flights.is_empty() {
                         return Ok(());
