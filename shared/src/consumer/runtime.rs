@@ -103,7 +103,7 @@ impl Consumer {
     /// # Errors
     /// If the client's settings are wrong.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
-        let mut watch = Watch::new(self.kafka.clone());
+        let mut watch = Watch::new();
         while !stop.is_cancelled() {
             self.member(&mut watch, &stop).await?;
             watch.restart();
@@ -139,7 +139,7 @@ impl Consumer {
             }
             store(&consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
-            let look = watch.stands_still(&consumer, batch.len() < self.batch, joined);
+            let look = watch.stands_still(&self.kafka, &consumer, batch.len() < self.batch, joined);
             if stop.run_until_cancelled(look).await == Some(true) {
                 #[expect(
                     clippy::disallowed_methods,

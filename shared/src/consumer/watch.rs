@@ -32,7 +32,6 @@ type Partition = (String, i32);
 
 /// How far a consumer has come.
 pub(super) struct Watch {
-    kafka: Kafka,
     looked: Instant,
     /// Whether all that had been fetched was handed over at some moment since the last look.
     ran_dry: bool,
@@ -45,9 +44,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(kafka: Kafka) -> Self {
+    pub fn new() -> Self {
         Self {
-            kafka,
             looked: Instant::now(),
             ran_dry: false,
             behind: HashMap::new(),
@@ -58,13 +56,14 @@ impl Watch {
 
     /// A new membership begins.
     pub fn restart(&mut self) {
-        *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new(self.kafka.clone()) };
+        *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new() };
     }
 
     /// Whether there is a partition whose records do not come, or the client has gone astray. `dry` says that it had no more
     /// to hand over, `joined` that it is in its group.
     pub async fn stands_still<C: ConsumerContext + 'static>(
         &mut self,
+        kafka: &Kafka,
         consumer: &Arc<StreamConsumer<C>>,
         dry: bool,
         joined: bool,
@@ -75,54 +74,38 @@ impl Watch {
         }
         self.looked = Instant::now();
         let looked = self.look(consumer).await;
-        match &looked {
-            Ok(_) => {}
-            Err(Unknown::Hangs) => {
-                metrics::counter!("amends_consumer_stood_still_total").increment(1);
-                warn!("the client does not come back from a question; the member joins anew");
-                return true;
+        if let Err(error) = &looked {
+            info!(%error, "where the partitions end is not known");
+            self.behind.clear();
+        }
+        let still = match looked {
+            Ok(true) => true,
+            Ok(false) if joined => {
+                self.astray = 0;
+                false
             }
-            Err(Unknown::Failed(error)) => {
-                info!(%error, "where the partitions end is not known");
-                self.behind.clear();
-            }
-        }
-        if matches!(looked, Ok(true)) {
-            return true;
-        }
-        if joined && looked.is_ok() {
-            self.astray = 0;
-            return false;
-        }
-        let finds = ask(consumer, |client| client.fetch_metadata(None, FIND_TIMEOUT)).await.is_ok();
-        // While the broker is gone a new client would be no better off.
-        let answers = finds || self.broker_answers().await;
-        self.is_astray(finds, answers)
-    }
-
-    /// Whether another client finds the broker; the one that is looked at may be what is wrong.
-    async fn broker_answers(&self) -> bool {
-        let kafka = self.kafka.clone();
-        let find = move || Inquirer::new(&kafka, &[]).and_then(|client| client.missing(FIND_TIMEOUT));
-        on_a_thread(find).await.is_ok()
-    }
-
-    /// Whether it does not come back: it does not find the broker that another client finds, or was astray too often.
-    fn is_astray(&mut self, finds: bool, broker_answers: bool) -> bool {
-        self.astray = if broker_answers { self.astray + 1 } else { 0 };
-        let lost = broker_answers && !finds;
-        let too_often = self.astray >= LOOKS_ASTRAY;
-        if lost || too_often {
+            _ => self.is_astray(&find_broker(kafka, consumer).await),
+        };
+        if still {
             metrics::counter!("amends_consumer_stood_still_total").increment(1);
-            warn!(finds_broker = finds, "the client does not come back to its group; the member joins anew");
         }
-        lost || too_often
+        still
+    }
+
+    /// Whether a client that is in no group, or does not hear of its partitions, does not come back by itself.
+    fn is_astray(&mut self, broker: &Broker) -> bool {
+        self.astray = if matches!(broker, Broker::Gone) { 0 } else { self.astray + 1 };
+        let astray = matches!(broker, Broker::Hidden) || self.astray >= LOOKS_ASTRAY;
+        if astray {
+            warn!(?broker, "the client does not come back to its group; the member joins anew");
+        }
+        astray
     }
 
     async fn look<C: ConsumerContext + 'static>(
         &mut self,
         consumer: &Arc<StreamConsumer<C>>,
-    ) -> Result<bool, Unknown> {
+    ) -> Result<bool, KafkaError> {
         let behind = ask(consumer, behind).await?;
         for ((topic, partition), next) in self.stuck(behind) {
             // What it has not got may have been deleted by now.
@@ -131,7 +114,6 @@ impl Watch {
                 ask(consumer, move |client| client.fetch_watermarks(&asked, partition, ASK_TIMEOUT));
             let (beginning, end) = watermarks.await?;
             if beginning.max(next) < end {
-                metrics::counter!("amends_consumer_stood_still_total").increment(1);
                 warn!(
                     topic,
                     partition, next, "the client does not get records that are there; the member joins anew"
@@ -157,34 +139,45 @@ impl Watch {
     }
 }
 
-/// Why it is not known how a client stands.
-enum Unknown {
-    Failed(KafkaError),
-    /// It should have given up long ago.
-    Hangs,
+/// Who finds the broker.
+#[derive(Debug)]
+enum Broker {
+    /// The client that is looked at.
+    Found,
+    /// Not that client, but another one.
+    Hidden,
+    /// Nobody: a new client would be no better off.
+    Gone,
+}
+
+async fn find_broker<C: ConsumerContext + 'static>(
+    kafka: &Kafka,
+    consumer: &Arc<StreamConsumer<C>>,
+) -> Broker {
+    if ask(consumer, |client| client.fetch_metadata(None, FIND_TIMEOUT)).await.is_ok() {
+        return Broker::Found;
+    }
+    let kafka = kafka.clone();
+    let another = move || Inquirer::new(&kafka, &[]).and_then(|client| client.missing(FIND_TIMEOUT));
+    if on_a_thread(another).await.is_ok() { Broker::Hidden } else { Broker::Gone }
 }
 
 /// Asks the client that is looked at.
 async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
     consumer: &Arc<StreamConsumer<C>>,
     question: impl FnOnce(&StreamConsumer<C>) -> Result<T, KafkaError> + Send + 'static,
-) -> Result<T, Unknown> {
+) -> Result<T, KafkaError> {
     let consumer = Arc::clone(consumer);
     on_a_thread(move || question(&consumer)).await
 }
 
-/// Asks on a thread of its own: what a question does to a client in trouble is not known, and the consumer is not to wait
-/// for it for ever.
+/// Asks on a thread of its own, so that a stop need not wait for the answer.
 async fn on_a_thread<T: Send + 'static>(
     question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
-) -> Result<T, Unknown> {
+) -> Result<T, KafkaError> {
     #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
     let asked = tokio::task::spawn_blocking(question);
-    match tokio::time::timeout(LOOK_EVERY, asked).await {
-        Ok(Ok(answer)) => answer.map_err(Unknown::Failed),
-        Ok(Err(_)) => Err(Unknown::Failed(KafkaError::Canceled)),
-        Err(_) => Err(Unknown::Hangs),
-    }
+    asked.await.unwrap_or(Err(KafkaError::Canceled))
 }
 
 /// The assigned partitions that have records beyond what was handed over or committed, each with the first of those.
@@ -221,14 +214,6 @@ fn number(offset: Offset) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn watch() -> Watch {
-        Watch::new(Kafka {
-            brokers: String::new(),
-            prefix: String::new(),
-            settings: std::collections::BTreeMap::new(),
-        })
-    }
-
     fn at(next: i64) -> HashMap<Partition, i64> {
         HashMap::from([(("order.events".to_owned(), 0), next)])
     }
@@ -241,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_has_not_moved_between_two_looks_stands_still() {
-        let mut watch = watch();
+        let mut watch = Watch::new();
         assert_eq!(look(&mut watch, at(7)), 0, "it may be on its way");
         assert_eq!(look(&mut watch, at(8)), 0, "it moves");
         assert_eq!(look(&mut watch, at(8)), 1);
@@ -251,21 +236,21 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_come_back_to_its_group_is_astray_while_the_broker_answers() {
-        let mut watch = watch();
-        let mut astray = |finds, answers| watch.is_astray(finds, answers);
-        assert_eq!([(); 2].map(|()| astray(true, true)), [false; 2], "the group may be coming together");
-        assert_eq!([(); 9].map(|()| astray(false, false)), [false; 9], "the broker is gone");
-        assert_eq!([(); 3].map(|()| astray(true, true)), [false, false, true]);
+        let mut watch = Watch::new();
+        let mut astray = |broker| watch.is_astray(&broker);
+        assert_eq!([(); 2].map(|()| astray(Broker::Found)), [false; 2], "the group may be coming together");
+        assert_eq!([(); 9].map(|()| astray(Broker::Gone)), [false; 9]);
+        assert_eq!([(); 3].map(|()| astray(Broker::Found)), [false, false, true]);
     }
 
     #[test]
     fn a_client_that_does_not_find_the_broker_which_another_finds_is_given_up_at_once() {
-        assert!(watch().is_astray(false, true));
+        assert!(Watch::new().is_astray(&Broker::Hidden));
     }
 
     #[test]
     fn a_partition_waits_its_turn_while_there_is_a_backlog() {
-        let mut watch = watch();
+        let mut watch = Watch::new();
         look(&mut watch, at(7));
         assert_eq!(watch.stuck(at(7)), []);
         assert_eq!(look(&mut watch, at(7)), 1);
@@ -273,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_record_that_a_new_client_does_not_get_either_is_left_alone() {
-        let mut watch = watch();
+        let mut watch = Watch::new();
         look(&mut watch, at(7));
         assert_eq!(look(&mut watch, at(7)), 1);
         watch.tried.insert(("order.events".to_owned(), 0), (7, Instant::now()));

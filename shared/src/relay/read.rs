@@ -102,20 +102,12 @@ async fn new_window(
     if too_much {
         return Ok(cut(begin_of_window(db, lease, cursor).await?));
     }
-    // In front of all that there is to read, should none of it be taken.
-    let mut position = rows
-        .first()
-        .map(|row| Found::of(row, 1))
-        .transpose()?
-        .flatten()
-        .map_or(0, |first| first.position - 1);
     for row in &rows {
         let Some(found) = Found::of(row, 1)? else { break };
-        let next = found.position;
+        let position = found.position;
         if !take(found) {
-            return Ok(cut(position));
+            return Ok(cut(position - 1));
         }
-        position = next;
     }
     Ok(Cursor { seen: here, upto: None, position: 0 })
 }
