@@ -1,5 +1,6 @@
 //! Everything may come twice.
 
+use local::Signal;
 use rdkafka::message::Message;
 
 use crate::harness::kafka::header;
@@ -79,5 +80,31 @@ async fn a_command_asked_again_gets_its_first_answer_again() {
         .await;
     suite.caught_up("orchestrator").await;
     assert_eq!(effects(&suite).await, before);
+    suite.comes_to_rest().await;
+}
+
+/// So it is after a timer that took the saga was killed, and the orchestrator hears again what it had not committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_again_while_a_timer_has_the_saga_is_not_logged_again() {
+    let mut suite = Suite::start().await;
+    suite.process("shipping").signal(Signal::STOP);
+    let placed = suite.place(&order()).await;
+    suite.step_is(placed, "book_shipment", "asked").await;
+    suite.caught_up("orchestrator").await;
+    suite.execute("orchestrator", "update saga set due_at = due_at + interval '1 hour'").await;
+    let entries = "select count(*) from saga_log";
+    let logged = suite.number("orchestrator", entries).await;
+    let answers: Vec<_> = suite
+        .records()
+        .into_iter()
+        .filter(|record| record.topic().ends_with("orchestrator.replies"))
+        .collect();
+    assert_eq!(answers.len(), 2, "stock and payment");
+
+    suite.send_again(&answers).await;
+    suite.caught_up("orchestrator").await;
+    assert_eq!(suite.number("orchestrator", entries).await, logged);
+    suite.processes_go_on("shipping");
+    assert_eq!(suite.settled(placed).await["status"], "confirmed");
     suite.comes_to_rest().await;
 }

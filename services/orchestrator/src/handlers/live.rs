@@ -152,14 +152,16 @@ impl Live {
         // the row, which an alarm is always read from.
         let next = self.state.due_at();
         let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
+        let changed = !decisions.is_empty() || before != self.state;
         let mut moved = false;
-        if change.input == Input::Due || late {
+        // What changes nothing leaves the alarm alone too: its entry would tell of an answer that was heard twice.
+        if change.input == Input::Due || changed && late {
             moved = self.due_at != next;
             self.alarm_moved |= moved;
             self.due_at = next;
         }
         // Whoever remembers the saga with another alarm learns of it by the entry.
-        if decisions.is_empty() && before == self.state && !moved {
+        if !changed && !moved {
             debug!(saga = %change.saga_id, input = ?change.input, "the input changes nothing");
             return Ok(None);
         }
