@@ -61,6 +61,11 @@ pub struct Setup {
     pub settings: Vec<(&'static str, String)>,
 }
 
+/// A client that waits for no answer for ever, so that a test which gets none says so.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder().read_timeout(PATIENCE).build().expect("a client")
+}
+
 impl Suite {
     /// The usual suite, ready, with products on its shelves.
     pub async fn start() -> Self {
@@ -72,7 +77,7 @@ impl Suite {
         let servers = if setup.own_servers { servers::own(&name) } else { servers::shared() };
         let mut suite = Self {
             name,
-            client: reqwest::Client::new(),
+            client: client(),
             servers,
             processes: BTreeMap::new(),
             services: setup.only.map_or(SERVICES.to_vec(), |only| vec![only]),

@@ -66,7 +66,7 @@ async fn a_service_works_with_a_role_that_owns_nothing() {
         ("INSTANCE", "0".to_owned()),
     ];
     let service = Process::start("inventory", None, &settings, &log);
-    let client = reqwest::Client::new();
+    let client = crate::harness::client();
     let place = format!("http://127.0.0.1:{}/products/lamp", service.port);
     let deadline = std::time::Instant::now() + PATIENCE;
     let product = json!({"name": "lamp", "price": {"amount": 100, "currency": "EUR"}});

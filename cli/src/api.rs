@@ -12,6 +12,14 @@ use crate::suite::Suite;
 /// How long the suite may take for something that it does by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a service may say nothing. A request waits for its order to settle for a minute at most, and an event stream
+/// gives a sign of life four times a minute.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// A client that waits for nobody for ever.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder().read_timeout(SILENCE).build().unwrap_or_default()
+}
 
 /// A client of one suite.
 pub struct Api {
@@ -23,7 +31,7 @@ pub struct Api {
 
 impl Api {
     pub fn new(suite: &Suite) -> Self {
-        Self { suite: suite.clone(), client: reqwest::Client::new(), urls: BTreeMap::new() }
+        Self { suite: suite.clone(), client: client(), urls: BTreeMap::new() }
     }
 
     /// The same, with these services elsewhere.

@@ -41,15 +41,27 @@ pub struct Scope {
     pub accepted: Vec<Uuid>,
 }
 
+/// Where the topics of a suite are that `amends up` has not started.
+#[derive(Debug, clap::Args)]
+pub struct Topics {
+    /// The brokers of a suite that `amends up` has not started.
+    #[arg(long, env = "KAFKA_BROKERS")]
+    kafka_brokers: Option<String>,
+    /// The prefix of its topics.
+    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
+    topic_prefix: String,
+}
+
 impl Scope {
-    /// The usual one, of a suite on this machine.
-    pub fn of(suite: &Suite) -> Self {
-        let brokers = format!("127.0.0.1:{}", suite.server_ports().kafka);
+    /// The usual one.
+    pub fn of(suite: &Suite, topics: &Topics) -> Self {
+        let here = || format!("127.0.0.1:{}", suite.server_ports().kafka);
+        let brokers = topics.kafka_brokers.clone().unwrap_or_else(here);
         Self {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
             minutes: 5,
-            kafka: Kafka { brokers, prefix: String::new(), settings: BTreeMap::new() },
+            kafka: Kafka { brokers, prefix: topics.topic_prefix.clone(), settings: BTreeMap::new() },
             accepted: Vec::new(),
         }
     }

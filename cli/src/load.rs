@@ -46,7 +46,7 @@ use self::plan::{Rates, positive, rates, share};
 use self::processes::Processes;
 use self::report::{Phase, Report, Settings};
 use self::tally::{Tally, rounded};
-use crate::api::Api;
+use crate::api::{self, Api};
 use crate::audit;
 use crate::run::Where;
 use shared::config::duration;
@@ -68,6 +68,8 @@ const USUAL_DURATION: Duration = Duration::from_secs(60);
 pub struct Load {
     #[command(flatten)]
     place: Where,
+    #[command(flatten)]
+    topics: audit::Topics,
     /// Place so many orders a second, whatever becomes of them (open loop): `100`, or in phases
     /// `100:60s,1000:30s,100:60s`. Latencies count from the time that an order was due.
     #[arg(long, value_name = "ORDERS/S", value_parser = rates)]
@@ -150,7 +152,7 @@ impl Load {
         let api = Arc::new(Api::new(&self.place.suite));
         let mix = stock::fill(&api, parts.orders(), self.declined, self.out_of_stock).await?;
         let board = Arc::new(Board::new(parts.bounds.len())?);
-        let client = reqwest::Client::new();
+        let client = api::client();
         let feed = Arc::new(Feed::new(&api, &client, &board));
         let first = feed.open().await?;
         let meter = Meter {
@@ -201,7 +203,7 @@ impl Load {
         while let Some(ended) = helpers.join_next().await {
             ended?;
         }
-        let usual = audit::Scope::of(&self.place.suite);
+        let usual = audit::Scope::of(&self.place.suite, &self.topics);
         let scope = audit::Scope { patience: self.settle_timeout, accepted: board.all_accepted(), ..usual };
         let verdict = audit::at_rest(&api, &scope).await;
 

@@ -65,7 +65,7 @@ impl Outbox {
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut db).await.expect("a new database");
         let writes = Db::new("relayed", admin.database(&name), 8, shards);
         let numbers = RefCell::default();
-        let outbox = Self { name, servers, shards, writes, numbers, client: reqwest::Client::new() };
+        let outbox = Self { name, servers, shards, writes, numbers, client: super::client() };
         let mut db = outbox.connect().await;
         shared::MIGRATIONS.run_direct(None, &mut db, false).await.expect("migrations");
         outbox.kafka().create_topics(&[TOPIC]).await.expect("a topic");

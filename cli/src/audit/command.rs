@@ -10,7 +10,7 @@ use shared::config::duration;
 use uuid::Uuid;
 
 use super::receipt::Receipt;
-use super::{Scope, Verdict, at_rest};
+use super::{Scope, Topics, Verdict, at_rest};
 use crate::api::Api;
 use crate::output::say;
 use crate::suite::{SERVICES, Suite};
@@ -41,12 +41,8 @@ pub struct Audit {
     /// Where a service of a suite listens that `amends up` has not started, for example order=http://orders:8081.
     #[arg(long, value_name = "SERVICE=URL", value_parser = service_url)]
     service_url: Vec<(String, String)>,
-    /// The brokers of such a suite.
-    #[arg(long, env = "KAFKA_BROKERS")]
-    kafka_brokers: Option<String>,
-    /// The prefix of its topics.
-    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
-    topic_prefix: String,
+    #[command(flatten)]
+    topics: Topics,
 }
 
 fn service_url(text: &str) -> Result<(String, String), String> {
@@ -71,12 +67,8 @@ impl Audit {
     }
 
     fn scope(&self) -> Scope {
-        let mut scope = Scope::of(&self.suite);
-        scope.kafka.prefix.clone_from(&self.topic_prefix);
-        if let Some(brokers) = &self.kafka_brokers {
-            scope.kafka.brokers.clone_from(brokers);
-        }
-        Scope { patience: self.wait, deadline: self.deadline, minutes: self.minutes, ..scope }
+        let usual = Scope::of(&self.suite, &self.topics);
+        Scope { patience: self.wait, deadline: self.deadline, minutes: self.minutes, ..usual }
     }
 
     async fn all(&self, api: &Api) -> anyhow::Result<()> {
