@@ -1,19 +1,28 @@
-//! docker-compose.yml: the images are built, the stack comes up, a service, the broker and the database are killed under
-//! load, and in the end the books are in order and nothing is left.
+//! docker-compose.yml: the images are built, the stack comes up, services, the broker and the database are killed under
+//! load, all of it is stopped and started again, and in the end the books are in order and nothing is left.
 //!
 //! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use tokio::task::{JoinSet, block_in_place};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many orders are under way at a time.
+const CLIENTS: usize = 8;
 const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
+const POSTGRES: u16 = 10;
 const PORTS: [(&str, u16); 8] = [
     ("ORDER_PORT", 1),
     ("PAYMENT_PORT", 2),
@@ -21,38 +30,49 @@ const PORTS: [(&str, u16); 8] = [
     ("SHIPPING_PORT", 4),
     ("NOTIFICATION_PORT", 5),
     ("ORCHESTRATOR_PORT", 6),
-    ("POSTGRES_PORT", 10),
+    ("POSTGRES_PORT", POSTGRES),
     ("KAFKA_PORT", 11),
 ];
+
+/// Orders, and how each must end.
+type Placed = BTreeMap<String, &'static str>;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it builds images and starts the whole stack"]
 async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
-    let stack = Stack::new();
-    stack.compose(&["up", "--build", "--wait", "--wait-timeout", "300"]);
-    let mut placed = stack.place("before", 20).await;
-    for victim in ["payment", "orchestrator", "kafka", "postgres"] {
-        let restarts = stack.inspect(victim, "{{.RestartCount}}");
-        let (during, ()) = tokio::join!(stack.place(victim, 40), async { stack.crash(victim) });
-        placed.extend(during);
-        stack
-            .until(&format!("{victim} to be started again"), async || {
-                stack.inspect(victim, "{{.RestartCount}} {{.State.Health.Status}}")
-                    == format!("{} healthy", 1 + restarts.parse::<u32>().expect("a number"))
-            })
-            .await;
-        placed.extend(stack.place(&format!("after {victim}"), 10).await);
-    }
-    assert_eq!(placed.len(), 20 + 4 * 50, "each request is an order of its own");
-    stack.settled(&placed).await;
-    stack.audit();
+    let stack = Arc::new(Stack::new());
+    // What only the profiles start is well-formed at least.
+    stack.compose(&["--profile", "*", "config", "--quiet"]);
+    stack.up();
+    stack.roles_are_kept_apart().await;
 
-    // SIGTERM reaches the first process of each container, and it ends in order.
-    stack.compose(&["stop"]);
-    for service in SERVICES {
-        assert_eq!(stack.inspect(service, "{{.State.ExitCode}}"), "0", "{service} was told to stop");
+    let mut placed = Placed::new();
+    for victim in ["payment", "orchestrator", "kafka", "postgres"] {
+        let restarts: u32 = stack.inspect(victim, "{{.RestartCount}}").parse().expect("a number");
+        let back = format!("{} healthy", restarts + 1);
+        let state = || block_in_place(|| stack.inspect(victim, "{{.RestartCount}} {{.State.Health.Status}}"));
+        let kill = async || {
+            block_in_place(|| stack.crash(victim));
+            until(&format!("{victim} to be started again"), async || state() == back).await;
+        };
+        placed.extend(stack.under_load(victim, kill).await);
     }
-    stack.down();
+    let stop = async || {
+        block_in_place(|| {
+            stack.compose(&["stop"]);
+            stack.all_ended_in_order();
+            stack.up();
+        });
+    };
+    placed.extend(stack.under_load("all", stop).await);
+    stack.all_are_well(&placed).await;
+
+    // New containers, on the same volumes.
+    stack.compose(&["down"]);
+    stack.up();
+    stack.all_are_well(&placed).await;
+
+    stack.compose(&["down", "--volumes"]);
     for (what, list) in [
         ("containers", ["ps", "--all"].as_slice()),
         ("volumes", &["volume", "ls"]),
@@ -64,19 +84,27 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     }
 }
 
-/// A stack beside others: a project and ports of its own. Dropped, it is gone.
+/// A stack beside others, with a project, ports and passwords of its own. When it is dropped, or this process ends
+/// otherwise, it is taken down.
 struct Stack {
     project: String,
     ports_from: u16,
     client: Client,
+    reaper: Child,
 }
 
 impl Stack {
     fn new() -> Self {
-        let project = format!("amends-test-{}", std::process::id());
-        let timeout = Duration::from_secs(10);
-        let client = Client::builder().timeout(timeout).build().expect("a client");
-        Self { project, ports_from: free_ports(), client }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+        let project = format!("amends-test-{now}-{}", std::process::id());
+        // Its standard input ends with this process. In a group of its own, as Ctrl-C is for the test.
+        let mut reaper = Command::new("sh");
+        let down = "cat; docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
+        reaper.args(["-c", down, &project]).current_dir(root()).process_group(0);
+        reaper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let reaper = reaper.spawn().expect("a shell");
+        let client = Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+        Self { project, ports_from: free_ports(), client, reaper }
     }
 
     /// `docker compose` for this stack, with the settings of the example.
@@ -87,6 +115,11 @@ impl Stack {
         for (name, offset) in PORTS {
             command.env(name, (self.ports_from + offset).to_string());
         }
+        for role in ["postgres", "migrations"].into_iter().chain(SERVICES) {
+            command.env(format!("{}_PASSWORD", role.to_uppercase()), password(role));
+        }
+        // So that a saga takes long enough to be met in the middle.
+        command.env("PAYMENT_PROVIDER_LATENCY", "200ms");
         command
     }
 
@@ -99,8 +132,8 @@ impl Stack {
         String::from_utf8_lossy(&ended.stdout).trim().to_owned()
     }
 
-    fn down(&self) {
-        self.compose(&["down", "--volumes", "--remove-orphans"]);
+    fn up(&self) {
+        self.compose(&["up", "--build", "--wait", "--wait-timeout", "300"]);
     }
 
     /// What the engine knows of a service's container.
@@ -115,73 +148,151 @@ impl Stack {
         docker(&["run", "--rm", "--pid=host", "--entrypoint=bash", "postgres:18", "-c", &kill]);
     }
 
+    /// SIGTERM has reached the first process of each container, which has finished what it had begun.
+    fn all_ended_in_order(&self) {
+        for service in SERVICES {
+            assert_eq!(self.inspect(service, "{{.State.ExitCode}}"), "0", "{service} was told to stop");
+            let log = self.compose(&["logs", "--no-log-prefix", "--tail", "20", service]);
+            let in_order = log.contains("stopped") && !log.contains("before everything was finished");
+            assert!(in_order, "{service}: {log}");
+        }
+    }
+
     fn url(&self, service: &str) -> String {
         let offset = SERVICES.iter().position(|known| *known == service).expect("a service") as u16 + 1;
         format!("http://127.0.0.1:{}", self.ports_from + offset)
     }
 
-    /// Places orders at once, each for as long as it takes to be accepted, and returns their ids.
-    async fn place(&self, name: &str, orders: usize) -> BTreeSet<String> {
-        let one = async |number: usize| {
-            let key = format!("{name}-{number}").replace(' ', "-");
-            let body = json!({
-                "customerId": "ada",
-                "items": [{"sku": "lamp", "quantity": 1}],
-                "paymentToken": if number.is_multiple_of(5) { "tok_chargeDeclined" } else { "tok_visa" },
-                "shippingAddress":
-                    {"name": "Ada", "line1": "Main St 1", "city": "Ulm", "postalCode": "89073", "country": "DE"},
-            });
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let request = self.client.post(format!("{}/orders", self.url("order"))).json(&body);
-                let answer = request.header("Idempotency-Key", &key).send().await;
-                // No answer, or that there is no database now: the same request again.
-                if let Ok(answer) = answer
-                    && answer.status().is_success()
-                {
-                    let order: Value = answer.json().await.expect("JSON");
-                    return order["id"].as_str().expect("an id").to_owned();
-                }
-                assert!(Instant::now() < deadline, "{key} is not accepted within {PATIENCE:?}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+    /// Connects to a database through the published port.
+    async fn connect(&self, role: &str, password: &str, database: &str) -> Result<(), String> {
+        let port = self.ports_from + POSTGRES;
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+        let options = options.username(role).password(password).database(database);
+        match PgConnection::connect_with(&options).await {
+            Ok(connection) => connection.close().await.map_err(|error| error.to_string()),
+            Err(error) => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                Err(code.map_or(error.to_string(), |code| code.into_owned()))
             }
-        };
-        join_all((0..orders).map(one)).await.into_iter().collect()
-    }
-
-    async fn settled(&self, orders: &BTreeSet<String>) {
-        for order in orders {
-            self.until(&format!("{order} to settle"), async || {
-                let answer = self.client.get(format!("{}/orders/{order}", self.url("order"))).send().await;
-                let Ok(answer) = answer else { return false };
-                let order: Value = answer.json().await.unwrap_or_default();
-                ["confirmed", "rejected"].iter().any(|end| order["status"] == *end)
-            })
-            .await;
         }
     }
 
-    /// Money and stock, over all services.
-    fn audit(&self) {
-        let ports_from = self.ports_from.to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
-        let ended = command.args(["audit", "--ports-from", &ports_from]).output().expect("amends can be run");
-        assert!(ended.status.success(), "{}", said(&ended));
+    /// A role comes into its own database with its own password, and into no other one.
+    async fn roles_are_kept_apart(&self) {
+        for role in SERVICES {
+            assert_eq!(self.connect(role, "amends", role).await, Err("28P01".to_owned()), "{role}");
+            for database in SERVICES.into_iter().chain(["postgres", "template1"]) {
+                let refused = if database == role { Ok(()) } else { Err("42501".to_owned()) };
+                let connected = self.connect(role, &password(role), database).await;
+                assert_eq!(connected, refused, "{role} and the database {database}");
+            }
+        }
     }
 
-    async fn until(&self, what: &str, fact: impl AsyncFn() -> bool) {
+    /// Does something while clients place orders, each as soon as its last one has settled, so that some are always open.
+    async fn under_load(self: &Arc<Self>, name: &'static str, what: impl AsyncFnOnce()) -> Placed {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let (stack, over) = (Arc::clone(self), Arc::clone(&over));
+            clients.spawn(async move {
+                let mut placed = Placed::new();
+                // At least one after it is over.
+                loop {
+                    let last = over.load(Ordering::Acquire);
+                    let key = format!("{name}-{client}-{}", placed.len());
+                    let (order, end) = stack.place(&key, placed.len()).await;
+                    stack.settled(&order, end).await;
+                    placed.insert(order, end);
+                    if last {
+                        return placed;
+                    }
+                }
+            });
+        }
+        let pending = format!("{}/orders?status=pending", self.url("order"));
+        until("orders to be under way", async || {
+            let Ok(answer) = self.client.get(&pending).send().await else { return false };
+            let list: Value = answer.json().await.unwrap_or_default();
+            list["orders"].as_array().is_some_and(|orders| orders.len() >= CLIENTS / 2)
+        })
+        .await;
+        what().await;
+        over.store(true, Ordering::Release);
+        clients.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Places an order, for as long as it takes to be accepted. Its id, and how it must end.
+    async fn place(&self, key: &str, number: usize) -> (String, &'static str) {
+        let (token, end) =
+            if number % 5 == 4 { ("tok_chargeDeclined", "rejected") } else { ("tok_visa", "confirmed") };
+        let body = json!({
+            "customerId": "ada",
+            "items": [{"sku": "lamp", "quantity": 1}],
+            "paymentToken": token,
+            "shippingAddress":
+                {"name": "Ada", "line1": "Main St 1", "city": "Ulm", "postalCode": "89073", "country": "DE"},
+        });
         let deadline = Instant::now() + PATIENCE;
-        while !fact().await {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+        loop {
+            let request = self.client.post(format!("{}/orders", self.url("order"))).json(&body);
+            // No answer, or that there is no database now: the same request again.
+            if let Ok(answer) = request.header("Idempotency-Key", key).send().await
+                && answer.status().is_success()
+                && let Ok(order) = answer.json::<Value>().await
+            {
+                return (order["id"].as_str().expect("an id").to_owned(), end);
+            }
+            assert!(Instant::now() < deadline, "{key} is not accepted within {PATIENCE:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn settled(&self, order: &str, end: &str) {
+        let url = format!("{}/orders/{order}", self.url("order"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(answer) = self.client.get(&url).send().await
+                && let Ok(order) = answer.json::<Value>().await
+                && order["status"] == *end
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {order} to be {end}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Every order has ended as it must, and all nine statements of the audit hold.
+    async fn all_are_well(&self, placed: &Placed) {
+        for (order, end) in placed {
+            self.settled(order, end).await;
+        }
+        let ports_from = self.ports_from.to_string();
+        let mut audit = Command::new(env!("CARGO_BIN_EXE_amends"));
+        let ended = audit.args(["audit", "--wait", "60s", "--ports-from", &ports_from]).output();
+        let ended = ended.expect("amends can be run");
+        assert!(ended.status.success(), "{}", said(&ended));
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // A test that has failed, too, leaves nothing behind.
-        let _ = self.command(&["down", "--volumes", "--remove-orphans", "--timeout", "5"]).output();
+        drop(self.reaper.stdin.take());
+        let _ = self.reaper.wait();
+    }
+}
+
+/// With what a shell, a URL and SQL would trip over.
+fn password(role: &str) -> String {
+    format!("{role} $1 'ä' \"@:/%\\")
+}
+
+async fn until(what: &str, fact: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fact().await {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -13,9 +13,12 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 pub use self::catalogue::{PLENTIFUL, SOLD_OUT, seed};
-use crate::output::say;
+use crate::output::{complain, say};
 use crate::serve::{Visit, visit};
 use crate::suite::{SERVICES, Suite};
+
+/// How long a database may take to let somebody in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The topics of the suite.
 #[derive(Debug, clap::Subcommand)]
@@ -129,19 +132,25 @@ pub async fn migrate(service: &str, url: &str) -> anyhow::Result<()> {
 
 async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {
     let options = PgConnectOptions::from_str(url).context("the database's URL can't be read")?;
-    PgConnection::connect_with(&options)
-        .await
-        .with_context(|| format!("the database of {service} does not answer"))
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
+    let connected = connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"));
+    connected.and_then(|it| Ok(it?)).with_context(|| format!("the database of {service} can't be used"))
 }
 
-/// Does something that fails while a server is not there yet, again and again until it succeeds or the patience is over.
+/// Does something that fails while a server is not there yet, again and again until it succeeds or the patience is over;
+/// says once why it waits.
 async fn patiently(patience: Duration, what: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     const TRY_EVERY: Duration = Duration::from_millis(250);
     let deadline = Instant::now() + patience;
+    let mut told = false;
     loop {
         let ended = what().await;
-        if ended.is_ok() || Instant::now() >= deadline {
+        let Err(error) = &ended else { return ended };
+        if Instant::now() >= deadline {
             return ended;
+        }
+        if !std::mem::replace(&mut told, true) {
+            complain!("{error:#}; it is tried again for {patience:?}");
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
@@ -166,6 +175,7 @@ impl Seed {
 pub async fn databases(admin_url: &str) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(admin_url)?;
     let mut db = PgConnection::connect_with(&options).await.context("PostgreSQL does not answer")?;
+    sqlx::query("revoke all on database postgres, template1 from public").execute(&mut db).await?;
     for service in SERVICES {
         let name = service.name;
         let known: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")

@@ -1,7 +1,7 @@
 //! Where a suite's PostgreSQL and Kafka come from: processes of this machine, or containers. The tests are the same.
 //!
-//! `AMENDS_SERVERS` is `local` or `docker`; without it containers are taken where there is no Java for Kafka and an engine
-//! answers.
+//! `AMENDS_SERVERS` is `local` or `docker`; without it containers are taken where Java or Maven is missing and an
+//! engine answers.
 
 mod containers;
 mod local;
@@ -64,7 +64,7 @@ fn in_containers() -> bool {
         Ok("docker") => true,
         Ok("local") => false,
         Ok(other) => panic!("AMENDS_SERVERS is `{other}`; it may be `local` or `docker`"),
-        Err(_) => !runs("java", "-version") && runs("docker", "version"),
+        Err(_) => !(runs("java", "-version") && runs("mvn", "--version")) && runs("docker", "version"),
     });
     *CHOICE
 }

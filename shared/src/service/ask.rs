@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long connecting and each piece of the answer may take. `/readyz` itself gives its checks two seconds each.
+/// How long connecting and each piece of the answer may take. `/readyz` itself gives its checks two seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks the service that listens on `address`. What it says is why it is not ready.

@@ -81,11 +81,16 @@ async fn metrics() -> Response {
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    let (database, migrations) = match database(&health.db, &health.expected).await {
+    // At once, so that whoever asks hears what is wrong while something does not answer.
+    let (database, broker, standing_still) = tokio::join!(
+        database(&health.db, &health.expected),
+        broker(Arc::clone(&health)),
+        standing_still(&health.db)
+    );
+    let (database, migrations) = match database {
         Ok(migrations) => (Ok(()), migrations),
         Err(error) => (Err(error), Err("the database does not answer".to_owned())),
     };
-    let broker = broker(Arc::clone(&health)).await;
     let consumer = if health.stopping.is_cancelled() {
         Err("the service is stopping".to_owned())
     } else if health.assigned.load(Ordering::Acquire) {
@@ -94,7 +99,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Err("no partitions are assigned yet".to_owned())
     };
     // A shard that stands still needs its operator, but the service can work: taking it out would help nobody.
-    let relay = Check { name: "relay", ok: true, detail: standing_still(&health.db).await };
+    let relay = Check { name: "relay", ok: true, detail: standing_still };
     let mut checks = vec![
         Check::of("database", database),
         Check::of("migrations", migrations),

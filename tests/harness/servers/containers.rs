@@ -15,7 +15,7 @@ use testcontainers_modules::kafka::apache::{KAFKA_PORT, Kafka};
 use testcontainers_modules::postgres::Postgres;
 use testcontainers_modules::testcontainers::bollard::Docker;
 use testcontainers_modules::testcontainers::bollard::models::{
-    NetworkConnectRequest, NetworkDisconnectRequest,
+    HostConfig, NetworkConnectRequest, NetworkDisconnectRequest,
 };
 use testcontainers_modules::testcontainers::core::client::docker_client_instance;
 use testcontainers_modules::testcontainers::runners::AsyncRunner;
@@ -107,6 +107,7 @@ async fn postgres(port: u16) -> ContainerAsync<Postgres> {
         .with_tag("18")
         .with_cmd(settings.iter().flat_map(|setting| ["-c", setting]))
         .with_mapped_port(port, 5432.into())
+        .with_host_config_modifier(on_loopback)
         .with_label(RUN, run::this().to_string())
         .start()
         .await
@@ -130,10 +131,19 @@ async fn kafka(port: u16) -> ContainerAsync<Kafka> {
     let image = settings.into_iter().fold(image, |image, (name, value)| image.with_env_var(name, value));
     image
         .with_mapped_port(port, KAFKA_PORT)
+        .with_host_config_modifier(on_loopback)
         .with_label(RUN, run::this().to_string())
         .start()
         .await
         .expect("Kafka starts")
+}
+
+/// Nobody else is to come in where no password is asked for.
+fn on_loopback(host: &mut HostConfig) {
+    let ports = host.port_bindings.iter_mut().flat_map(|ports| ports.values_mut());
+    for binding in ports.flatten().flatten() {
+        binding.host_ip = Some("127.0.0.1".to_owned());
+    }
 }
 
 async fn answers(url: &str) -> bool {

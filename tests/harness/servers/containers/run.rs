@@ -6,14 +6,20 @@ use std::fmt;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use testcontainers_modules::testcontainers::bollard::Docker;
+use testcontainers_modules::testcontainers::bollard::models::ContainerCreateBody;
 use testcontainers_modules::testcontainers::bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
+use testcontainers_modules::testcontainers::core::client::docker_client_instance;
 
 /// The label that says it.
 pub const RUN: &str = "amends.test-run";
+
+/// No run takes so long.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// A process, so that it can't be taken for another one with the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +71,13 @@ impl Run {
         Some(Self { machine, boot, namespace, pid: pid.parse().ok()?, began: began.parse().ok()? })
     }
 
-    /// Whether it has certainly ended. Of another machine that uses the same engine nothing is certain.
-    fn is_over(&self) -> bool {
+    /// Whether it has certainly ended, if its container is so old. Of a machine or a namespace that uses the same engine
+    /// nothing else is certain.
+    fn is_over(&self, age: Duration) -> bool {
         let here = this();
+        if age > LONGEST {
+            return true;
+        }
         if self.machine != here.machine || here.machine.is_empty() {
             return false;
         }
@@ -105,13 +115,12 @@ async fn sweep(docker: &Docker) {
     let labels = vec!["org.testcontainers.managed-by=testcontainers", RUN];
     let filters = HashMap::from([("label", labels)]);
     let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for container in docker.list_containers(Some(all)).await.expect("containers") {
-        let label = container.labels.as_ref().and_then(|labels| labels.get(RUN));
-        let Some(id) =
-            container.id.filter(|_| label.and_then(|label| Run::read(label)).is_some_and(|it| it.is_over()))
-        else {
-            continue;
-        };
+        let created = container.created.map_or(now, |created| Duration::from_secs(created.unsigned_abs()));
+        let run = container.labels.as_ref().and_then(|labels| Run::read(labels.get(RUN)?));
+        let over = run.is_some_and(|run| run.is_over(now.saturating_sub(created)));
+        let Some(id) = container.id.filter(|_| over) else { continue };
         // Another run may be removing it at this moment.
         let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let _ = docker.remove_container(&id, Some(force)).await;
@@ -122,14 +131,38 @@ async fn sweep(docker: &Docker) {
 fn only_a_run_that_is_over_is_swept() {
     let here = this();
     assert_eq!(Run::read(&here.to_string()).as_ref(), Some(here));
-    assert!(!here.is_over());
+    let is_over = |run: &Run| run.is_over(Duration::ZERO);
+    assert!(!is_over(here));
     let later = Run { began: here.began + 1, ..here.clone() };
-    assert!(later.is_over(), "another process with the same number");
-    assert!(
-        !Run { namespace: "pid:[1]".to_owned(), ..later.clone() }.is_over(),
-        "it can't be seen from here"
-    );
-    assert!(Run { boot: String::new(), ..here.clone() }.is_over(), "before the machine was started anew");
-    assert!(!Run { machine: "another".to_owned(), ..later }.is_over(), "on another machine");
+    assert!(is_over(&later), "another process with the same number");
+    let hidden = Run { namespace: "pid:[1]".to_owned(), ..later.clone() };
+    assert!(!is_over(&hidden), "it can't be seen from here");
+    assert!(hidden.is_over(LONGEST * 2), "wherever it was");
+    assert!(is_over(&Run { boot: String::new(), ..here.clone() }), "before the machine was started anew");
+    assert!(!is_over(&Run { machine: "another".to_owned(), ..later }), "on another machine");
     assert_eq!(Run::read("nonsense"), None);
+}
+
+#[test]
+#[ignore = "it needs containers, as AMENDS_SERVERS=docker has them"]
+fn what_a_run_that_is_over_has_left_is_removed_and_nothing_else() {
+    // Its image is the one that the containers here are made from.
+    let _servers = super::super::shared();
+    super::ENGINE.block_on(async {
+        let docker = docker_client_instance().await.expect("an engine");
+        let create = async |run: &Run| {
+            let labels =
+                [("org.testcontainers.managed-by", "testcontainers".to_owned()), (RUN, run.to_string())];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value)).into();
+            let image = Some("postgres:18".to_owned());
+            let body = ContainerCreateBody { image, labels: Some(labels), ..ContainerCreateBody::default() };
+            docker.create_container(None, body).await.expect("a container").id
+        };
+        let left = create(&Run { began: this().began + 1, ..this().clone() }).await;
+        let ours = create(this()).await;
+        sweep(&docker).await;
+        let is_there = async |id: &str| docker.inspect_container(id, None).await.is_ok();
+        assert!(!is_there(&left).await && is_there(&ours).await);
+        docker.remove_container(&ours, None).await.expect("removed");
+    });
 }
