@@ -3,7 +3,7 @@
 //!
 //! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -68,16 +68,16 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     stack.all_are_well(&placed).await;
 
     // New containers, on the same volumes.
+    let mut volumes = stack.volumes();
     stack.compose(&["down"]);
     stack.up();
     stack.all_are_well(&placed).await;
 
+    volumes.extend(stack.volumes());
     stack.compose(&["down", "--volumes"]);
-    for (what, list) in [
-        ("containers", ["ps", "--all"].as_slice()),
-        ("volumes", &["volume", "ls"]),
-        ("networks", &["network", "ls"]),
-    ] {
+    let left: BTreeSet<String> = lines(&docker(&["volume", "ls", "--quiet"])).collect();
+    assert!(left.is_disjoint(&volumes), "of the volumes {volumes:?} some are left: {left:?}");
+    for (what, list) in [("containers", ["ps", "--all"].as_slice()), ("networks", &["network", "ls"])] {
         let of_project = format!("label=com.docker.compose.project={}", stack.project);
         let left = docker(&[list, &["--quiet", "--filter", &of_project]].concat());
         assert_eq!(left, "", "{what} are left");
@@ -120,6 +120,8 @@ impl Stack {
         }
         // So that a saga takes long enough to be met in the middle.
         command.env("PAYMENT_PROVIDER_LATENCY", "200ms");
+        // So that `confirmed` is where an order stays.
+        command.env("SHIPPING_DISPATCH_AFTER", "1h");
         command
     }
 
@@ -140,6 +142,17 @@ impl Stack {
     fn inspect(&self, service: &str, format: &str) -> String {
         let id = self.compose(&["ps", "--all", "--quiet", service]);
         docker(&["inspect", "--format", format, &id])
+    }
+
+    /// Every volume that its containers have, also those without a name.
+    fn volumes(&self) -> BTreeSet<String> {
+        let all: Vec<String> = lines(&self.compose(&["ps", "--all", "--quiet"])).collect();
+        let names = "{{range .Mounts}}{{println .Name}}{{end}}";
+        let mut inspect = vec!["inspect", "--format", names];
+        inspect.extend(all.iter().map(String::as_str));
+        let volumes: BTreeSet<String> = lines(&docker(&inspect)).collect();
+        assert!(volumes.len() >= 2, "those of PostgreSQL and Kafka: {volumes:?}");
+        volumes
     }
 
     /// Kills the container's first process from outside, as the kernel would: what `docker kill` kills is not started again.
@@ -304,6 +317,10 @@ fn docker(arguments: &[&str]) -> String {
     let ended = Command::new("docker").args(arguments).output().expect("docker can be run");
     assert!(ended.status.success(), "docker {arguments:?}: {}", said(&ended));
     String::from_utf8_lossy(&ended.stdout).trim().to_owned()
+}
+
+fn lines(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 fn said(ended: &Output) -> String {

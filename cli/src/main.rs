@@ -1,5 +1,7 @@
 //! `amends`: starts the suite, talks to it, and runs its services.
 
+#![cfg_attr(not(feature = "suite"), expect(dead_code, reason = "what runs services here is left out"))]
+
 mod api;
 mod audit;
 mod bench;
@@ -30,18 +32,19 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(name = "amends", version, max_term_width = 100)]
 struct CommandLine {
+    #[cfg(feature = "suite")]
     #[command(subcommand)]
     command: Option<Command>,
+    #[cfg(not(feature = "suite"))]
+    #[command(subcommand)]
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the whole suite on this machine (what `amends` does without a command).
-    Up(up::Up),
-    /// Stop a suite that runs on this machine.
-    Down(run::Where),
-    /// Say what runs, and whether it is ready.
-    Status(run::Where),
+    #[cfg(feature = "suite")]
+    #[command(flatten)]
+    Here(Here),
     /// Place orders and look at them.
     #[command(subcommand)]
     Order(order::Command),
@@ -55,8 +58,6 @@ enum Command {
     Parked(parked::Command),
     /// Place orders at a rate or from clients, measure what becomes of them, and audit the suite.
     Load(load::Load),
-    /// Run one service: `amends serve payment --help` lists its settings.
-    Serve(serve::Serve),
     /// Create or list the topics on an existing Kafka.
     #[command(subcommand)]
     Topics(setup::Topics),
@@ -64,6 +65,20 @@ enum Command {
     Migrate(setup::Migrate),
     /// Put the first catalogue on the shelves of a running suite.
     Seed(setup::Seed),
+}
+
+/// What runs services on this machine. Without it a program that only looks at them is half as large.
+#[cfg(feature = "suite")]
+#[derive(Debug, Subcommand)]
+enum Here {
+    /// Start the whole suite on this machine (what `amends` does without a command).
+    Up(up::Up),
+    /// Stop a suite that runs on this machine.
+    Down(run::Where),
+    /// Say what runs, and whether it is ready.
+    Status(run::Where),
+    /// Run one service: `amends serve payment --help` lists its settings.
+    Serve(serve::Serve),
     /// Measure a part of it on this machine: release builds give the figures that count.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -73,23 +88,39 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command.unwrap_or_else(|| Command::Up(up::Up::default()));
+    let command = CommandLine::parse().command;
+    #[cfg(feature = "suite")]
+    let command = command.unwrap_or_else(|| Command::Here(Here::Up(up::Up::default())));
     let ended = match command {
-        Command::Up(up) => up.run(),
-        Command::Down(place) => run::down(&place),
-        Command::Status(place) => return run::status(&place),
+        #[cfg(feature = "suite")]
+        Command::Here(command) => return command.run(),
         Command::Order(command) => command.run(),
         Command::Saga(command) => command.run(),
         Command::Audit(audit) => audit.run(),
         Command::Parked(command) => command.run(),
         Command::Load(load) => load.run(),
-        Command::Serve(serve) => return serve.run(),
-        Command::Bench(bench) => return bench.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Seed(seed) => seed.run(),
-        Command::Generate(generate) => generate.run(),
     };
+    exit_code(ended)
+}
+
+#[cfg(feature = "suite")]
+impl Here {
+    fn run(self) -> ExitCode {
+        exit_code(match self {
+            Self::Up(up) => up.run(),
+            Self::Down(place) => run::down(&place),
+            Self::Status(place) => return run::status(&place),
+            Self::Serve(serve) => return serve.run(),
+            Self::Bench(bench) => return bench.run(),
+            Self::Generate(generate) => generate.run(),
+        })
+    }
+}
+
+fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -26,8 +26,11 @@ find . -type f | while IFS= read -r file; do
 done
 
 cd "$sources"
-CARGO_TARGET_DIR=$folder/target cargo build --locked --profile "$PROFILE" --workspace --bins
-for program in amends order payment inventory shipping notification orchestrator; do
+export CARGO_TARGET_DIR=$folder/target
+services="order payment inventory shipping notification orchestrator"
+# shellcheck disable=SC2046,SC2086 # words are meant
+cargo build --locked --profile "$PROFILE" $(printf -- '-p %s ' $services) -p amends --no-default-features --bins
+for program in amends $services; do
     # Here and not in the profile, so that profiles share what they compile of the dependencies.
     strip -o "$out/$program" "$folder/target/$PROFILE/$program"
 done

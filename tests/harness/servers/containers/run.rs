@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use testcontainers_modules::testcontainers::bollard::Docker;
 use testcontainers_modules::testcontainers::bollard::models::ContainerCreateBody;
 use testcontainers_modules::testcontainers::bollard::query_parameters::{
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptions, RemoveContainerOptionsBuilder,
 };
 use testcontainers_modules::testcontainers::core::client::docker_client_instance;
 
@@ -122,9 +122,12 @@ async fn sweep(docker: &Docker) {
         let over = run.is_some_and(|run| run.is_over(now.saturating_sub(created)));
         let Some(id) = container.id.filter(|_| over) else { continue };
         // Another run may be removing it at this moment.
-        let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let _ = docker.remove_container(&id, Some(force)).await;
+        let _ = docker.remove_container(&id, Some(with_volumes())).await;
     }
+}
+
+fn with_volumes() -> RemoveContainerOptions {
+    RemoveContainerOptionsBuilder::default().force(true).v(true).build()
 }
 
 #[test]
@@ -163,6 +166,6 @@ fn what_a_run_that_is_over_has_left_is_removed_and_nothing_else() {
         sweep(&docker).await;
         let is_there = async |id: &str| docker.inspect_container(id, None).await.is_ok();
         assert!(!is_there(&left).await && is_there(&ours).await);
-        docker.remove_container(&ours, None).await.expect("removed");
+        docker.remove_container(&ours, Some(with_volumes())).await.expect("removed");
     });
 }
