@@ -49,11 +49,14 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     let mut placed = Placed::new();
     for victim in ["payment", "orchestrator", "kafka", "postgres"] {
         let restarts: u32 = stack.inspect(victim, "{{.RestartCount}}").parse().expect("a number");
-        let back = format!("{} healthy", restarts + 1);
-        let state = || block_in_place(|| stack.inspect(victim, "{{.RestartCount}} {{.State.Health.Status}}"));
+        let is_back = || {
+            let state = stack.inspect(victim, "{{.RestartCount}} {{.State.Health.Status}}");
+            let (count, health) = state.split_once(' ').expect("two words");
+            count.parse::<u32>().expect("a number") > restarts && health == "healthy"
+        };
         let kill = async || {
             block_in_place(|| stack.crash(victim));
-            until(&format!("{victim} to be started again"), async || state() == back).await;
+            until(&format!("{victim} to be started again"), async || block_in_place(is_back)).await;
         };
         placed.extend(stack.under_load(victim, kill).await);
     }
@@ -99,7 +102,9 @@ impl Stack {
         let project = format!("amends-test-{now}-{}", std::process::id());
         // Its standard input ends with this process. In a group of its own, as Ctrl-C is for the test.
         let mut reaper = Command::new("sh");
-        let down = "cat; docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
+        // First what the test may have been doing to the stack when it was killed.
+        let down = "cat; pkill -f -- \"--env-file .env.example -p $0\"
+            docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
         reaper.args(["-c", down, &project]).current_dir(root()).process_group(0);
         reaper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let reaper = reaper.spawn().expect("a shell");
@@ -111,7 +116,12 @@ impl Stack {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(root()).args(["compose", "--env-file", ".env.example", "-p", &self.project]);
-        command.env_remove("COMPOSE_PROFILES").env_remove("COMPOSE_FILE").args(arguments);
+        for name in
+            ["COMPOSE_PROFILES", "COMPOSE_FILE", "NOTIFICATION_SMTP_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+        {
+            command.env_remove(name);
+        }
+        command.args(arguments);
         for (name, offset) in PORTS {
             command.env(name, (self.ports_from + offset).to_string());
         }
@@ -157,7 +167,9 @@ impl Stack {
 
     /// Kills the container's first process from outside, as the kernel would: what `docker kill` kills is not started again.
     fn crash(&self, service: &str) {
-        let kill = format!("kill -9 {}", self.inspect(service, "{{.State.Pid}}"));
+        let pid: u32 = self.inspect(service, "{{.State.Pid}}").parse().expect("a number");
+        assert!(pid > 1, "{service} runs");
+        let kill = format!("kill -9 {pid}");
         docker(&["run", "--rm", "--pid=host", "--entrypoint=bash", "postgres:18", "-c", &kill]);
     }
 
@@ -283,6 +295,9 @@ impl Stack {
         }
         let ports_from = self.ports_from.to_string();
         let mut audit = Command::new(env!("CARGO_BIN_EXE_amends"));
+        for name in ["KAFKA_BROKERS", "KAFKA_SETTINGS", "TOPIC_PREFIX", "AMENDS_URLS"] {
+            audit.env_remove(name);
+        }
         let ended = audit.args(["audit", "--wait", "60s", "--ports-from", &ports_from]).output();
         let ended = ended.expect("amends can be run");
         assert!(ended.status.success(), "{}", said(&ended));

@@ -10,7 +10,6 @@ mod orders;
 mod receipt;
 mod topics;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use shared::kafka::Kafka;
@@ -50,6 +49,9 @@ pub struct Topics {
     /// The prefix of its topics.
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
+    /// Further librdkafka settings, key=value separated by commas.
+    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
+    kafka_settings: shared::config::Settings,
 }
 
 impl Scope {
@@ -61,7 +63,11 @@ impl Scope {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
             minutes: 5,
-            kafka: Kafka { brokers, prefix: topics.topic_prefix.clone(), settings: BTreeMap::new() },
+            kafka: Kafka {
+                brokers,
+                prefix: topics.topic_prefix.clone(),
+                settings: topics.kafka_settings.0.clone(),
+            },
             accepted: Vec::new(),
         }
     }

@@ -52,8 +52,8 @@ pub struct Place {
     /// Repeats with the same key place one order.
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// How many seconds to wait for it to settle; 0 returns at once.
-    #[arg(long, default_value_t = 10)]
+    /// How many seconds to wait for it to settle, at most 60; 0 returns at once.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=60))]
     wait: u64,
 }
 

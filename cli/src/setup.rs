@@ -39,7 +39,7 @@ pub struct Broker {
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
     /// Further librdkafka settings, key=value separated by commas.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings)]
+    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
     kafka_settings: shared::config::Settings,
     /// How long to wait for a broker that is not there yet, for example 60s.
     #[arg(long, default_value = "0s", value_parser = shared::config::duration)]

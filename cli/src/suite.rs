@@ -38,11 +38,12 @@ pub struct Suite {
     pub ports_from: u16,
     /// Where the services are, if not on these ports of this machine: a URL in which `{service}` stands for the name and
     /// `{port}` for the port, for example `http://{service}.example.com:{port}`.
-    #[arg(long, env = "AMENDS_URLS", value_parser = urls)]
+    #[arg(long, env = "AMENDS_URLS", value_parser = http)]
     pub urls: Option<String>,
 }
 
-fn urls(text: &str) -> Result<String, String> {
+/// A URL that can be asked.
+pub fn http(text: &str) -> Result<String, String> {
     if text.starts_with("http://") {
         return Ok(text.to_owned());
     }
@@ -93,6 +94,6 @@ mod tests {
         assert_eq!(here.url("payment"), "http://127.0.0.1:9302");
         let named = |urls: &str| Suite { urls: Some(urls.to_owned()), ..Suite::default() }.url("order");
         assert_eq!(named("http://{service}:{port}/"), "http://order:8081");
-        assert!(urls("https://{service}.example.com").is_err());
+        assert!(http("https://{service}.example.com").is_err());
     }
 }

@@ -13,7 +13,7 @@ use super::receipt::Receipt;
 use super::{Scope, Topics, Verdict, at_rest};
 use crate::api::Api;
 use crate::output::say;
-use crate::suite::{SERVICES, Suite};
+use crate::suite::{SERVICES, Suite, http};
 
 /// What to audit.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ fn service_url(text: &str) -> Result<(String, String), String> {
     if SERVICES.iter().all(|known| known.name != service) {
         return Err(format!("`{service}` is none of {}", known()));
     }
-    Ok((service.to_owned(), url.trim_end_matches('/').to_owned()))
+    Ok((service.to_owned(), http(url)?.trim_end_matches('/').to_owned()))
 }
 
 impl Audit {

@@ -171,13 +171,16 @@ async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
     on_a_thread(move || question(&consumer)).await
 }
 
-/// Asks on a thread of its own, so that a stop need not wait for the answer.
+/// Asks on a thread of its own, so that neither a stop nor the consumer has to wait for an answer that does not come.
 async fn on_a_thread<T: Send + 'static>(
     question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
     #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
     let asked = tokio::task::spawn_blocking(question);
-    asked.await.unwrap_or(Err(KafkaError::Canceled))
+    match tokio::time::timeout(LOOK_EVERY, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(KafkaError::Canceled),
+    }
 }
 
 /// The assigned partitions that have records beyond what was handed over or committed, each with the first of those.

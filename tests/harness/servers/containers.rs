@@ -125,7 +125,9 @@ async fn kafka(port: u16) -> ContainerAsync<Kafka> {
         // A broker that was killed is taken for alive until its session runs out.
         ("KAFKA_BROKER_HEARTBEAT_INTERVAL_MS", "500"),
         ("KAFKA_BROKER_SESSION_TIMEOUT_MS", "3000"),
-        ("KAFKA_HEAP_OPTS", "-Xms64m -Xmx256m"),
+        // As large as its heap otherwise; the topics of all tests are some ten thousand partitions.
+        ("KAFKA_LOG_CLEANER_DEDUPE_BUFFER_SIZE", "8388608"),
+        ("KAFKA_HEAP_OPTS", "-Xms64m -Xmx512m"),
     ];
     let image = Kafka::default().with_jvm_image().with_tag("4.3.1");
     let image = settings.into_iter().fold(image, |image, (name, value)| image.with_env_var(name, value));

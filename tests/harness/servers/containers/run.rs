@@ -71,20 +71,20 @@ impl Run {
         Some(Self { machine, boot, namespace, pid: pid.parse().ok()?, began: began.parse().ok()? })
     }
 
-    /// Whether it has certainly ended, if its container is so old. Of a machine or a namespace that uses the same engine
-    /// nothing else is certain.
+    /// Whether it has ended, if its container is so old. Of another machine or namespace that uses the same engine the age
+    /// is all that tells.
     fn is_over(&self, age: Duration) -> bool {
         let here = this();
-        if age > LONGEST {
-            return true;
-        }
         if self.machine != here.machine || here.machine.is_empty() {
-            return false;
+            return age > LONGEST;
         }
         if self.boot != here.boot {
             return true;
         }
-        self.namespace == here.namespace && began(self.pid) != Some(self.began)
+        if self.namespace != here.namespace {
+            return age > LONGEST;
+        }
+        began(self.pid) != Some(self.began)
     }
 }
 
@@ -141,6 +141,7 @@ fn only_a_run_that_is_over_is_swept() {
     let hidden = Run { namespace: "pid:[1]".to_owned(), ..later.clone() };
     assert!(!is_over(&hidden), "it can't be seen from here");
     assert!(hidden.is_over(LONGEST * 2), "wherever it was");
+    assert!(!here.is_over(LONGEST * 2), "it can be seen");
     assert!(is_over(&Run { boot: String::new(), ..here.clone() }), "before the machine was started anew");
     assert!(!is_over(&Run { machine: "another".to_owned(), ..later }), "on another machine");
     assert_eq!(Run::read("nonsense"), None);
