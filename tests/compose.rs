@@ -4,9 +4,8 @@
 //! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +15,11 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::task::{JoinSet, block_in_place};
+
+use self::afterwards::afterwards;
+
+#[path = "harness/afterwards.rs"]
+mod afterwards;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -56,7 +60,7 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
         };
         let kill = async || {
             block_in_place(|| stack.crash(victim));
-            until(&format!("{victim} to be started again"), async || block_in_place(is_back)).await;
+            until(&format!("{victim} to be started again"), || async { block_in_place(is_back) }).await;
         };
         placed.extend(stack.under_load(victim, kill).await);
     }
@@ -100,14 +104,10 @@ impl Stack {
     fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
         let project = format!("amends-test-{now}-{}", std::process::id());
-        // Its standard input ends with this process. In a group of its own, as Ctrl-C is for the test.
-        let mut reaper = Command::new("sh");
         // First what the test may have been doing to the stack when it was killed.
-        let down = "cat; pkill -f -- \"--env-file .env.example -p $0\"
+        let down = "pkill -f -- \"--env-file .env.example -p $0\"
             docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
-        reaper.args(["-c", down, &project]).current_dir(root()).process_group(0);
-        reaper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let reaper = reaper.spawn().expect("a shell");
+        let reaper = afterwards(down, &project);
         let client = Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
         Self { project, ports_from: free_ports(), client, reaper }
     }
@@ -236,7 +236,7 @@ impl Stack {
             });
         }
         let pending = format!("{}/orders?status=pending", self.url("order"));
-        until("orders to be under way", async || {
+        until("orders to be under way", || async {
             let Ok(answer) = self.client.get(&pending).send().await else { return false };
             let list: Value = answer.json().await.unwrap_or_default();
             list["orders"].as_array().is_some_and(|orders| orders.len() >= CLIENTS / 2)
@@ -275,17 +275,11 @@ impl Stack {
 
     async fn settled(&self, order: &str, end: &str) {
         let url = format!("{}/orders/{order}", self.url("order"));
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok(answer) = self.client.get(&url).send().await
-                && let Ok(order) = answer.json::<Value>().await
-                && order["status"] == *end
-            {
-                return;
-            }
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {order} to be {end}");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        until(&format!("{order} to be {end}"), || async {
+            let Ok(answer) = self.client.get(&url).send().await else { return false };
+            answer.json::<Value>().await.is_ok_and(|order| order["status"] == *end)
+        })
+        .await;
     }
 
     /// Every order has ended as it must, and all nine statements of the audit hold.
@@ -316,7 +310,8 @@ fn password(role: &str) -> String {
     format!("{role} $1 'ä' \"@:/%\\")
 }
 
-async fn until(what: &str, fact: impl AsyncFn() -> bool) {
+/// Not an `AsyncFn`: whether its future is `Send` can't be said, and clients are tasks.
+async fn until<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !fact().await {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");

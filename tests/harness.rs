@@ -1,5 +1,6 @@
 //! A suite per test: its own databases, topics and processes on shared servers, or on servers of its own.
 
+mod afterwards;
 mod audit;
 pub mod kafka;
 mod order;

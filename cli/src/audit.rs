@@ -20,7 +20,7 @@ pub use self::command::Audit;
 use self::nine::Looked;
 pub use self::nine::Numbered;
 use crate::api::Api;
-use crate::suite::Suite;
+use crate::suite::{Cluster, Suite};
 
 /// How long the first wait between two looks is; each one doubles it, for a look reads every row.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -46,12 +46,8 @@ pub struct Topics {
     /// The brokers of a suite that `amends up` has not started.
     #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
-    /// The prefix of its topics.
-    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
-    topic_prefix: String,
-    /// Further librdkafka settings, key=value separated by commas.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
-    kafka_settings: shared::config::Settings,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl Scope {
@@ -63,11 +59,7 @@ impl Scope {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
             minutes: 5,
-            kafka: Kafka {
-                brokers,
-                prefix: topics.topic_prefix.clone(),
-                settings: topics.kafka_settings.0.clone(),
-            },
+            kafka: topics.cluster.kafka(brokers),
             accepted: Vec::new(),
         }
     }

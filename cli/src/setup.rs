@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use shared::kafka::Kafka;
 use shared::service::{App, migrations};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -15,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 pub use self::catalogue::{PLENTIFUL, SOLD_OUT, seed};
 use crate::output::{complain, say};
 use crate::serve::{Visit, visit};
-use crate::suite::{SERVICES, Suite};
+use crate::suite::{Cluster, SERVICES, Suite};
 
 /// How long a database may take to let somebody in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,12 +34,8 @@ pub struct Broker {
     /// The brokers, host:port, separated by commas.
     #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: String,
-    /// Put before every topic.
-    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
-    topic_prefix: String,
-    /// Further librdkafka settings, key=value separated by commas.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
-    kafka_settings: shared::config::Settings,
+    #[command(flatten)]
+    cluster: Cluster,
     /// How long to wait for a broker that is not there yet, for example 60s.
     #[arg(long, default_value = "0s", value_parser = shared::config::duration)]
     wait: Duration,
@@ -57,11 +52,7 @@ impl Topics {
                 }
             }
             Self::Apply(broker) => {
-                let kafka = Kafka {
-                    brokers: broker.kafka_brokers,
-                    prefix: broker.topic_prefix,
-                    settings: broker.kafka_settings.0,
-                };
+                let kafka = broker.cluster.kafka(broker.kafka_brokers);
                 let create = async || Ok(kafka.create_topics(&topics).await?);
                 crate::block_on(patiently(broker.wait, create))?;
                 say!("{} topics are there", topics.len());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use local::Ports;
+use shared::kafka::Kafka;
 
 /// A service as the command line knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,23 @@ pub struct Suite {
     /// `{port}` for the port, for example `http://{service}.example.com:{port}`.
     #[arg(long, env = "AMENDS_URLS", value_parser = http)]
     pub urls: Option<String>,
+}
+
+/// How a Kafka is used, wherever its brokers are.
+#[derive(Debug, clap::Args)]
+pub struct Cluster {
+    /// Put before every topic.
+    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
+    topic_prefix: String,
+    /// Further librdkafka settings, key=value separated by commas.
+    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
+    kafka_settings: shared::config::Settings,
+}
+
+impl Cluster {
+    pub fn kafka(&self, brokers: String) -> Kafka {
+        Kafka { brokers, prefix: self.topic_prefix.clone(), settings: self.kafka_settings.0.clone() }
+    }
 }
 
 /// A URL that can be asked.

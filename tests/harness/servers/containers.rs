@@ -125,7 +125,7 @@ async fn kafka(port: u16) -> ContainerAsync<Kafka> {
         // A broker that was killed is taken for alive until its session runs out.
         ("KAFKA_BROKER_HEARTBEAT_INTERVAL_MS", "500"),
         ("KAFKA_BROKER_SESSION_TIMEOUT_MS", "3000"),
-        // As large as its heap otherwise; the topics of all tests are some ten thousand partitions.
+        // The topics of all tests are some ten thousand partitions, and the heap is for them: 128 MB would be for this buffer.
         ("KAFKA_LOG_CLEANER_DEDUPE_BUFFER_SIZE", "8388608"),
         ("KAFKA_HEAP_OPTS", "-Xms64m -Xmx512m"),
     ];

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::ChildStdin;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,8 @@ use testcontainers_modules::testcontainers::bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptions, RemoveContainerOptionsBuilder,
 };
 use testcontainers_modules::testcontainers::core::client::docker_client_instance;
+
+use crate::harness::afterwards::afterwards;
 
 /// The label that says it.
 pub const RUN: &str = "amends.test-run";
@@ -75,16 +76,14 @@ impl Run {
     /// is all that tells.
     fn is_over(&self, age: Duration) -> bool {
         let here = this();
-        if self.machine != here.machine || here.machine.is_empty() {
-            return age > LONGEST;
-        }
-        if self.boot != here.boot {
+        let here_too = self.machine == here.machine && !here.machine.is_empty();
+        if here_too && self.boot != here.boot {
             return true;
         }
-        if self.namespace != here.namespace {
-            return age > LONGEST;
+        if here_too && self.namespace == here.namespace {
+            return began(self.pid) != Some(self.began);
         }
-        began(self.pid) != Some(self.began)
+        age > LONGEST
     }
 }
 
@@ -96,19 +95,10 @@ pub async fn begin(docker: &Docker) {
         if kept.is_some() {
             return;
         }
-        *kept = remove_at_the_end();
+        let remove = format!("docker ps -aq --filter \"label={RUN}=$0\" | xargs -r docker rm -fv");
+        *kept = afterwards(&remove, &this().to_string()).stdin.take();
     }
     sweep(docker).await;
-}
-
-/// Its standard input ends with this process, also where that is killed; then it removes the containers.
-fn remove_at_the_end() -> Option<ChildStdin> {
-    let remove = format!("cat; docker ps -aq --filter 'label={RUN}={}' | xargs -r docker rm -fv", this());
-    let mut command = Command::new("sh");
-    // A group of its own: Ctrl-C is for the tests, and it has to outlive them.
-    command.args(["-c", &remove]).process_group(0);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("a shell").stdin.take()
 }
 
 async fn sweep(docker: &Docker) {
