@@ -16,10 +16,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::task::{JoinSet, block_in_place};
 
-use self::afterwards::afterwards;
+use self::cleanup::when_this_has_ended;
 
-#[path = "harness/afterwards.rs"]
-mod afterwards;
+#[path = "harness/cleanup.rs"]
+mod cleanup;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -107,7 +107,7 @@ impl Stack {
         // First what the test may have been doing to the stack when it was killed.
         let down = "pkill -f -- \"--env-file .env.example -p $0\"
             docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
-        let reaper = afterwards(down, &project);
+        let reaper = when_this_has_ended(down, &project);
         let client = Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
         Self { project, ports_from: free_ports(), client, reaper }
     }

@@ -1,7 +1,7 @@
 //! A suite per test: its own databases, topics and processes on shared servers, or on servers of its own.
 
-mod afterwards;
 mod audit;
+mod cleanup;
 pub mod kafka;
 mod order;
 pub mod parked;
@@ -11,7 +11,7 @@ mod rest;
 mod sequence;
 pub mod servers;
 pub mod smtp;
-mod sql;
+pub mod sql;
 mod standing;
 pub mod steps;
 
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shared::service::{App, migrations};
+use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
@@ -129,7 +129,7 @@ impl Suite {
             let owner = topic.name.split('.').next().unwrap_or_default();
             owner == "orchestrator"
                 || self.services.contains(&owner)
-                || self.services.iter().any(|service| kafka::listens(service, topic.name))
+                || self.services.iter().any(|service| kafka::listens(service, &topic.name))
         });
         self.kafka().create_topics(&topics).await.expect("topics");
     }
@@ -139,7 +139,7 @@ impl Suite {
             return;
         }
         let mut db = self.connect(A::NAME).await;
-        migrations::<A>().run_direct(None, &mut db, false).await.expect("migrations");
+        service::migrate::<A>(&mut db).await.expect("migrations");
     }
 
     pub fn database_url(&self, service: &str) -> String {

@@ -1,13 +1,13 @@
 //! The audit: nine statements about a running suite, from what its services say of themselves, from holding them against each
 //! other order by order, and from what is on the topics.
 
-mod books;
 mod command;
-mod fit;
+mod invariants;
 mod merge;
-mod nine;
+mod order_rules;
 mod orders;
 mod receipt;
+mod snapshot;
 mod topics;
 
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use shared::kafka::Kafka;
 use uuid::Uuid;
 
-use self::books::Books;
 pub use self::command::Audit;
-use self::nine::Looked;
-pub use self::nine::Numbered;
+use self::invariants::Evidence;
+pub use self::invariants::Invariant;
+use self::snapshot::AuditSnapshot;
 use crate::api::Api;
 use crate::suite::{Cluster, Suite};
 
@@ -69,13 +69,13 @@ impl Scope {
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// The nine; none if a service did not answer.
-    pub statements: Vec<Numbered>,
+    pub statements: Vec<Invariant>,
     /// What is wrong, or why it can't be said, one sentence each.
     pub findings: Vec<String>,
 }
 
 impl Verdict {
-    fn of(statements: Vec<Numbered>) -> Self {
+    fn of(statements: Vec<Invariant>) -> Self {
         let all = statements.iter().flat_map(|one| &one.findings).cloned();
         let mut findings: Vec<String> = Vec::new();
         for finding in all {
@@ -99,7 +99,7 @@ impl Verdict {
 
 /// Waits until nothing is under way, at most for the scope's patience, and says whether the statements hold. A service that
 /// does not answer then leaves all of them open.
-pub async fn at_rest(api: &Api, scope: &Scope) -> Verdict {
+pub async fn wait_until_quiescent(api: &Api, scope: &Scope) -> Verdict {
     let deadline = Instant::now() + scope.patience;
     let mut wait = FIRST_WAIT;
     loop {
@@ -122,14 +122,14 @@ async fn look(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
         let findings = vec![format!("there is no audit: {error:#}")];
         Some(Verdict { findings, ..Verdict::default() })
     };
-    let books = match Books::read(api).await {
+    let books = match AuditSnapshot::read(api).await {
         Ok(books) => books,
         Err(error) => return unread(error),
     };
     if !last && !books.under_way().is_empty() {
         return None;
     }
-    let again = match Books::read(api).await {
+    let again = match AuditSnapshot::read(api).await {
         Ok(again) => again,
         Err(error) => return unread(error),
     };
@@ -138,5 +138,5 @@ async fn look(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
     }
     let orders = orders::compare(api, scope.deadline, &scope.accepted).await;
     let topics = topics::compare(api, &scope.kafka, scope.minutes).await;
-    Some(Verdict::of(nine::conclude(&books, &Looked { again, orders, topics })))
+    Some(Verdict::of(invariants::conclude(&books, &Evidence { again, orders, topics })))
 }

@@ -49,13 +49,13 @@ pub struct Relay {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// For how long, with `--rate`.
-    #[arg(long, default_value = "30s", requires = "rate", value_parser = shared::config::duration)]
+    #[arg(long, default_value = "30s", requires = "rate", value_parser = shared::service::config::duration)]
     duration: Duration,
     /// Rows in a transaction, with `--rate`: most steps of a saga write two, an event and a reply.
     #[arg(long, default_value_t = 2, requires = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
     per_commit: u32,
     /// For how long rows are written before they count, with `--rate`.
-    #[arg(long, default_value = "5s", requires = "rate", value_parser = shared::config::duration)]
+    #[arg(long, default_value = "5s", requires = "rate", value_parser = shared::service::config::duration)]
     warmup: Duration,
     /// Write the figures there too, as one JSON object.
     #[arg(long)]

@@ -49,7 +49,7 @@ use self::tally::{Tally, rounded};
 use crate::api::{self, Api};
 use crate::audit;
 use crate::run::Where;
-use shared::config::duration;
+use shared::service::config::duration;
 
 /// For how many orders a second of a closed loop there is to be stock.
 const CLOSED_LOOP_AT_MOST: f64 = 5000.0;
@@ -197,7 +197,7 @@ impl Load {
         feed.drain(self.settle_timeout).await;
         let mut meter = marks.meter;
         let last = meter.read().await;
-        // Looked for anew: what was started again in the run uses memory too.
+        // Evidence for anew: what was started again in the run uses memory too.
         let memory = Processes::find(&self.place).memory_mb();
         over.cancel();
         while let Some(ended) = helpers.join_next().await {
@@ -205,7 +205,7 @@ impl Load {
         }
         let usual = audit::Scope::of(&self.place.suite, &self.topics);
         let scope = audit::Scope { patience: self.settle_timeout, accepted: board.all_accepted(), ..usual };
-        let verdict = audit::at_rest(&api, &scope).await;
+        let verdict = audit::wait_until_quiescent(&api, &scope).await;
 
         let tallies = board.parts();
         let (warmup, measured) = tallies.split_first().context("a run has parts")?;

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use shared::service::{App, migrations};
+use futures::future::BoxFuture;
+use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
@@ -37,7 +38,7 @@ pub struct Broker {
     #[command(flatten)]
     cluster: Cluster,
     /// How long to wait for a broker that is not there yet, for example 60s.
-    #[arg(long, default_value = "0s", value_parser = shared::config::duration)]
+    #[arg(long, default_value = "0s", value_parser = shared::service::config::duration)]
     wait: Duration,
 }
 
@@ -74,7 +75,7 @@ pub struct Migrate {
     #[arg(long)]
     grant_to: Option<String>,
     /// How long to wait for a database that does not answer yet, for example 60s.
-    #[arg(long, default_value = "0s", value_parser = shared::config::duration)]
+    #[arg(long, default_value = "0s", value_parser = shared::service::config::duration)]
     wait: Duration,
 }
 
@@ -90,7 +91,7 @@ impl Migrate {
                 if let Some(role) = &self.grant_to {
                     let mut db = connect(service.name, &url).await?;
                     let role = named(role);
-                    let granted = shared::roles::grant(&mut db, &role).await;
+                    let granted = shared::service::roles::grant(&mut db, &role).await;
                     granted.with_context(|| {
                         format!("granting {role} the use of the {} database", service.name)
                     })?;
@@ -102,23 +103,23 @@ impl Migrate {
     }
 }
 
-struct Migrations;
+struct Migration(PgConnection);
 
-impl Visit for Migrations {
-    type Output = sqlx::migrate::Migrator;
+impl Visit for Migration {
+    type Output = BoxFuture<'static, anyhow::Result<()>>;
 
-    fn visit<A: App>(self) -> Self::Output {
-        migrations::<A>()
+    fn visit<A: App>(mut self) -> Self::Output {
+        Box::pin(async move {
+            service::migrate::<A>(&mut self.0).await.with_context(|| format!("migrating {}", A::NAME))?;
+            Ok(self.0.close().await?)
+        })
     }
 }
 
 /// Brings a service's database up to date.
 pub async fn migrate(service: &str, url: &str) -> anyhow::Result<()> {
-    let migrator = visit(service, Migrations).with_context(|| format!("no service {service}"))?;
-    let mut db = connect(service, url).await?;
-    migrator.run_direct(None, &mut db, false).await.with_context(|| format!("migrating {service}"))?;
-    db.close().await?;
-    Ok(())
+    let db = connect(service, url).await?;
+    visit(service, Migration(db)).with_context(|| format!("no service {service}"))?.await
 }
 
 async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {

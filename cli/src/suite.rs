@@ -50,13 +50,14 @@ pub struct Cluster {
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
     /// Further librdkafka settings, key=value separated by commas.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::config::settings, hide_env_values = true)]
-    kafka_settings: shared::config::Settings,
+    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::service::config::settings, hide_env_values = true)]
+    kafka_settings: shared::service::config::Settings,
 }
 
 impl Cluster {
     pub fn kafka(&self, brokers: String) -> Kafka {
-        Kafka { brokers, prefix: self.topic_prefix.clone(), settings: self.kafka_settings.0.clone() }
+        let settings = self.kafka_settings.0.clone();
+        Kafka { prefix: self.topic_prefix.clone(), settings, ..Kafka::new(brokers) }
     }
 }
 

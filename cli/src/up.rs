@@ -126,11 +126,7 @@ async fn prepare(servers: &Servers) -> anyhow::Result<()> {
     for service in SERVICES {
         setup::migrate(service.name, &servers.postgres_url(service.name, service.name, None)).await?;
     }
-    let kafka = shared::kafka::Kafka {
-        brokers: servers.kafka_brokers(),
-        prefix: String::new(),
-        settings: std::collections::BTreeMap::new(),
-    };
+    let kafka = shared::kafka::Kafka::new(servers.kafka_brokers());
     Ok(kafka.create_topics(&schemas::topics::all()).await?)
 }
 

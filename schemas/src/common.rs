@@ -2,15 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use shared::envelope::Never;
 use utoipa::ToSchema;
 
 /// An answer without content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Nothing {}
-
-/// What a command is refused with that can't be refused: an undo, or a step after the pivot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Never {}
 
 /// An amount of money, in the currency's smallest unit. Never a float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]

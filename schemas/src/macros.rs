@@ -12,8 +12,8 @@ macro_rules! events {
         )*
 
         /// The events of this module, for the catalogue.
-        pub(crate) fn events() -> Vec<crate::catalog::Entry> {
-            vec![$(crate::catalog::Entry::event::<$type>()),*]
+        pub(crate) fn events() -> Vec<crate::entry::Entry> {
+            vec![$(crate::entry::Entry::event::<$type>()),*]
         }
     };
 }
@@ -33,8 +33,8 @@ macro_rules! commands {
         )*
 
         /// The commands of this module, for the catalogue.
-        pub(crate) fn commands() -> Vec<crate::catalog::Entry> {
-            vec![$(crate::catalog::Entry::command::<$type>()),*]
+        pub(crate) fn commands() -> Vec<crate::entry::Entry> {
+            vec![$(crate::entry::Entry::command::<$type>()),*]
         }
     };
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use shared::kafka::Topic;
 
+use crate::SERVICES;
+
 /// How many consumers of a service can share the work.
 const PARTITIONS: i32 = 4;
 /// How long messages stay. The inboxes remember for longer.
@@ -14,21 +16,14 @@ pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Where a service puts copies of the messages that it parked, by the service's name.
 pub const PARKED: &str = "{service}.parked";
 
-/// Every topic of the suite.
+/// Every topic of the suite: of each service its events, its commands (of the orchestrator the replies to it) and copies of
+/// what it parked, and order's topic of customers.
 pub fn all() -> Vec<Topic> {
-    const SERVICES: [(&str, &str, &str); 6] = [
-        ("order.events", "order.commands", "order.parked"),
-        ("payment.events", "payment.commands", "payment.parked"),
-        ("inventory.events", "inventory.commands", "inventory.parked"),
-        ("shipping.events", "shipping.commands", "shipping.parked"),
-        ("notification.events", "notification.commands", "notification.parked"),
-        ("orchestrator.events", "orchestrator.replies", "orchestrator.parked"),
-    ];
-    let named = |name| Topic { name, partitions: PARTITIONS, retention: RETENTION };
-    SERVICES
-        .into_iter()
-        .flat_map(|(events, commands, parked)| [events, commands, parked])
-        .chain(["customer.events"])
-        .map(named)
-        .collect()
+    let mut names = Vec::new();
+    for service in SERVICES {
+        let inbound = if service == "orchestrator" { "replies" } else { "commands" };
+        names.extend(["events", inbound, "parked"].map(|kind| format!("{service}.{kind}")));
+    }
+    names.push("customer.events".to_owned());
+    names.into_iter().map(|name| Topic { name, partitions: PARTITIONS, retention: RETENTION }).collect()
 }

@@ -31,15 +31,15 @@ alter table outbox alter column body set storage external;
 create index outbox_xid on outbox (xid);
 create index outbox_by_position on outbox (position);
 
--- Where the relay of a shard stands: everything in `seen` is on Kafka, and of what `upto` shows beyond it, all up to `position`.
+-- Where the relay of a shard stands: everything in `acked_snapshot` is on Kafka, and of what `window_snapshot` shows beyond it, all up to `position`.
 create table relay_checkpoint (
     shard smallint not null,
     epoch bigint not null default 0,
     owner text,
     owner_pid integer,
     lease_until timestamptz not null default '-infinity',
-    seen pg_snapshot not null default '3:3:',
-    upto pg_snapshot,
+    acked_snapshot pg_snapshot not null default '3:3:',
+    window_snapshot pg_snapshot,
     position bigint not null default 0,
     system_identifier bigint,
     updated_at timestamptz not null default now(),
@@ -53,7 +53,7 @@ create table step_outcome (
     direction text not null constraint step_outcome_direction check (direction in ('do', 'undo')),
     type text not null,
     message_id uuid not null,
-    status text not null constraint step_outcome_status check (status in ('pending', 'done', 'refused', 'barred')),
+    status text not null constraint step_outcome_status check (status in ('pending', 'done', 'refused', 'tombstoned')),
     outcome jsonb,
     -- The command and its trace are kept while a call to the outside is open, so that it can be taken up again.
     command bytea,

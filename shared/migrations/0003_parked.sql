@@ -1,11 +1,11 @@
 -- What operators do with parked messages: replays that failed again, messages that were skipped, and by whom.
 alter table parked
-    add column tries integer not null default 0,
-    add column tried_at timestamptz,
-    add column settled_at timestamptz,
-    add column settled_by text,
+    add column attempts integer not null default 0,
+    add column last_attempt_at timestamptz,
+    add column resolved_at timestamptz,
+    add column resolved_by text,
     -- Why a message was skipped.
-    add column note text;
+    add column skip_reason text;
 
 -- In the order of replay; the index of 0001 would sort all of a key for each message of it.
 create index parked_open on parked (key, id) where status = 'parked';

@@ -3,5 +3,5 @@
 drop index step_outcome_open;
 create index step_outcome_open on step_outcome (type, claimed_until) where claimed_until is not null;
 
--- Messages that an operator has settled, for those that come again and are not in the inbox.
-create index parked_settled on parked (message_id) where status <> 'parked';
+-- Messages that an operator has resolved, for those that come again and are not in the inbox.
+create index parked_resolved on parked (message_id) where status <> 'parked';

@@ -6,6 +6,6 @@ create table outbox_receipt (
     topic text not null,
     rows bigint not null,
     -- The positions, combined by exclusive or.
-    positions bigint not null,
+    positions_xor bigint not null,
     constraint outbox_receipt_pkey primary key (minute, topic)
 );

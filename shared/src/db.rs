@@ -1,16 +1,22 @@
-//! A service's database. Reads take a connection; writes take a [`Claimed`], so that no write can bypass the outbox.
+//! The database that the core works on: options, pool, and connections for reading. Writes take a
+//! [`crate::unit_of_work::UnitOfWork`], so that no write can bypass the outbox.
 
-use std::ops::{Deref, DerefMut};
-use std::time::{Duration, Instant};
+mod connections;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};
+use deadpool::managed::{Pool, PoolError, QueueMode};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row};
-use time::OffsetDateTime;
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::watch;
 
-use crate::inbox::Claimed;
+use self::connections::Connections;
+pub(crate) use self::connections::NOW;
+pub use self::connections::{Pooled, Tx};
+use crate::envelope::new_id;
 use crate::retention::Retention;
 
 /// How long a request waits for a free connection before it is refused.
@@ -19,28 +25,105 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is taken for alive after it last showed that it is.
 const ALIVE: Duration = Duration::from_millis(500);
 
-/// The time as [`Tx::begin`] wants it. A number, because sqlx can't read a time as text that has no fraction of a second.
-pub(crate) const NOW: &str = "(extract(epoch from now()) * 1000000)::bigint";
+/// The schema of the core's tables unless another one is chosen.
+pub const DEFAULT_SCHEMA: &str = "amends";
 
 /// A statement whose parameters are being bound.
 pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
-/// The database of one service.
-#[derive(Clone)]
-pub struct Db {
-    pool: Pool<Connections>,
-    /// Changes with every commit that left messages.
-    relay: watch::Sender<()>,
+/// What the core is told about its surroundings: names, sizes, and how long it remembers. Every name is a value here, so
+/// that an installation can choose its own.
+///
+/// ```no_run
+/// # fn example(pool: &sqlx::PgPool) {
+/// use shared::db::DbOptions;
+///
+/// let db = DbOptions::new("loyalty").connections(20).connect_like(pool);
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DbOptions {
     source: &'static str,
+    schema: String,
+    instance: String,
+    reply_topic: String,
+    parked_topic: String,
+    connections: u32,
     shards: i16,
     retention: Retention,
 }
 
-impl Db {
-    /// Connects lazily: a database that is not there yet shows in `/readyz` and in the first use.
-    pub fn new(source: &'static str, options: PgConnectOptions, connections: u32, shards: i16) -> Self {
-        let pool = Pool::builder(Connections { options: bounded(options).application_name(source) })
-            .max_size(connections as usize)
+impl DbOptions {
+    /// The defaults for a service with this name, which its messages carry as `source`: the schema [`DEFAULT_SCHEMA`], ten
+    /// connections, one shard, two weeks of retention, an instance name of its own at every start, the reply topic
+    /// `orchestrator.replies`, and the topic `<source>.parked` for copies of parked messages.
+    pub fn new(source: &'static str) -> Self {
+        Self {
+            source,
+            schema: DEFAULT_SCHEMA.to_owned(),
+            instance: format!("{source}-{}", new_id().simple()),
+            reply_topic: "orchestrator.replies".to_owned(),
+            parked_topic: format!("{source}.parked"),
+            connections: 10,
+            shards: 1,
+            retention: Retention::default(),
+        }
+    }
+
+    /// The schema that has the core's tables. It comes first in the search path of the connections that handlers get.
+    #[must_use]
+    pub fn schema(self, schema: impl Into<String>) -> Self {
+        Self { schema: schema.into(), ..self }
+    }
+
+    /// The name of this replica. It must differ between replicas. If it outlives a restart, a restarted replica takes up
+    /// at once what it had begun.
+    #[must_use]
+    pub fn instance(self, instance: impl Into<String>) -> Self {
+        Self { instance: instance.into(), ..self }
+    }
+
+    /// The topic to which participants of sagas reply, without the installation's prefix.
+    #[must_use]
+    pub fn reply_topic(self, topic: impl Into<String>) -> Self {
+        Self { reply_topic: topic.into(), ..self }
+    }
+
+    /// The topic for copies of parked messages, without the installation's prefix.
+    #[must_use]
+    pub fn parked_topic(self, topic: impl Into<String>) -> Self {
+        Self { parked_topic: topic.into(), ..self }
+    }
+
+    /// The largest number of connections in the pool. The relay has two more of its own per shard.
+    #[must_use]
+    pub fn connections(self, connections: u32) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// Into how many shards the outbox is divided, by hash of key. All replicas must agree, and the outbox must be empty
+    /// when it is changed.
+    #[must_use]
+    pub fn shards(self, shards: i16) -> Self {
+        Self { shards: shards.max(1), ..self }
+    }
+
+    /// How long message ids and step outcomes are remembered.
+    #[must_use]
+    pub fn retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
+    }
+
+    /// A database with these connection options. It connects lazily: a database that is not there yet shows in the first
+    /// use.
+    pub fn connect(self, options: PgConnectOptions) -> Db {
+        let prepare = format!(
+            "select set_config('search_path', {} || ', ' || current_setting('search_path'), false)",
+            quote_literal(&quote_ident(&self.schema))
+        );
+        let connections = Connections { options: bounded(options).application_name(self.source), prepare };
+        let pool = Pool::builder(connections)
+            .max_size(self.connections as usize)
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
             .create_timeout(Some(ACQUIRE_TIMEOUT))
             .recycle_timeout(Some(ACQUIRE_TIMEOUT))
@@ -50,17 +133,37 @@ impl Db {
             .build();
         #[expect(clippy::expect_used, reason = "it fails only where timeouts are set without a runtime")]
         let pool = pool.expect("a runtime is given");
-        Self { pool, relay: watch::Sender::new(()), source, shards, retention: Retention::default() }
+        Db { pool, relay: watch::Sender::new(()), options: Arc::new(self) }
     }
 
-    /// The same database, remembering for so long.
-    #[must_use]
-    pub fn with_retention(self, retention: Retention) -> Self {
-        Self { retention, ..self }
+    /// A database with the connection options of the application's own pool. The core has a pool of its own beside it,
+    /// because its connections have other settings: they are read-only by default, bounded in time, and find the core's
+    /// tables first. Inside a transaction of the application's own pool messages are published with
+    /// [`crate::outbox::Outbox`].
+    pub fn connect_like(self, pool: &PgPool) -> Db {
+        self.connect(PgPool::connect_options(pool).as_ref().clone())
     }
+}
 
-    pub(crate) fn retention(&self) -> Retention {
-        self.retention
+/// The database of one service.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<Connections>,
+    /// Changes with every commit that left messages.
+    relay: watch::Sender<()>,
+    options: Arc<DbOptions>,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Db({})", self.options.source)
+    }
+}
+
+impl Db {
+    /// How long message ids and step outcomes are remembered.
+    pub fn retention(&self) -> Retention {
+        self.options.retention
     }
 
     /// A connection for reading.
@@ -78,7 +181,7 @@ impl Db {
         }
     }
 
-    /// A snapshot of the whole database for reading, for statements that read whole tables; see [`Tx::end`].
+    /// A snapshot of the whole database for statements that read whole tables. End it with [`Tx::end`].
     ///
     /// # Errors
     /// If the database does not answer.
@@ -91,7 +194,7 @@ impl Db {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub(crate) async fn scan(&self) -> Result<Tx, sqlx::Error> {
+    pub async fn scan(&self) -> Result<Tx, sqlx::Error> {
         self.look_around("read committed").await
     }
 
@@ -103,30 +206,42 @@ impl Db {
         Ok(tx)
     }
 
-    /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
-    /// writes about the same keys.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn write(&self, keys: &[String]) -> Result<Claimed, sqlx::Error> {
-        Claimed::begin(self.clone(), keys).await
-    }
-
     /// The shard whose relay sends the messages of this key.
     pub(crate) fn shard(&self, key: &str) -> i16 {
-        i16::try_from(hash(key).unsigned_abs() % self.shards.unsigned_abs() as u64).unwrap_or(0)
+        let shards = self.options.shards.unsigned_abs();
+        i16::try_from(hash(key).unsigned_abs() % u64::from(shards)).unwrap_or(0)
     }
 
-    pub(crate) fn shards(&self) -> i16 {
-        self.shards
+    /// Into how many shards the outbox is divided.
+    pub fn shards(&self) -> i16 {
+        self.options.shards
     }
 
     /// The name of the service, as messages have it in `source`.
     pub fn source(&self) -> &'static str {
-        self.source
+        self.options.source
     }
 
-    /// Wakes the relays of this process. Called after commit.
+    /// The name of this replica.
+    pub fn instance(&self) -> &str {
+        &self.options.instance
+    }
+
+    /// The schema of the core's tables.
+    pub fn schema(&self) -> &str {
+        &self.options.schema
+    }
+
+    /// The topic to which participants of sagas reply.
+    pub fn reply_topic(&self) -> &str {
+        &self.options.reply_topic
+    }
+
+    pub(crate) fn parked_topic(&self) -> &str {
+        &self.options.parked_topic
+    }
+
+    /// Wakes the relays of this process. Called after a commit that left messages.
     pub(crate) fn wake_relay(&self) {
         self.relay.send_replace(());
     }
@@ -141,9 +256,10 @@ impl Db {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.pool.manager().options.clone();
-        PgConnection::connect_with(&options.options([("default_transaction_read_only", "off")])).await
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connections = self.pool.manager();
+        let options = connections.options.clone().options([("default_transaction_read_only", "off")]);
+        connections.connect(&options).await
     }
 
     /// Listens on these channels over a connection of its own, outside the pool.
@@ -158,122 +274,9 @@ impl Db {
         Ok(listener)
     }
 
-    pub(crate) fn close(&self) {
+    /// Closes the pool. Connections on loan are closed when they come back.
+    pub fn close(&self) {
         self.pool.close();
-    }
-}
-
-/// Makes the pool's connections. It is not sqlx's own pool, because that one asks the server for a sign of life each time
-/// a connection comes back, which was one round trip in eight.
-struct Connections {
-    options: PgConnectOptions,
-}
-
-/// A connection, and when it last showed that it is alive.
-struct Alive {
-    connection: PgConnection,
-    seen: Instant,
-}
-
-impl Manager for Connections {
-    type Type = Alive;
-    type Error = sqlx::Error;
-
-    async fn create(&self) -> Result<Alive, sqlx::Error> {
-        Ok(Alive { connection: PgConnection::connect_with(&self.options).await?, seen: Instant::now() })
-    }
-
-    /// Only a connection that has not shown it for a while is asked whether it still is one: after a restart of the server
-    /// each dead one would cost a request. Being used is no sign of life, being able to commit is.
-    async fn recycle(&self, it: &mut Alive, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if it.seen.elapsed() >= ALIVE {
-            it.connection.ping().await.map_err(RecycleError::Backend)?;
-            it.seen = Instant::now();
-        }
-        Ok(())
-    }
-}
-
-/// A connection on loan from the pool. It may only read: PostgreSQL refuses a write that bypasses [`Claimed`].
-pub struct Pooled(Object<Connections>);
-
-impl Deref for Pooled {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.0.connection
-    }
-}
-
-impl DerefMut for Pooled {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
-    }
-}
-
-/// A transaction. Dropped before it is committed, its connection is closed, and the server rolls it back: a transaction
-/// that was given up in the middle of a statement leaves nothing behind for the next one.
-pub struct Tx(Option<Pooled>);
-
-impl Tx {
-    /// `begin` may be several statements, which then cost one round trip. They have no parameters, and the last one's first
-    /// column is [`NOW`].
-    pub(crate) async fn begin(db: &Db, begin: String) -> Result<(Self, OffsetDateTime), sqlx::Error> {
-        let mut tx = Self(Some(db.read().await?));
-        let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
-        let now: i64 = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
-        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000);
-        Ok((tx, now.map_err(|error| sqlx::Error::Decode(error.into()))?))
-    }
-
-    /// A commit alone would not fail after an error that somebody has swallowed: it would roll back, and say so nowhere.
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
-        self.finish("select 1; commit").await
-    }
-
-    /// Ends it without any effect, and keeps the connection.
-    ///
-    /// # Errors
-    /// If the database does not answer; then too it has no effect.
-    pub async fn end(self) -> Result<(), sqlx::Error> {
-        self.finish("rollback").await
-    }
-
-    async fn finish(mut self, statement: &'static str) -> Result<(), sqlx::Error> {
-        self.execute(sqlx::raw_sql(statement)).await?;
-        // Now it may go back.
-        if let Some(mut connection) = self.0.take() {
-            connection.0.seen = Instant::now();
-        }
-        Ok(())
-    }
-}
-
-impl Deref for Tx {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        match &self.0 {
-            Some(connection) => connection,
-            None => unreachable!("it is there until the transaction ends"),
-        }
-    }
-}
-
-impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match &mut self.0 {
-            Some(connection) => connection,
-            None => unreachable!("it is there until the transaction ends"),
-        }
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if let Some(Pooled(connection)) = self.0.take() {
-            drop(Object::take(connection));
-        }
     }
 }
 
@@ -287,6 +290,16 @@ pub(crate) fn hash(key: &str) -> i64 {
     hash.cast_signed()
 }
 
+/// A name as SQL wants it between double quotes.
+pub(crate) fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL wants it between single quotes, with PostgreSQL's default `standard_conforming_strings`.
+pub(crate) fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// Nothing waits for ever: a process that was frozen in the middle of a batch holds its locks for ten seconds, a
 /// statement may take thirty, and a host that vanished is noticed within a minute.
 ///
@@ -297,7 +310,7 @@ fn bounded(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
         ("idle_in_transaction_session_timeout", "10s"),
         ("statement_timeout", "30s"),
-        // A write says otherwise, and goes through a claim.
+        // A write says otherwise, and goes through a unit of work.
         ("default_transaction_read_only", "on"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
@@ -307,4 +320,15 @@ fn bounded(options: PgConnectOptions) -> PgConnectOptions {
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_can_have_any_name() {
+        assert_eq!(quote_ident(r#"my "own" schema"#), r#""my ""own"" schema""#);
+        assert_eq!(quote_literal("it's"), "'it''s'");
+    }
 }

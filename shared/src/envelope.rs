@@ -35,8 +35,27 @@ pub trait Command: Message {
     type Refusal: Serialize + DeserializeOwned + Send + Sync + 'static;
 }
 
+/// The refusal of a command that can't be refused: an undo, or a step behind the pivot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Never {}
+
+/// A command without its Rust type, as a saga's plan has them.
+#[derive(Clone)]
+pub struct ErasedCommand {
+    /// See [`Message::TYPE`].
+    pub kind: &'static str,
+    /// See [`Message::TOPIC`].
+    pub topic: &'static str,
+    /// See [`Message::DATA_VERSION`].
+    pub data_version: &'static str,
+    /// The command as JSON.
+    pub data: Box<RawValue>,
+}
+
 /// Whether a saga step is carried out or taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// It is carried out.

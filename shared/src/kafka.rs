@@ -1,6 +1,6 @@
 //! The broker: client settings, topics, and the relay's publisher.
 
-mod lanes;
+mod partition_gate;
 mod publisher;
 
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub struct Kafka {
     pub brokers: String,
     /// Put before every topic and consumer group, so that several installations can share a cluster.
     pub prefix: String,
+    /// The name by which the broker's logs and quotas know the clients.
+    pub client_id: String,
     /// Further librdkafka settings, for example for TLS and SASL.
     pub settings: BTreeMap<String, String>,
 }
@@ -33,7 +35,7 @@ pub struct Kafka {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Without the installation's prefix.
-    pub name: &'static str,
+    pub name: String,
     /// Into how many partitions it is divided. More of them later would change which one a key belongs to.
     pub partitions: i32,
     /// How long records are kept; as long may a consumer be away.
@@ -69,6 +71,16 @@ impl Classified for KafkaError {
 }
 
 impl Kafka {
+    /// The brokers at these addresses (`host:port`, separated by commas), without a prefix and further settings.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            prefix: String::new(),
+            client_id: "amends".to_owned(),
+            settings: BTreeMap::new(),
+        }
+    }
+
     /// The name of a topic or group on the broker.
     pub fn name(&self, topic: &str) -> String {
         format!("{}{topic}", self.prefix)
@@ -79,7 +91,7 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
-            .set("client.id", "amends")
+            .set("client.id", &self.client_id)
             // A broker that comes back is found within a second.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
@@ -100,7 +112,7 @@ impl Kafka {
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
         let admin = self.client().create_with_context::<_, AdminClient<_>>(Quiet).map_err(client)?;
-        let names: Vec<String> = topics.iter().map(|topic| self.name(topic.name)).collect();
+        let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();
         let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
         let new: Vec<NewTopic<'_>> = topics
             .iter()

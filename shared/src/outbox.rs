@@ -1,59 +1,27 @@
 //! The transactional outbox: messages are rows, written in the transaction of the change that they tell of.
 //! (The pattern: Chris Richardson, "Transactional outbox"; the relay that reads it is [`crate::relay`].)
+//!
+//! Inside a [`crate::unit_of_work::UnitOfWork`] messages are appended with its `publish`. Inside a transaction of the
+//! application's own pool they are appended with [`Outbox::publish`].
+
+mod draft;
+pub mod receipts;
+pub(crate) mod unsent;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::PgQuery;
-use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
-use crate::fault::{Class, Classified};
-use crate::steps::{self, Record};
-
-/// Why a message was not appended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// It has more than [`MAX_MESSAGE_BYTES`].
-    #[error(
-        "a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
-    )]
-    TooLarge {
-        /// The message's type.
-        kind: &'static str,
-        /// The aggregate that it is about.
-        key: String,
-        /// How large it is.
-        bytes: usize,
-    },
-    /// Its place among the messages of its key could not be kept.
-    #[error("a {kind} about {key} was appended without holding the key's lock")]
-    NotLocked {
-        /// The message's type.
-        kind: &'static str,
-        /// The aggregate whose lock is missing.
-        key: String,
-    },
-    /// Its type serialises to something that JSON has not.
-    #[error("a {kind} can't be written as JSON")]
-    Json {
-        /// The message's type.
-        kind: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-impl Classified for AppendError {
-    fn class(&self) -> Class {
-        match self {
-            Self::TooLarge { .. } | Self::NotLocked { .. } | Self::Json { .. } => Class::Permanent,
-        }
-    }
-}
+pub use self::draft::{AppendError, Draft};
+pub use self::unsent::{count_unsent, read_by_index};
+use crate::db::{Db, NOW, PgQuery, hash, quote_ident};
+use crate::envelope::Cause;
+use crate::fault::Fault;
+use crate::step_outcome::{self, Record};
 
 /// A message that waits for the end of its transaction.
 pub(crate) struct Row {
@@ -64,58 +32,6 @@ pub(crate) struct Row {
     pub body: Vec<u8>,
 }
 
-/// What a message says beside its data and its cause.
-#[derive(Debug, Default)]
-pub struct Attributes {
-    /// The version of the aggregate after the change.
-    pub sequence: Option<i64>,
-    /// Which step it belongs to, and who caused it.
-    pub metadata: Metadata,
-}
-
-/// A message as bytes; its id is returned beside it.
-pub(crate) fn encode<M: Message>(
-    source: &'static str,
-    subject: &str,
-    timestamp: OffsetDateTime,
-    cause: &Cause,
-    data: &M,
-    attributes: Attributes,
-) -> Result<(Uuid, Vec<u8>), AppendError> {
-    encode_as(source, subject, timestamp, cause, (M::TYPE, M::DATA_VERSION), data, attributes)
-}
-
-/// [`encode`] for data whose type is known only at run time.
-pub(crate) fn encode_as(
-    source: &'static str,
-    subject: &str,
-    timestamp: OffsetDateTime,
-    cause: &Cause,
-    (kind, data_version): (&'static str, &'static str),
-    data: &impl Serialize,
-    attributes: Attributes,
-) -> Result<(Uuid, Vec<u8>), AppendError> {
-    let id = new_id();
-    let envelope = Envelope {
-        id,
-        kind: Cow::Borrowed(kind),
-        source: Cow::Borrowed(source),
-        subject: subject.to_owned(),
-        data_version: Cow::Borrowed(data_version),
-        timestamp,
-        correlation_id: cause.correlation_id,
-        causation_id: cause.causation_id,
-        sequence: attributes.sequence,
-        data,
-        metadata: attributes.metadata,
-    };
-    let body = serde_json::to_vec(&envelope).map_err(|source| AppendError::Json { kind, source })?;
-    if body.len() > MAX_MESSAGE_BYTES {
-        return Err(AppendError::TooLarge { kind, key: subject.to_owned(), bytes: body.len() });
-    }
-    Ok((id, body))
-}
-
 /// Positions are drawn in the order of the ORDER BY, so a key's messages keep theirs.
 const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
      select shard, topic, key, traceparent, body
@@ -123,23 +39,23 @@ const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
           with ordinality as row (shard, topic, key, traceparent, body, ordinal)
      order by ordinal";
 
-/// Appends the rows in their order. The caller holds the locks of all their keys.
-pub(crate) async fn insert(db: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    if !rows.is_empty() {
-        bind(sqlx::query(INSERT), rows).execute(db).await?;
-    }
-    Ok(())
-}
-
-/// Appends the rows and records the steps' outcomes with one statement.
-pub(crate) async fn insert_with_steps(
+/// Appends the rows in their order and records the steps' outcomes, with one statement at most. The caller holds the locks
+/// of all their keys.
+pub(crate) async fn insert(
     db: &mut PgConnection,
     rows: &[Row],
     records: &[&Record],
 ) -> Result<(), sqlx::Error> {
-    let both = format!("with recorded as ({}) {INSERT}", steps::insert_statement(6));
-    let query = bind(sqlx::query(AssertSqlSafe(both)), rows);
-    steps::bind(query, records).execute(db).await?;
+    match (rows, records) {
+        ([], []) => {}
+        (_, []) => drop(bind(sqlx::query(INSERT), rows).execute(db).await?),
+        ([], _) => step_outcome::insert(db, records).await?,
+        _ => {
+            let both = format!("with recorded as ({}) {INSERT}", step_outcome::insert_statement(6));
+            let query = bind(sqlx::query(AssertSqlSafe(both)), rows);
+            step_outcome::bind(query, records).execute(db).await?;
+        }
+    }
     Ok(())
 }
 
@@ -150,4 +66,50 @@ fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
         .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
+}
+
+/// Appends messages inside transactions of the application's own pool, whatever schema their search path begins with.
+#[derive(Clone)]
+pub struct Outbox {
+    db: Db,
+    insert: Arc<str>,
+}
+
+impl Outbox {
+    /// The outbox in the core's schema of this database.
+    pub fn new(db: &Db) -> Self {
+        let insert = INSERT.replacen("into outbox", &format!("into {}.outbox", quote_ident(db.schema())), 1);
+        Self { db: db.clone(), insert: insert.into() }
+    }
+
+    /// Appends a message about the aggregate `key`, and returns the message's id. The message exists if the transaction
+    /// commits, and not otherwise. Until then the transaction holds the key's lock, so that messages of one key are sent in
+    /// the order in which their transactions commit. Publish about several keys in one order everywhere, or two transactions
+    /// may deadlock; PostgreSQL then ends one of them.
+    ///
+    /// # Errors
+    /// If the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], or the database does not answer.
+    pub async fn publish<'m, D: Serialize + ?Sized + 'm>(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        key: &str,
+        cause: &Cause,
+        message: impl Into<Draft<'m, D>>,
+    ) -> Result<Uuid, Fault> {
+        let draft = message.into();
+        let lock = format!("select {NOW}, pg_advisory_xact_lock($1)");
+        let locked = sqlx::query(AssertSqlSafe(lock)).bind(hash(key)).fetch_one(&mut **tx).await?;
+        let now: i64 = locked.try_get(0)?;
+        let now =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000).map_err(Fault::permanent)?;
+        let (id, row) = draft.encode(&self.db, key, now, cause)?;
+        bind(sqlx::query(AssertSqlSafe(Arc::clone(&self.insert))), &[row]).execute(&mut **tx).await?;
+        Ok(id)
+    }
+
+    /// Wakes the relay of this process. Call it after the commit; without it the relay finds the message at its next look,
+    /// within half a second.
+    pub fn wake(&self) {
+        self.db.wake_relay();
+    }
 }

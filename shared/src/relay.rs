@@ -15,13 +15,13 @@
 //! within a second when its process dies, and within four when its host vanishes or freezes.
 //!
 //! A record that the broker refuses for good stops its shard and no other. The reason is in the log, in `/readyz`, in
-//! the metric `amends_relay_stopped` and in `relay_checkpoint`; the relay goes on trying, and goes on by itself once
+//! the metric `relay_stopped` and in `relay_checkpoint`; the relay goes on trying, and goes on by itself once
 //! the topic or its rights are mended.
 
 mod checkpoint;
 mod gauges;
-mod pass;
 mod read;
+mod session;
 mod signals;
 mod slots;
 
@@ -32,12 +32,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::checkpoint::Held;
-pub(crate) use self::checkpoint::standing_still;
-use self::pass::Pass;
+pub use self::checkpoint::standing_still;
+use self::session::RelaySession;
 pub use self::signals::tell_relays;
 use self::signals::{Heard, Signals};
 use crate::db::Db;
 use crate::kafka::{Kafka, Publisher};
+use crate::metric;
 
 /// How often a relay that stands by looks whether the shard is free.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -75,18 +76,55 @@ pub(crate) struct Stop {
     pub reason: String,
 }
 
-/// Relays one shard until `stop`.
-pub(crate) struct Relay {
-    pub db: Db,
-    pub kafka: Kafka,
-    pub shard: i16,
-    /// Who holds the lease, for the operator.
-    pub owner: String,
-    /// Most rows in one batch.
-    pub batch: i64,
+/// Moves a service's outbox to Kafka. Any number of replicas may run one.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    db: Db,
+    kafka: Kafka,
+    batch: u16,
 }
 
 impl Relay {
+    /// A relay of all shards of this database's outbox.
+    pub fn new(db: Db, kafka: Kafka) -> Self {
+        Self { db, kafka, batch: 2000 }
+    }
+
+    /// The largest number of rows that are read at once; 2000 unless it is set.
+    #[must_use]
+    pub fn batch(self, rows: u16) -> Self {
+        Self { batch: rows.max(1), ..self }
+    }
+
+    /// Runs until `stop`, and then until everything that was committed before is on Kafka, for three seconds at most. What
+    /// fails is repeated with backoff, so it never ends by itself. The tables must be there: see [`crate::migrations`].
+    pub async fn run(self, stop: CancellationToken) {
+        let shards = self.shards().into_iter().map(|shard| shard.run(stop.clone()));
+        futures::future::join_all(shards).await;
+    }
+
+    /// One relay per shard, for a caller that supervises each.
+    pub(crate) fn shards(&self) -> Vec<ShardRelay> {
+        let of = |shard| ShardRelay {
+            db: self.db.clone(),
+            kafka: self.kafka.clone(),
+            shard,
+            batch: i64::from(self.batch),
+        };
+        (0..self.db.shards()).map(of).collect()
+    }
+}
+
+/// Relays one shard until `stop`.
+pub(crate) struct ShardRelay {
+    pub db: Db,
+    pub kafka: Kafka,
+    pub shard: i16,
+    /// The largest number of rows in one batch.
+    pub batch: i64,
+}
+
+impl ShardRelay {
     /// Runs until `stop`, mending what fails with backoff. Ends after a last pass over what was committed.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = BACKOFF_MIN;
@@ -95,7 +133,7 @@ impl Relay {
             match self.session(&stop).await {
                 Ok(()) => return,
                 Err(error) => {
-                    metrics::counter!("amends_relay_faults_total").increment(1);
+                    metric::RELAY_FAULTS.counter(&[]).increment(1);
                     warn!(
                         shard = self.shard,
                         error = &error as &dyn std::error::Error,
@@ -121,24 +159,24 @@ impl Relay {
         let mut signals = Signals::of(&self.db, self.shard).await?;
         let Some(held) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
         info!(shard = self.shard, epoch = held.lease.epoch, "the relay holds the shard");
-        let mut pass = Pass::new(self, held, signals);
-        self.passes(&mut pass, &mut db, stop).await?;
-        checkpoint::release(&mut db, &pass.lease).await?;
+        let mut session = RelaySession::new(self, held, signals);
+        self.sessions(&mut session, &mut db, stop).await?;
+        checkpoint::release(&mut db, &session.lease).await?;
         Ok(())
     }
 
     /// One producer after another: a new one after each record that was refused for good.
-    async fn passes(
+    async fn sessions(
         &self,
-        pass: &mut Pass<'_>,
+        session: &mut RelaySession<'_>,
         db: &mut PgConnection,
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         let mut wait = MEND_MIN;
-        let mut careful = pass.stopped.is_some();
+        let mut careful = session.stopped.is_some();
         loop {
             let publisher = Publisher::new(&self.kafka, careful)?;
-            let refused = match pass.until_stopped(db, &publisher, stop).await {
+            let refused = match session.until_stopped(db, &publisher, stop).await {
                 Err(RelayError::Stopped(refused)) => refused,
                 Err(error) => {
                     publisher.abandon();
@@ -150,16 +188,19 @@ impl Relay {
             drop(publisher);
             // A broker refuses a request as a whole. Sent one by one, the records show which of them is meant, if any.
             if std::mem::replace(&mut careful, true) {
-                wait =
-                    if pass.stopped.as_ref() == Some(&refused) { (wait * 2).min(MEND_MAX) } else { MEND_MIN };
-                pass.stand_still(db, refused, wait, stop).await?;
+                wait = if session.stopped.as_ref() == Some(&refused) {
+                    (wait * 2).min(MEND_MAX)
+                } else {
+                    MEND_MIN
+                };
+                session.stand_still(db, refused, wait, stop).await?;
             } else {
                 warn!(
                     shard = self.shard,
                     reason = refused.reason,
                     "a record was refused; they are sent one by one"
                 );
-                pass.rewind();
+                session.rewind();
             }
             if stop.is_cancelled() {
                 return Ok(());
@@ -178,7 +219,7 @@ impl Relay {
         let mut looked: Option<Instant> = None;
         loop {
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                if let Some(held) = checkpoint::acquire(db, self.shard, &self.owner).await? {
+                if let Some(held) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
                     return Ok(Some(held));
                 }
                 looked = Some(Instant::now());

@@ -3,11 +3,17 @@
 //!
 //! A task that ends before it is told to stops the whole service with exit code 1; a signal ends it with 0.
 
-mod ask;
+pub mod audit;
+pub mod config;
 mod health;
+pub mod http;
+mod parked;
+pub mod problem;
+mod readiness_probe;
+pub mod roles;
 mod run;
+pub mod telemetry;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -17,22 +23,22 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use futures::future::BoxFuture;
 use sqlx::PgConnection;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::config::Common;
 use self::health::Health;
-use crate::breaker::Outside;
-use crate::config::Common;
-use crate::consumer::{BoxFuture, Consumer, Table};
-use crate::db::Db;
-use crate::effects::{self, Effect};
-use crate::envelope::Command;
+use crate::consumer::Consumer;
+use crate::db::{DEFAULT_SCHEMA, Db};
+use crate::housekeeper::Housekeeper;
 use crate::kafka::Kafka;
+use crate::migrations::{self, Set};
 use crate::relay::Relay;
-use crate::retention::{Keeper, Prune, Retention};
-use crate::{audit, http, parked, telemetry};
+use crate::router::MessageRouter;
+use crate::saga::circuit_breaker::Dependency;
 
 /// A service, as its crate defines it.
 pub trait App: 'static {
@@ -44,8 +50,12 @@ pub trait App: 'static {
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
     /// How long the topics that it consumes keep messages. Kafka's default; the inbox must remember for longer.
     const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// Its own tables, numbered from 0101.
-    fn migrations() -> &'static Migrator;
+    /// Whether it coordinates sagas, and so needs their tables.
+    const COORDINATES_SAGAS: bool = false;
+    /// Its own tables, if it has any. They have a history of their own, so they may be numbered from 1.
+    fn migrations() -> Option<&'static Migrator> {
+        None
+    }
     /// The document of its own HTTP interface.
     fn openapi() -> utoipa::openapi::OpenApi;
     /// Sets the service up: routes, handlers, tasks.
@@ -78,16 +88,21 @@ pub struct Service<C> {
     router: Router,
     stages: Stages,
     failed: CancellationToken,
-    /// The migrations that the database must have.
-    expected: Arc<[i64]>,
-    /// Tables of its own from which old rows are deleted.
-    prunes: Vec<Prune>,
-    /// What it calls, by name.
-    outsides: BTreeMap<&'static str, Arc<Outside>>,
+    /// Which migrations of a database are missing.
+    migrations: Migrations,
+    housekeeper: Housekeeper,
+    /// The external dependencies that it calls.
+    dependencies: Vec<Arc<Dependency>>,
     /// What it consumes.
-    table: Arc<Table>,
+    messages: Arc<MessageRouter>,
     assigned: Arc<AtomicBool>,
-    instance: String,
+}
+
+/// The migrations that a service's database must have.
+#[derive(Clone, Copy)]
+struct Migrations {
+    sets: &'static [&'static Set],
+    own: Option<&'static Migrator>,
 }
 
 /// The order of stopping: what takes work in, what finishes it, what sends it.
@@ -130,38 +145,24 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
 
-    /// Adds the commands of type `T`, carried out with the help of the outside, to a table.
-    pub fn effect<T: Command>(&mut self, table: Table, effect: &Arc<impl Effect<T>>) -> Table {
-        let outside = self.outside(effects::outside::<T, _>(&**effect));
-        let (intake, caller) =
-            effects::effect(self.db.clone(), self.instance.clone(), outside, Arc::clone(effect));
-        let stop = self.stages.work.stop.clone();
-        let ready = self.when_migrated();
-        self.spawn(&self.stages.work, T::TYPE, async move {
-            ready.await;
-            caller.run(stop).await;
-            Ok(())
-        });
-        table.effect(intake)
-    }
-
-    /// The outside with this name, whose circuit breaker all its callers share. How it stands is in `/readyz`.
-    pub fn outside(&mut self, name: &'static str) -> Arc<Outside> {
-        Arc::clone(self.outsides.entry(name).or_insert_with(|| Arc::new(Outside::new(name))))
-    }
-
-    /// Consumes the messages of the table.
-    pub fn consume(&mut self, table: Table) {
-        self.table = Arc::new(table);
-        let consumer = Consumer {
-            db: self.db.clone(),
-            kafka: self.kafka.clone(),
-            table: Arc::clone(&self.table),
-            group: self.name,
-            instance: self.common.instance.clone(),
-            batch: usize::from(self.common.consumer_batch),
-            assigned: Arc::clone(&self.assigned),
-        };
+    /// Consumes the messages of the router, and makes the external calls that belong to them.
+    pub fn consume(&mut self, messages: MessageRouter) {
+        for (command, worker) in messages.take_workers() {
+            let (db, stop) = (self.db.clone(), self.stages.work.stop.clone());
+            let ready = self.when_migrated();
+            self.spawn(&self.stages.work, command, async move {
+                ready.await;
+                worker(db, stop).await;
+                Ok(())
+            });
+        }
+        self.dependencies = messages.dependencies.values().cloned().collect();
+        self.messages = Arc::new(messages);
+        let consumer =
+            Consumer::new(self.db.clone(), self.kafka.clone(), self.name, Arc::clone(&self.messages))
+                .static_member(self.common.instance.clone())
+                .batch(usize::from(self.common.consumer_batch));
+        self.assigned = consumer.assigned();
         let stop = self.stages.intake.stop.clone();
         let ready = self.when_migrated();
         self.spawn(&self.stages.intake, "consumer", async move {
@@ -208,9 +209,8 @@ impl<C: Send + Sync + 'static> Service<C> {
     }
 
     fn when_migrated(&self) -> impl Future<Output = ()> + Send + use<C> {
-        let (db, expected, stop) =
-            (self.db.clone(), Arc::clone(&self.expected), self.stages.intake.stop.clone());
-        async move { health::wait_until_migrated(&db, &expected, &stop).await }
+        let (db, migrations, stop) = (self.db.clone(), self.migrations, self.stages.intake.stop.clone());
+        async move { health::wait_until_migrated(&db, migrations, &stop).await }
     }
 
     /// Has old rows of a table of the service's own deleted, at the start and every ten minutes, by one replica at a
@@ -223,32 +223,26 @@ impl<C: Send + Sync + 'static> Service<C> {
             + Sync
             + 'static,
     {
-        self.prunes.push(Prune { table, batch: Arc::new(batch) });
+        self.housekeeper.prune(table, batch);
     }
 
-    fn keep(&self) {
-        let keeper = Keeper { db: self.db.clone(), own: self.prunes.clone() };
+    fn keep_house(&self) {
+        let housekeeper = self.housekeeper.clone();
         let (stop, ready) = (self.stages.work.stop.clone(), self.when_migrated());
-        self.spawn(&self.stages.work, "retention", async move {
+        self.spawn(&self.stages.work, "housekeeper", async move {
             ready.await;
-            keeper.run(stop).await;
+            housekeeper.run(stop).await;
             Ok(())
         });
     }
 
     fn relay(&self) {
-        for shard in 0..self.db.shards() {
-            let relay = Relay {
-                db: self.db.clone(),
-                kafka: self.kafka.clone(),
-                shard,
-                owner: self.instance.clone(),
-                batch: i64::from(self.common.relay_batch),
-            };
+        let relay = Relay::new(self.db.clone(), self.kafka.clone()).batch(self.common.relay_batch);
+        for shard in relay.shards() {
             let (stop, ready) = (self.stages.relay.stop.clone(), self.when_migrated());
             self.spawn(&self.stages.relay, "relay", async move {
                 ready.await;
-                relay.run(stop).await;
+                shard.run(stop).await;
                 Ok(())
             });
         }
@@ -287,15 +281,41 @@ pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
     A::openapi().merge_from(parked::document()).merge_from(audit::document())
 }
 
-/// The messaging core's migrations and the service's own, in one history.
-pub fn migrations<A: App>() -> Migrator {
-    let all = crate::MIGRATIONS.iter().chain(A::migrations().iter()).cloned().collect();
-    Migrator::with_migrations(all)
+/// Brings a service's database up to date: the core's tables in their own schema, and the service's own in the role's.
+///
+/// # Errors
+/// If the database does not answer or refuses a statement, or if a migration that was applied has been changed since.
+pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
+    Migrations::of::<A>().apply(db).await
 }
 
-/// Between half and all of `wait`, so that what failed together does not try again together.
-pub(crate) fn jittered(wait: Duration) -> Duration {
-    // Ids are random in their low bits; a generator of its own would be one more dependency.
-    let random = (crate::envelope::new_id().as_u128() & 0xffff) as u32;
-    wait / 2 + wait / 2 * random / 0xffff
+impl Migrations {
+    fn of<A: App>() -> Self {
+        static WITH_SAGAS: [&Set; 2] = [&migrations::CORE, &migrations::SAGA];
+        let sets = if A::COORDINATES_SAGAS { &WITH_SAGAS[..] } else { &WITH_SAGAS[..1] };
+        Self { sets, own: A::migrations() }
+    }
+
+    async fn apply(self, db: &mut PgConnection) -> Result<(), MigrateError> {
+        migrations::apply_sets(&mut *db, DEFAULT_SCHEMA, self.sets).await?;
+        if let Some(own) = self.own {
+            own.run_direct(None, db, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Those that are not applied: `core/0002` or, of the service's own, `0002`.
+    async fn missing(self, db: &mut PgConnection) -> Vec<String> {
+        let mut missing = Vec::new();
+        for set in self.sets {
+            let of = |version| format!("{}/{version:04}", set.name);
+            missing.extend(set.missing(db, DEFAULT_SCHEMA).await.into_iter().map(of));
+        }
+        if let Some(own) = self.own {
+            let versions = own.iter().map(|migration| migration.version);
+            let own = migrations::missing(db, "public._sqlx_migrations", versions).await;
+            missing.extend(own.into_iter().map(|version| format!("{version:04}")));
+        }
+        missing
+    }
 }

@@ -1,6 +1,5 @@
 //! A look at the topics, and ways to write to them that only tests have.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,11 +15,7 @@ const ASK: Duration = Duration::from_secs(10);
 
 impl Suite {
     pub fn kafka(&self) -> Kafka {
-        Kafka {
-            brokers: self.servers.kafka_brokers(),
-            prefix: format!("{}.", self.name),
-            settings: BTreeMap::new(),
-        }
+        Kafka { prefix: format!("{}.", self.name), ..Kafka::new(self.servers.kafka_brokers()) }
     }
 
     fn reader(&self, group: &str) -> BaseConsumer {
@@ -33,10 +28,10 @@ impl Suite {
             .expect("a consumer")
     }
 
-    fn partitions() -> impl Iterator<Item = (&'static str, i32)> {
+    fn partitions() -> impl Iterator<Item = (String, i32)> {
         schemas::topics::all()
             .into_iter()
-            .flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name, p)))
+            .flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name.clone(), p)))
     }
 
     /// Everything that is on the topics now, each topic in its order.
@@ -45,7 +40,7 @@ impl Suite {
         let mut list = TopicPartitionList::new();
         let mut expected = 0;
         for (topic, partition) in Self::partitions() {
-            let name = self.kafka().name(topic);
+            let name = self.kafka().name(&topic);
             let (low, high) = consumer.fetch_watermarks(&name, partition, ASK).expect("watermarks");
             expected += high - low;
             list.add_partition_offset(&name, partition, Offset::Beginning).expect("a partition");
@@ -89,7 +84,7 @@ impl Suite {
     fn marks_by(&self, consumer: &BaseConsumer, service: &str) -> Option<Vec<Mark>> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
-            list.add_partition(&self.kafka().name(topic), partition);
+            list.add_partition(&self.kafka().name(&topic), partition);
         }
         let committed = consumer.committed_offsets(list, ASK).ok()?;
         let mark = |element: &TopicPartitionListElem<'_>| {

@@ -12,17 +12,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
-use shared::db::Db;
+use shared::db::{DEFAULT_SCHEMA, Db, DbOptions};
 use shared::envelope::{Cause, Envelope, Event, Message, new_id};
 use shared::kafka::{Kafka, Topic};
+use shared::migrations;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::process::Process;
 use super::servers::{self, Servers};
-use super::{NUMBER, PATIENCE};
+use super::{NUMBER, PATIENCE, sql};
 
-const TOPIC: Topic = Topic { name: "relayed.events", partitions: 4, retention: Duration::from_secs(3600) };
+const TOPIC: &str = "relayed.events";
+const PARTITIONS: i32 = 4;
 /// Few, so that writers often want the same one.
 const KEYS: usize = 20;
 
@@ -35,7 +37,7 @@ struct Counted {
 
 impl Message for Counted {
     const TYPE: &'static str = "relayed.counted.v1";
-    const TOPIC: &'static str = TOPIC.name;
+    const TOPIC: &'static str = TOPIC;
 }
 
 impl Event for Counted {}
@@ -63,28 +65,27 @@ impl Outbox {
         let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
         let create = format!("create database {name}");
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut db).await.expect("a new database");
-        let writes = Db::new("relayed", admin.database(&name), 8, shards);
+        let writes = DbOptions::new("relayed").connections(8).shards(shards).connect(admin.database(&name));
         let numbers = RefCell::default();
         let outbox = Self { name, servers, shards, writes, numbers, client: super::client() };
         let mut db = outbox.connect().await;
-        shared::MIGRATIONS.run_direct(None, &mut db, false).await.expect("migrations");
-        outbox.kafka().create_topics(&[TOPIC]).await.expect("a topic");
+        let retention = Duration::from_secs(3600);
+        let topic = Topic { name: TOPIC.to_owned(), partitions: PARTITIONS, retention };
+        migrations::apply_sets(&mut db, DEFAULT_SCHEMA, &[&migrations::CORE]).await.expect("migrations");
+        outbox.kafka().create_topics(&[topic]).await.expect("a topic");
         outbox
     }
 
     pub fn kafka(&self) -> Kafka {
-        let prefix = format!("{}.", self.name);
-        Kafka { brokers: self.servers.kafka_brokers(), prefix, settings: std::collections::BTreeMap::new() }
+        Kafka { prefix: format!("{}.", self.name), ..Kafka::new(self.servers.kafka_brokers()) }
     }
 
     pub fn topic(&self) -> String {
-        self.kafka().name(TOPIC.name)
+        self.kafka().name(TOPIC)
     }
 
     pub async fn connect(&self) -> PgConnection {
-        let options: PgConnectOptions =
-            self.servers.postgres_url(&self.name, "postgres").parse().expect("a URL");
-        PgConnection::connect_with(&options).await.expect("the database answers")
+        sql::connect(&self.servers.postgres_url(&self.name, "postgres")).await
     }
 
     pub async fn execute(&self, sql: &str) {
@@ -146,7 +147,7 @@ impl Outbox {
 
     /// Writes a message with this much filler, in a transaction of its own that stays open for so long.
     pub async fn write(&self, key: &str, bytes: usize, open: Duration) {
-        let mut claimed = self.writes.write(&[key.to_owned()]).await.expect("a write");
+        let mut uow = self.writes.write(&[key.to_owned()]).await.expect("a write");
         let number = {
             let mut numbers = self.numbers.borrow_mut();
             let number = numbers.entry(key.to_owned()).or_default();
@@ -154,16 +155,16 @@ impl Outbox {
             *number
         };
         let message = Counted { number, filler: incompressible(bytes) };
-        claimed.publish(key, &Cause::request(new_id(), None), &message).expect("a message");
+        uow.publish(key, &Cause::request(new_id(), None), &message).expect("a message");
         if !open.is_zero() {
             // Draws the id of the transaction early, as one that has work to do first would.
             sqlx::query("select pg_current_xact_id(), pg_sleep($1)")
                 .bind(open.as_secs_f64())
-                .execute(claimed.db())
+                .execute(uow.db())
                 .await
                 .expect("a pause");
         }
-        claimed.commit().await.expect("a commit");
+        uow.commit().await.expect("a commit");
     }
 
     /// Writes so many messages from eight writers at once; one transaction in a hundred stays open for a second.
@@ -188,7 +189,7 @@ impl Outbox {
             .create()
             .expect("a consumer");
         let mut list = TopicPartitionList::new();
-        for partition in 0..TOPIC.partitions {
+        for partition in 0..PARTITIONS {
             list.add_partition_offset(&self.topic(), partition, Offset::Beginning).expect("a partition");
         }
         consumer.assign(&list).expect("an assignment");

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{SERVICES, Suite};
 
 const UNSENT: &str = "select count(*) from outbox o left join relay_checkpoint c on c.shard = o.shard
-    where c.shard is null or not (pg_visible_in_snapshot(o.xid, c.seen)
-          or (c.upto is not null and pg_visible_in_snapshot(o.xid, c.upto) and o.position <= c.position))";
+    where c.shard is null or not (pg_visible_in_snapshot(o.xid, c.acked_snapshot)
+          or (c.window_snapshot is not null and pg_visible_in_snapshot(o.xid, c.window_snapshot) and o.position <= c.position))";
 
 impl Suite {
     /// Waits until nothing is under way, and checks what must be true then: by looking into the databases, and by the audit.

@@ -5,10 +5,17 @@ use sqlx::{Connection, PgConnection};
 
 use super::Suite;
 
+/// A connection that finds the core's tables and the service's without naming their schemas.
+pub async fn connect(url: &str) -> PgConnection {
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let path = format!("public, {}", shared::db::DEFAULT_SCHEMA);
+    let options = options.options([("search_path", path)]);
+    PgConnection::connect_with(&options).await.expect("the database answers")
+}
+
 impl Suite {
     pub async fn connect(&self, service: &str) -> PgConnection {
-        let options: PgConnectOptions = self.database_url(service).parse().expect("a URL");
-        PgConnection::connect_with(&options).await.expect("the database answers")
+        connect(&self.database_url(service)).await
     }
 
     /// A number from a service's database.

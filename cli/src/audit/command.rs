@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
-use shared::config::duration;
+use shared::service::config::duration;
 use uuid::Uuid;
 
 use super::receipt::Receipt;
-use super::{Scope, Topics, Verdict, at_rest};
+use super::{Scope, Topics, Verdict, wait_until_quiescent};
 use crate::api::Api;
 use crate::output::say;
 use crate::suite::{SERVICES, Suite, http};
@@ -72,7 +72,7 @@ impl Audit {
     }
 
     async fn all(&self, api: &Api) -> anyhow::Result<()> {
-        let verdict = at_rest(api, &self.scope()).await;
+        let verdict = wait_until_quiescent(api, &self.scope()).await;
         if self.json {
             let statements = serde_json::to_value(&verdict.statements)?;
             let said =

@@ -6,8 +6,8 @@ use anyhow::Context;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::fit::{Judgement, judge};
 use super::merge::{Merge, Page, Row, SERVICES};
+use super::order_rules::{Judgement, judge};
 use crate::api::Api;
 use crate::json::array;
 

@@ -1,6 +1,5 @@
 //! The service that is measured, and its one message.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use shared::envelope::{Event, Message};
 use shared::kafka::Topic;
 use shared::service::{App, Service};
-use sqlx::migrate::Migrator;
 
 /// A service without routes, handlers and tables: what is left is the relay.
 pub struct Bench;
@@ -16,16 +14,10 @@ pub struct Bench;
 #[derive(Debug, Args)]
 pub struct Config {}
 
-static NO_MIGRATIONS: Migrator = Migrator { migrations: Cow::Borrowed(&[]), ..Migrator::DEFAULT };
-
 impl App for Bench {
     const NAME: &'static str = "bench";
     const PORT: u16 = 0;
     type Config = Config;
-
-    fn migrations() -> &'static Migrator {
-        &NO_MIGRATIONS
-    }
 
     fn openapi() -> utoipa::openapi::OpenApi {
         utoipa::openapi::OpenApi::default()
@@ -36,8 +28,13 @@ impl App for Bench {
     }
 }
 
-pub const TOPIC: Topic =
-    Topic { name: "bench.events", partitions: 4, retention: Duration::from_secs(24 * 3600) };
+/// The name of the topic that the rows go to.
+pub const TOPIC: &str = "bench.events";
+
+/// The topic that the rows go to.
+pub fn topic() -> Topic {
+    Topic { name: TOPIC.to_owned(), partitions: 4, retention: Duration::from_secs(24 * 3600) }
+}
 
 /// A row that was written. Numbers have a fixed width, so that all messages have one size.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +48,7 @@ pub struct RowWritten {
 
 impl Message for RowWritten {
     const TYPE: &'static str = "bench.row_written.v1";
-    const TOPIC: &'static str = TOPIC.name;
+    const TOPIC: &'static str = TOPIC;
 }
 
 impl Event for RowWritten {}

@@ -1,6 +1,5 @@
 //! Where it is measured: a database and topics of its own, on the servers of a suite that runs, or on its own.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -8,12 +7,13 @@ use anyhow::Context;
 use local::{Backend, Options, Ports, Servers, Signal, Terminal, spawn_bound};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use shared::db::Db;
+use shared::db::{DEFAULT_SCHEMA, Db, DbOptions};
 use shared::kafka::Kafka;
+use shared::migrations;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
-use super::app::TOPIC;
+use super::app;
 use crate::run::Where;
 use crate::serve::share_machine;
 
@@ -54,7 +54,7 @@ impl Ground {
                 (Some(servers), ports, admin, brokers)
             }
         };
-        let kafka = Kafka { brokers, prefix: format!("{name}."), settings: BTreeMap::new() };
+        let kafka = Kafka { prefix: format!("{name}."), ..Kafka::new(brokers) };
         let query = admin.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
         Ok(Self { own, state, admin: admin.parse()?, query, database: name, kafka, ports })
     }
@@ -63,9 +63,10 @@ impl Ground {
     pub async fn prepare(&self) -> anyhow::Result<()> {
         self.administer(&format!("create database {}", self.database)).await?;
         let mut db = self.connect().await?;
-        shared::MIGRATIONS.run_direct(None, &mut db, false).await.context("the tables can't be made")?;
+        let (schema, sets) = (DEFAULT_SCHEMA, &[&migrations::CORE]);
+        migrations::apply_sets(&mut db, schema, sets).await.context("the tables can't be made")?;
         db.close().await?;
-        self.kafka.create_topics(&[TOPIC]).await?;
+        self.kafka.create_topics(&[app::topic()]).await?;
         Ok(())
     }
 
@@ -78,13 +79,14 @@ impl Ground {
 
     /// A connection to look with.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
-        let options = self.admin.clone().database(&self.database);
+        let path = [("search_path", format!("{DEFAULT_SCHEMA}, public"))];
+        let options = self.admin.clone().database(&self.database).options(path);
         PgConnection::connect_with(&options).await.context("the database does not answer")
     }
 
     /// The database as the writers have it.
     pub fn db(&self) -> Db {
-        Db::new("bench", self.admin.clone().database(&self.database), WRITERS, 1)
+        DbOptions::new("bench").connections(WRITERS).connect(self.admin.clone().database(&self.database))
     }
 
     /// Starts the process that is measured.
@@ -118,7 +120,7 @@ impl Ground {
         let _ = self.administer(&format!("drop database if exists {} with (force)", self.database)).await;
         let admin = self.kafka.client().create::<AdminClient<DefaultClientContext>>();
         if let Ok(admin) = admin {
-            let _ = admin.delete_topics(&[&self.kafka.name(TOPIC.name)], &AdminOptions::new()).await;
+            let _ = admin.delete_topics(&[&self.kafka.name(app::TOPIC)], &AdminOptions::new()).await;
         }
     }
 

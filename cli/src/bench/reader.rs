@@ -12,7 +12,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use shared::kafka::Kafka;
 
-use super::app::{RowWritten, TOPIC};
+use super::app::{RowWritten, TOPIC, topic};
 
 /// What has come so far.
 pub struct Received {
@@ -65,8 +65,8 @@ impl Reader {
             .create()
             .context("the consumer could not be made")?;
         let mut partitions = TopicPartitionList::new();
-        for partition in 0..TOPIC.partitions {
-            partitions.add_partition_offset(&kafka.name(TOPIC.name), partition, Offset::Beginning)?;
+        for partition in 0..topic().partitions {
+            partitions.add_partition_offset(&kafka.name(TOPIC), partition, Offset::Beginning)?;
         }
         consumer.assign(&partitions)?;
         let stop = Arc::new(AtomicBool::new(false));

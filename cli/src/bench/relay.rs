@@ -169,9 +169,9 @@ impl Running {
 
     /// Waits until the checkpoint is past everything.
     async fn until_sent(&self, ground: &Ground, db: &mut PgConnection) -> anyhow::Result<()> {
-        let sent = "select coalesce((select upto is null and pg_visible_in_snapshot(
+        let sent = "select coalesce((select window_snapshot is null and pg_visible_in_snapshot(
                         (select max(xid::text::bigint)::text::xid8 from outbox where position =
-                            (select max(position) from outbox)), seen)
+                            (select max(position) from outbox)), acked_snapshot)
                     from relay_checkpoint), false)";
         self.until(ground, db, "the rows to be sent", sent, Duration::from_millis(10)).await.map(drop)
     }

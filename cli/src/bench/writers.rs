@@ -101,7 +101,7 @@ impl Writers {
         // Neighbours in time are about different keys, and every key comes round again.
         let number = |row: usize| row.wrapping_mul(7919) % KEYS;
         let keys: Vec<String> = rows.clone().map(|row| key(number(row))).collect();
-        let mut claimed = self.db.write(&keys).await.context("a write could not begin")?;
+        let mut uow = self.db.write(&keys).await.context("a write could not begin")?;
         let cause = Cause::request(new_id(), None);
         for (row, key) in rows.clone().zip(&keys) {
             // Counted with the lock held, as an aggregate's version is.
@@ -110,11 +110,10 @@ impl Writers {
                 sequences[number(row)] += 1;
                 sequences[number(row)]
             };
-            claimed
-                .publish(key, &cause, &RowWritten::new(row, sequence))
+            uow.publish(key, &cause, &RowWritten::new(row, sequence))
                 .map_err(|fault| anyhow::anyhow!("a row was refused: {}", fault.chain()))?;
         }
-        claimed.commit().await.context("a commit failed")?;
+        uow.commit().await.context("a commit failed")?;
         let now = Instant::now();
         self.committed.borrow_mut()[rows].fill(Some(now));
         Ok(())

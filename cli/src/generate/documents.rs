@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
-use orchestrator::plan::Saga;
 use orchestrator::sagas::{PlaceOrder, ReturnOrder};
 use schemas::catalog::{self, Entry};
 use serde_json::{Value, json};
+use shared::saga::plan::Saga;
 use shared::service::App;
 
 use crate::serve::{Visit, visit};

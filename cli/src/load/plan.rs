@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::config::duration;
+use shared::service::config::duration;
 
 /// The highest rate that can be asked for.
 const HIGHEST: f64 = 100_000.0;

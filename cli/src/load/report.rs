@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::processes::Usage;
 use super::tally::{Tally, rounded};
-use crate::audit::{Numbered, Verdict};
+use crate::audit::{Invariant, Verdict};
 use crate::output::say;
 
 /// The report. Every figure that is not known is null.
@@ -163,7 +163,7 @@ pub struct Audit {
     pub money: Option<bool>,
     pub stock: Option<bool>,
     /// All nine, those two among them.
-    pub statements: Vec<Numbered>,
+    pub statements: Vec<Invariant>,
     pub findings: Vec<String>,
 }
 

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
-use orchestrator::sagas::{Divergence, Recorded, all};
+use orchestrator::sagas::all;
 use serde_json::Value;
+use shared::saga::rehearsal::{Divergence, Recorded};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -24,7 +25,7 @@ pub struct Rehearse {
     #[arg(long, value_parser = definition)]
     definition: (String, i32),
     /// What ORCHESTRATOR_STEP_DEADLINE was when the logs were written, if it was set.
-    #[arg(long, value_parser = shared::config::duration)]
+    #[arg(long, value_parser = shared::service::config::duration)]
     step_deadline: Option<std::time::Duration>,
     /// How many sagas, the newest first.
     #[arg(long, default_value_t = 1000)]

@@ -6,10 +6,11 @@ mod stock;
 use std::sync::Arc;
 
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock, RestockOrder};
-use shared::consumer::{Incoming, Table};
 use shared::envelope::Message;
 use shared::fault::Fault;
-use shared::steps::Commands;
+use shared::incoming::Incoming;
+use shared::router::MessageRouter;
+use shared::saga::participant::CommandSet;
 
 /// Carries out the commands about stock.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub enum StockCommand {
     Restock(RestockOrder),
 }
 
-impl Commands for StockCommand {
+impl CommandSet for StockCommand {
     const TYPES: &'static [(&'static str, &'static str)] = &[
         (ReserveStock::TYPE, ReserveStock::TOPIC),
         (ReleaseStock::TYPE, ReleaseStock::TOPIC),
@@ -52,6 +53,6 @@ impl Commands for StockCommand {
 }
 
 /// The messages that inventory takes.
-pub fn table() -> Table {
-    Table::new().commands::<StockCommand>(&Arc::new(Inventory))
+pub fn router() -> MessageRouter {
+    MessageRouter::new().commands::<StockCommand>(&Arc::new(Inventory))
 }

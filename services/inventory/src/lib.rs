@@ -31,8 +31,8 @@ impl App for Inventory {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
+    fn migrations() -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {
@@ -41,7 +41,7 @@ impl App for Inventory {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
-        service.consume(handlers::table());
+        service.consume(handlers::router());
         Ok(())
     }
 }

@@ -11,8 +11,9 @@ use schemas::inventory::ProductUpdated;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::envelope::{Cause, new_id};
-use shared::http::{Body, Path, Trace};
-use shared::problem::{Invalid, Problem};
+use shared::outbox::Draft;
+use shared::service::http::{Body, Path, Trace};
+use shared::service::problem::{Invalid, Problem};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -147,7 +148,7 @@ async fn put(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let mut claimed = db.write(&[]).await?;
+    let mut uow = db.write(&[]).await?;
     let product = ProductPut {
         sku: &sku,
         name: input.name.trim(),
@@ -155,12 +156,12 @@ async fn put(
         price_currency: &input.price.currency,
         low_threshold: input.low_threshold.unwrap_or(10),
     };
-    let (row, new) = store::put_product(claimed.db(), &product).await?;
+    let (row, new) = store::put_product(uow.db(), &product).await?;
     // Behind the row's lock, as every writer of a product takes it.
-    claimed.lock([sku.clone()]).await?;
+    uow.lock([sku.clone()]).await?;
     let event = ProductUpdated { sku: sku.clone(), name: row.name.clone(), price: input.price };
-    claimed.publish_version(&sku, &Cause::request(new_id(), trace.0), &event, row.version)?;
-    claimed.commit().await?;
+    uow.publish(&sku, &Cause::request(new_id(), trace.0), Draft::from(&event).version(row.version))?;
+    uow.commit().await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(row.into())))
 }
 
@@ -179,10 +180,10 @@ async fn receive(
     if !(1..=MOST_PIECES).contains(&receipt.quantity) {
         return Err(Problem::invalid(vec![Invalid::new("/quantity", format!("is from 1 to {MOST_PIECES}"))]));
     }
-    let mut claimed = db.write(&[]).await?;
-    let row = store::receive(claimed.db(), &sku, receipt.quantity).await?;
+    let mut uow = db.write(&[]).await?;
+    let row = store::receive(uow.db(), &sku, receipt.quantity).await?;
     let row = row.ok_or_else(|| unknown(&sku))?;
-    claimed.commit().await?;
+    uow.commit().await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 

@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use schemas::notification::NotifyCustomer;
 use schemas::order::CustomerUpdated;
-use shared::consumer::Table;
 use shared::db::Db;
 use shared::envelope::Message;
-use shared::service::Service;
+use shared::router::MessageRouter;
 
 use self::contacts::Contacts;
-use crate::Config;
-use crate::mail::Smtp;
+use crate::gateway::Smtp;
 
 /// Keeps what customers are to be told, where there is no way to send it.
 #[derive(Debug)]
@@ -30,14 +28,13 @@ pub struct Mailed {
 
 /// The messages that notification takes. Without a mail server a notice is kept with the transaction that takes the
 /// command; with one it takes a second transaction.
-pub fn table(service: &mut Service<Config>, smtp: Option<Smtp>) -> Table {
-    let table = Table::new().on(&[(CustomerUpdated::TYPE, CustomerUpdated::TOPIC)], Arc::new(Contacts));
+pub fn router(db: Db, smtp: Option<Smtp>) -> MessageRouter {
+    let contacts = [(CustomerUpdated::TYPE, CustomerUpdated::TOPIC)];
+    let router = MessageRouter::new().events(&contacts, Arc::new(Contacts));
     let has_server = smtp.is_some();
-    let mailed = Arc::new(Mailed { db: service.db().clone(), smtp });
+    let mailed = Arc::new(Mailed { db, smtp });
     if has_server {
-        return service.effect::<NotifyCustomer>(table, &mailed);
+        return router.external::<NotifyCustomer>(&mailed);
     }
-    // No command comes this way, but what was begun while there was a mail server is brought to its end.
-    drop(service.effect::<NotifyCustomer>(Table::new(), &mailed));
-    table.command::<NotifyCustomer>(&Arc::new(Kept))
+    router.finish_external::<NotifyCustomer>(&mailed).command::<NotifyCustomer>(&Arc::new(Kept))
 }

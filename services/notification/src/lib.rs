@@ -11,8 +11,8 @@
 
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod handlers;
-pub mod mail;
 pub mod routes;
 pub mod store;
 
@@ -35,8 +35,8 @@ impl App for Notification {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
+    fn migrations() -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {
@@ -47,9 +47,8 @@ impl App for Notification {
         service.serve(routes::router().with_state(service.db().clone()).into());
         let Config { mail_from, .. } = &service.config;
         let server = service.config.mail_server();
-        let smtp = server.map(|url| mail::Smtp::new(url, mail_from.clone())).transpose()?;
-        let table = handlers::table(service, smtp);
-        service.consume(table);
+        let smtp = server.map(|url| gateway::Smtp::new(url, mail_from.clone())).transpose()?;
+        service.consume(handlers::router(service.db().clone(), smtp));
         Ok(())
     }
 }

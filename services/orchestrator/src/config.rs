@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::config::duration;
+use shared::service::config::duration;
 
 /// Settings of the orchestrator.
 #[derive(Debug, Clone, clap::Args)]

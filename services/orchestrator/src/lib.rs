@@ -8,24 +8,18 @@
 //! - Owns the tables `saga` and `saga_log`.
 
 pub mod config;
-pub mod engine;
 pub mod handlers;
-pub mod plan;
 pub mod routes;
 pub mod sagas;
 pub mod store;
-#[cfg(test)]
-mod testing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::router::MessageRouter;
 use shared::service::{App, Service};
-use sqlx::migrate::Migrator;
 
 pub use self::config::Config;
-
-static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// The orchestrator.
 #[derive(Debug)]
@@ -35,11 +29,8 @@ impl App for Orchestrator {
     const NAME: &'static str = "orchestrator";
     const PORT: u16 = 8086;
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
+    const COORDINATES_SAGAS: bool = true;
     type Config = Config;
-
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
-    }
 
     fn openapi() -> utoipa::openapi::OpenApi {
         routes::router().into_openapi()
@@ -48,11 +39,12 @@ impl App for Orchestrator {
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let registry = Arc::new(sagas::all(service.config.step_deadline));
         let db = service.db().clone();
-        let (table, timers, operator) = handlers::all(db.clone(), Arc::clone(&registry));
+        let coordinator = handlers::coordinator(db.clone(), Arc::clone(&registry));
+        let (timers, operator) = (coordinator.timers(), coordinator.operator());
         let app = routes::App { db, registry, operator };
         service.serve(routes::router().with_state(app).into());
-        service.consume(table);
-        service.task("timers", move |stop| timers.run(stop));
+        service.consume(MessageRouter::new().sagas(coordinator));
+        service.task("timers", async move |stop| Ok(timers.run(stop).await?));
         Ok(())
     }
 }

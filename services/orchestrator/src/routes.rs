@@ -10,8 +10,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
-use shared::http::{Body, Path, Query, Trace};
-use shared::problem::{Invalid, Problem};
+use shared::saga::coordinator::Operator;
+use shared::saga::registry::Registry;
+use shared::saga::store::{self, SagaRow};
+use shared::service::http::{Body, Path, Query, Trace};
+use shared::service::problem::{Invalid, Problem};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,9 +22,6 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use self::views::{LogView, SagaView, SagaWithLog, view};
-use crate::handlers::Operator;
-use crate::sagas::Registry;
-use crate::store::{self, SagaRow};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]

@@ -1,20 +1,21 @@
 //! The sagas that this orchestrator drives.
 
 pub mod place_order;
-mod registry;
-mod rehearsal;
-mod replay;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod rehearsal_tests;
 pub mod return_order;
 #[cfg(test)]
 mod sweeps;
+#[cfg(test)]
+mod test_orders;
 
-pub use self::place_order::{PlaceOrder, PlaceOrder1};
 use std::time::Duration;
 
-pub(crate) use self::registry::AnyDefinition;
-pub use self::registry::{OpenSaga, Registry, UnknownDefinition};
-pub use self::rehearsal::{Divergence, Recorded, RehearsalError};
-pub(crate) use self::replay::replay;
+use shared::saga::registry::Registry;
+
+pub use self::place_order::{PlaceOrder, PlaceOrder1};
 pub use self::return_order::ReturnOrder;
 
 /// How long a saga may take: an outage of a night is waited for, and nobody waits for an order for ever.

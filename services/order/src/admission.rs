@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shared::backlog;
 use shared::db::Db;
-use shared::problem::Problem;
+use shared::outbox::{count_unsent, read_by_index};
+use shared::service::problem::Problem;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::placing::overloaded;
+use crate::intake::overloaded;
 use crate::store;
 
 /// How old the knowledge may be by which an order is refused or taken.
@@ -149,11 +149,11 @@ impl Sampler {
 
     async fn count(&self) -> Result<(i64, i64), sqlx::Error> {
         // A transaction for the settings; nothing is written.
-        let mut claimed = self.db.write(&[]).await?;
-        backlog::read_by_index(claimed.db()).await?;
-        let outbox = backlog::unsent(claimed.db(), self.outbox.most()).await?;
-        let pending = store::count_pending(claimed.db(), self.pending.most()).await?;
-        claimed.commit().await?;
+        let mut uow = self.db.write(&[]).await?;
+        read_by_index(uow.db()).await?;
+        let outbox = count_unsent(uow.db(), self.outbox.most()).await?;
+        let pending = store::count_pending(uow.db(), self.pending.most()).await?;
+        uow.commit().await?;
         Ok((outbox, pending))
     }
 

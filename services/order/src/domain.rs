@@ -1,17 +1,14 @@
 //! An order and what makes one valid, without database or wire.
 
 mod customer;
-mod input;
 
 use schemas::common::{Address, Money, PricedLine};
 use serde::Serialize;
-use shared::problem::Invalid;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::customer::{Customer, CustomerInput, NewCustomer, read_customer};
-pub use self::input::{OrderInput, read};
+pub use self::customer::{Customer, NewCustomer};
 
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -140,12 +137,6 @@ pub struct Return {
     /// Why it was refused: `in_transit` or `refund_declined`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// What is said of a line whose product is not known.
-pub fn unknown_product(index: usize, sku: &str) -> Invalid {
-    let detail = format!("there is no product `{sku}`; GET /products lists them");
-    Invalid::new(format!("/items/{index}/sku"), detail)
 }
 
 /// The sum of the lines, or `None` if they are in several currencies.

@@ -8,29 +8,29 @@ use std::sync::Arc;
 
 use schemas::inventory::ProductUpdated;
 use schemas::order::{CancelOrder, ConfirmOrder, RefuseReturn, RejectOrder, ReturnOrder};
-use shared::consumer::Table;
 use shared::envelope::Message;
+use shared::router::MessageRouter;
 
 use self::timeline::{Products, TIMELINE, Timeline};
-use crate::settled::Settlements;
+use crate::settled::OrderSettlements;
 use crate::watch::Watchers;
 
 /// Carries out the commands about orders.
 #[derive(Debug)]
 pub struct Orders {
     watchers: Watchers,
-    settlements: Settlements,
+    settlements: OrderSettlements,
 }
 
 /// The messages that the order service takes.
-pub fn table(watchers: &Watchers, settlements: &Settlements) -> Table {
+pub fn router(watchers: &Watchers, settlements: &OrderSettlements) -> MessageRouter {
     let orders = Arc::new(Orders { watchers: watchers.clone(), settlements: settlements.clone() });
-    Table::new()
+    MessageRouter::new()
         .command::<ConfirmOrder>(&orders)
         .command::<RejectOrder>(&orders)
         .command::<CancelOrder>(&orders)
         .command::<ReturnOrder>(&orders)
         .command::<RefuseReturn>(&orders)
-        .on(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
-        .on(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
+        .events(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
+        .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
 }

@@ -13,7 +13,7 @@ mod admission;
 pub mod config;
 pub mod domain;
 pub mod handlers;
-mod placing;
+mod intake;
 mod routes;
 mod settled;
 pub mod store;
@@ -38,8 +38,8 @@ impl App for Order {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
+    fn migrations() -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {
@@ -48,8 +48,8 @@ impl App for Order {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let watchers = watch::Watchers::default();
-        let settlements = settled::Settlements::default();
-        let (counter, writer) = placing::counter(service.db().clone());
+        let settlements = settled::OrderSettlements::default();
+        let (counter, writer) = intake::counter(service.db().clone());
         let Config { outbox_limit, pending_limit, .. } = service.config;
         let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
@@ -62,7 +62,7 @@ impl App for Order {
             stopping: service.stopping(),
         };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::table(&watchers, &settlements));
+        service.consume(handlers::router(&watchers, &settlements));
         let db = service.db().clone();
         service.task("settlements", move |stop| settlements.run(db, stop));
         service.task("placing", move |stop| writer.run(stop));

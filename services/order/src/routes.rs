@@ -1,10 +1,12 @@
 //! Order's HTTP interface: place an order, look at it, watch it settle; customers.
 
-mod afterwards;
 mod audit;
+mod cancellations;
+mod customer_input;
 mod customers;
 mod events;
 mod feed;
+mod input;
 mod place;
 mod read;
 
@@ -17,8 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admission::Admission;
-use crate::placing::Counter;
-use crate::settled::Settlements;
+use crate::intake::OrderIntake;
+use crate::settled::OrderSettlements;
 use crate::watch::Watchers;
 
 #[derive(OpenApi)]
@@ -29,10 +31,10 @@ struct Document;
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
-    pub counter: Counter,
+    pub counter: OrderIntake,
     pub admission: Admission,
     pub watchers: Watchers,
-    pub settlements: Settlements,
+    pub settlements: OrderSettlements,
     pub longest_wait: Duration,
     pub stopping: CancellationToken,
 }
@@ -42,8 +44,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place::post, read::list))
         .routes(routes!(read::get))
-        .routes(routes!(afterwards::cancel))
-        .routes(routes!(afterwards::give_back))
+        .routes(routes!(cancellations::cancel))
+        .routes(routes!(cancellations::give_back))
         .routes(routes!(events::get))
         .routes(routes!(feed::get))
         .routes(routes!(read::products))

@@ -26,12 +26,12 @@ struct Waiting {
 
 /// Where requests wait for orders to settle.
 #[derive(Debug, Clone, Default)]
-pub struct Settlements {
+pub struct OrderSettlements {
     waiting: Arc<Mutex<Waiting>>,
     told: Arc<Notify>,
 }
 
-impl Settlements {
+impl OrderSettlements {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

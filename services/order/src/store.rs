@@ -1,9 +1,9 @@
 //! Every SQL statement of the order service. Functions take the caller's transaction.
 
-mod afterwards;
 pub mod audit;
 mod customers;
 mod orders;
+mod returns;
 mod timeline;
 
 use std::collections::HashMap;
@@ -13,13 +13,13 @@ use schemas::common::Money;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-pub use self::afterwards::{
-    finish_returns, refuse_cancellations, refuse_returns, request_cancellation, request_return,
-};
 pub use self::customers::{find_customer, put_customer};
 pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
     find_status, insert_orders, list, reject, save_delivery,
+};
+pub use self::returns::{
+    finish_returns, refuse_cancellations, refuse_returns, request_cancellation, request_return,
 };
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
 
@@ -124,7 +124,7 @@ pub async fn delete_answers(db: &mut PgConnection, kept: Duration) -> Result<u64
                                  where created_at < now() - $1 * interval '1 second' order by created_at limit $2))",
     )
     .bind(kept.as_secs_f64())
-    .bind(shared::retention::BATCH)
+    .bind(shared::housekeeper::BATCH)
     .execute(db)
     .await?;
     Ok(deleted.rows_affected())

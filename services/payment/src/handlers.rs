@@ -7,14 +7,12 @@ mod refund;
 use std::sync::Arc;
 
 use schemas::payment::{AuthorizePayment, CapturePayment, RefundPayment, VoidPayment};
-use shared::consumer::Table;
 use shared::db::Db;
-use shared::service::Service;
+use shared::router::MessageRouter;
 
-use crate::Config;
-use crate::psp::CardProvider;
+use crate::gateway::CardProvider;
 
-/// The outside that all of them call.
+/// The external dependency that all of them call.
 const CARD_PROVIDER: &str = "card-provider";
 
 /// Carries out the commands about payments.
@@ -24,10 +22,11 @@ pub struct Payments<P> {
 }
 
 /// The messages that payment takes.
-pub fn table<P: CardProvider>(service: &mut Service<Config>, provider: P) -> Table {
-    let payments = Arc::new(Payments { provider, db: service.db().clone() });
-    let table = service.effect::<AuthorizePayment>(Table::new(), &payments);
-    let table = service.effect::<VoidPayment>(table, &payments);
-    let table = service.effect::<CapturePayment>(table, &payments);
-    service.effect::<RefundPayment>(table, &payments)
+pub fn router<P: CardProvider>(db: Db, provider: P) -> MessageRouter {
+    let payments = Arc::new(Payments { provider, db });
+    MessageRouter::new()
+        .external::<AuthorizePayment>(&payments)
+        .external::<VoidPayment>(&payments)
+        .external::<CapturePayment>(&payments)
+        .external::<RefundPayment>(&payments)
 }

@@ -8,8 +8,8 @@
 
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod handlers;
-pub mod psp;
 pub mod routes;
 pub mod store;
 
@@ -32,8 +32,8 @@ impl App for Payment {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
+    fn migrations() -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {
@@ -43,9 +43,8 @@ impl App for Payment {
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.db().clone()).into());
         let provider =
-            psp::Simulated::new(service.config.provider_latency, service.config.provider_outage.clone());
-        let table = handlers::table(service, provider);
-        service.consume(table);
+            gateway::Simulated::new(service.config.provider_latency, service.config.provider_outage.clone());
+        service.consume(handlers::router(service.db().clone(), provider));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::config::duration;
+use shared::service::config::duration;
 
 /// Settings of the shipping service.
 #[derive(Debug, Clone, clap::Args)]

@@ -12,17 +12,15 @@ use std::sync::Arc;
 
 use schemas::order::OrderConfirmed;
 use schemas::shipping::{BookShipment, CancelShipment, ResumeShipment, StopShipment};
-use shared::consumer::Table;
 use shared::db::Db;
 use shared::envelope::Message;
-use shared::service::Service;
+use shared::router::MessageRouter;
 
 use self::release::Release;
 pub(crate) use self::track::Tracker;
-use crate::Config;
-use crate::carrier::Carrier;
+use crate::gateway::Carrier;
 
-/// The outside that all of them call.
+/// The external dependency that all of them call.
 const CARRIER: &str = "carrier";
 
 /// Carries out the commands about shipments.
@@ -32,14 +30,14 @@ pub struct Shipments<K> {
 }
 
 /// The messages that shipping takes, and what follows the parcels.
-pub(crate) fn all<K: Carrier>(service: &mut Service<Config>, carrier: K) -> (Table, Tracker<K>) {
-    let db = service.db().clone();
+pub(crate) fn router<K: Carrier>(db: Db, carrier: K) -> (MessageRouter, Tracker<K>) {
     let release = Release { pace: carrier.pace() };
     let shipments = Arc::new(Shipments { carrier, db });
-    let table = service.effect::<BookShipment>(Table::new(), &shipments);
-    let table = service.effect::<CancelShipment>(table, &shipments);
-    let table = service.effect::<StopShipment>(table, &shipments);
-    let table = service.effect::<ResumeShipment>(table, &shipments);
-    let table = table.on(&[(OrderConfirmed::TYPE, OrderConfirmed::TOPIC)], Arc::new(release));
-    (table, Tracker { shipments })
+    let router = MessageRouter::new()
+        .external::<BookShipment>(&shipments)
+        .external::<CancelShipment>(&shipments)
+        .external::<StopShipment>(&shipments)
+        .external::<ResumeShipment>(&shipments)
+        .events(&[(OrderConfirmed::TYPE, OrderConfirmed::TOPIC)], Arc::new(release));
+    (router, Tracker { shipments })
 }

@@ -6,9 +6,9 @@
 //!   `shipping.events`, each once for a shipment; the last two follow from what the carrier says when it is asked.
 //! - Owns the table `shipment`.
 
-pub mod carrier;
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod handlers;
 pub mod routes;
 pub mod store;
@@ -33,8 +33,8 @@ impl App for Shipping {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     type Config = Config;
 
-    fn migrations() -> &'static Migrator {
-        &MIGRATIONS
+    fn migrations() -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {
@@ -46,9 +46,9 @@ impl App for Shipping {
         let Config { carrier_latency, dispatch_after, deliver_after, carrier_outage } =
             service.config.clone();
         let pace = Pace { dispatch_after, deliver_after };
-        let carrier = carrier::Simulated::new(carrier_latency, pace).with_outage(carrier_outage);
-        let (table, tracker) = handlers::all(service, carrier);
-        service.consume(table);
+        let carrier = gateway::Simulated::new(carrier_latency, pace).with_outage(carrier_outage);
+        let (router, tracker) = handlers::router(service.db().clone(), carrier);
+        service.consume(router);
         service.task("tracking", move |stop| tracker.run(stop));
         Ok(())
     }

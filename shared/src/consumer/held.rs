@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Incoming;
+use crate::incoming::Incoming;
 
 /// Most messages held, in bytes of their bodies. Beyond that their partitions are set back.
 const MAX_BYTES: usize = 8 * 1024 * 1024;

@@ -16,12 +16,16 @@ use tracing::{debug, error, info, warn};
 
 use super::held::Held;
 use super::watch::Watch;
-use super::{Incoming, Table, attempt, bounded, park};
+use super::{attempt, park};
+use crate::backoff::jittered;
 use crate::cloudevents;
 use crate::db::Db;
+use crate::deadline::bounded;
 use crate::fault::{Class, Fault};
+use crate::incoming::Incoming;
 use crate::kafka::{self, Kafka};
-use crate::service::jittered;
+use crate::metric;
+use crate::router::MessageRouter;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -43,19 +47,18 @@ const POLL: Duration = Duration::from_secs(1);
 /// The wait before a member that was thrown out joins again.
 const REJOIN: Duration = Duration::from_millis(500);
 
-/// Consumes the topics of a table as one member of the service's group.
-pub(crate) struct Consumer {
-    pub db: Db,
-    pub kafka: Kafka,
-    pub table: Arc<Table>,
+/// Consumes the topics of a router as one member of a consumer group. Any number of replicas may run one.
+pub struct Consumer {
+    db: Db,
+    kafka: Kafka,
+    router: Arc<MessageRouter>,
     /// The consumer group, without the installation's prefix.
-    pub group: &'static str,
-    /// A name that outlives a restart. With it a restarted member gets its partitions back at once.
-    pub instance: Option<String>,
-    /// Most messages in one transaction.
-    pub batch: usize,
+    group: String,
+    member: Option<String>,
+    /// The largest number of messages in one transaction.
+    batch: usize,
     /// Set while partitions are assigned.
-    pub assigned: Arc<AtomicBool>,
+    assigned: Arc<AtomicBool>,
 }
 
 /// Where the next record of each partition is.
@@ -87,7 +90,7 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let count = consumer.assignment().map_or(0, |list| list.count());
-        metrics::gauge!("amends_consumer_partitions").set(count as f64);
+        metric::CONSUMER_PARTITIONS.gauge(&[]).set(count as f64);
         self.joined.store(matches!(rebalance, Rebalance::Assign(_)), Ordering::Release);
         if let Rebalance::Assign(_) = rebalance {
             // Also with none: a member of a group that has more members than partitions is well.
@@ -98,14 +101,50 @@ impl ConsumerContext for Context {
 }
 
 impl Consumer {
-    /// Runs until `stop`. The messages in hand are finished and their offsets committed before it returns.
+    /// A consumer of the group `group` that gives what arrives to the router's handlers.
+    pub fn new(db: Db, kafka: Kafka, group: impl Into<String>, router: Arc<MessageRouter>) -> Self {
+        let (group, assigned) = (group.into(), Arc::default());
+        Self { db, kafka, router, group, member: None, batch: 500, assigned }
+    }
+
+    /// A name for this member of the group that outlives a restart and differs between replicas. With it a restarted member
+    /// gets its partitions back at once, without a rebalance.
+    #[must_use]
+    pub fn static_member(self, name: Option<String>) -> Self {
+        Self { member: name, ..self }
+    }
+
+    /// The largest number of messages in one transaction; 500 unless it is set.
+    #[must_use]
+    pub fn batch(self, messages: usize) -> Self {
+        Self { batch: messages.max(1), ..self }
+    }
+
+    /// Whether the member has its share of the partitions, as a flag that follows it.
+    #[cfg(feature = "service")]
+    pub(crate) fn assigned(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.assigned)
+    }
+
+    /// Runs until `stop`. The messages in hand are finished and their offsets committed before it returns. The tables must be
+    /// there: see [`crate::migrations`].
     ///
     /// # Errors
     /// If the client's settings are wrong.
-    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+        #[cfg(feature = "saga")]
+        let workers =
+            self.router.take_workers().into_iter().map(|(_, work)| work(self.db.clone(), stop.clone()));
+        #[cfg(feature = "saga")]
+        return tokio::join!(self.consume(&stop), futures::future::join_all(workers)).0;
+        #[cfg(not(feature = "saga"))]
+        self.consume(&stop).await
+    }
+
+    async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
         let mut watch = Watch::new();
         while !stop.is_cancelled() {
-            self.member(&mut watch, &stop).await?;
+            self.member(&mut watch, stop).await?;
             watch.restart();
             self.assigned.store(false, Ordering::Release);
             stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN))).await;
@@ -117,7 +156,7 @@ impl Consumer {
     /// a static one after a crash of its own. Nothing is lost by that: what was not stored comes again.
     async fn member(&self, watch: &mut Watch, stop: &CancellationToken) -> Result<(), KafkaError> {
         let consumer = Arc::new(self.connect()?);
-        let topics: Vec<String> = self.table.topics().map(|topic| self.kafka.name(topic)).collect();
+        let topics: Vec<String> = self.router.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let mut held = Held::new(self.batch);
         let mut busy = false;
@@ -128,14 +167,14 @@ impl Consumer {
             busy = batch.len() >= BUSY;
             if !batch.is_empty() {
                 let began = Instant::now();
-                metrics::histogram!("amends_consumer_batch_messages").record(batch.len() as f64);
+                metric::CONSUMER_BATCH_MESSAGES.histogram(&[]).record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
-                if !self.settle(&consumer, &all, &mut held, stop).await {
+                if !self.commit_or_park(&consumer, &all, &mut held, stop).await {
                     // Stopped in the middle of an outage, or at odds with the broker about where to go on: nothing of
                     // the batch is stored, it comes again.
                     return Ok(());
                 }
-                metrics::histogram!("amends_consumer_batch_seconds").record(began.elapsed().as_secs_f64());
+                metric::CONSUMER_BATCH_SECONDS.histogram(&[]).record(began.elapsed().as_secs_f64());
             }
             store(&consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
@@ -159,7 +198,7 @@ impl Consumer {
     fn connect(&self) -> Result<StreamConsumer<Context>, KafkaError> {
         let mut config = self.kafka.client();
         config
-            .set("group.id", self.kafka.name(self.group))
+            .set("group.id", self.kafka.name(&self.group))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("heartbeat.interval.ms", "500")
             .set("session.timeout.ms", "6000")
@@ -174,8 +213,8 @@ impl Consumer {
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.queue.backoff.ms", "5");
-        if let Some(instance) = &self.instance {
-            config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(self.group)));
+        if let Some(instance) = &self.member {
+            config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(&self.group)));
         }
         let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
         config.create_with_context(Context { assigned, joined })
@@ -204,7 +243,8 @@ impl Consumer {
         }
         let mut taken = batch.len();
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
-            patient = patient && batch[looked_at..].iter().all(|message| self.table.may_wait(message.kind()));
+            patient =
+                patient && batch[looked_at..].iter().all(|message| self.router.may_wait(message.kind()));
             looked_at = batch.len();
             let linger = if patient && !batch.is_empty() { PATIENCE } else { linger };
             let next = if taken == 0 {
@@ -244,15 +284,15 @@ impl Consumer {
     fn incoming(&self, record: &rdkafka::message::BorrowedMessage<'_>) -> Option<Incoming> {
         let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
         let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
-        if kind.is_some_and(|kind| self.table.passes_over(topic, kind)) {
+        if kind.is_some_and(|kind| self.router.passes_over(topic, kind)) {
             return None;
         }
         let mut message = Incoming::new(record, topic.to_owned());
-        self.table.admit(&mut message).then_some(message)
+        self.router.admit(&mut message).then_some(message)
     }
 
     /// Repeats until the batch is committed or its bad messages are parked. Whether it was, or a stop came first.
-    async fn settle(
+    async fn commit_or_park(
         &self,
         consumer: &StreamConsumer<Context>,
         batch: &[&Incoming],
@@ -267,7 +307,7 @@ impl Consumer {
             let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
             warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
             for part in batch.chunks(size) {
-                if !Box::pin(self.settle(consumer, part, held, stop)).await {
+                if !Box::pin(self.commit_or_park(consumer, part, held, stop)).await {
                     return false;
                 }
             }
@@ -295,7 +335,7 @@ impl Consumer {
         let mut exhausted = 0;
         loop {
             let ended = match work {
-                Work::Handle(batch) => bounded(attempt(&self.db, &self.table, batch)).await,
+                Work::Handle(batch) => bounded(attempt(&self.db, &self.router, batch)).await,
                 Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
             };
             if let (Err(fault), Work::Handle(batch)) = (&ended, work)
@@ -310,7 +350,7 @@ impl Consumer {
             match ended {
                 // Parking is repeated whatever it fails with: a message that is neither handled nor parked is lost.
                 Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
-                    metrics::counter!("amends_consumer_retries_total").increment(1);
+                    metric::CONSUMER_RETRIES.counter(&[]).increment(1);
                     warn!(%fault, retry_in = ?backoff, "the batch is tried again");
                 }
                 ended => return Some(ended),
@@ -370,7 +410,7 @@ impl Consumer {
             if owned.find_partition(&topic, partition).is_none() {
                 continue;
             }
-            metrics::counter!("amends_consumer_set_back_total").increment(1);
+            metric::CONSUMER_SEEKS.counter(&[]).increment(1);
             consumer.seek(&topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
         }
         if let Err(error) = consumer.resume(&partitions) {

@@ -14,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use crate::kafka::{Inquirer, Kafka};
+use crate::metric;
 
 /// How often it looks. What is behind at two looks, and has not moved in between, stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -87,7 +88,7 @@ impl Watch {
             _ => self.is_astray(&find_broker(kafka, consumer).await),
         };
         if still {
-            metrics::counter!("amends_consumer_stood_still_total").increment(1);
+            metric::CONSUMER_STALL_RESTARTS.counter(&[]).increment(1);
         }
         still
     }

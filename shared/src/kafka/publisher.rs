@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, Thre
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::lanes::Lanes;
+use super::partition_gate::PartitionGate;
 use super::{Kafka, log, report};
 
 /// What may be set otherwise by `KAFKA_SETTINGS`; what the guarantees rest on may not.
@@ -24,8 +24,8 @@ const TUNABLE: [(&str, &str); 2] = [
 
 /// Sends records and knows of each whether it arrived.
 pub(crate) struct Publisher {
-    producer: ThreadedProducer<Deliveries, Lanes>,
-    lanes: Arc<Lanes>,
+    producer: ThreadedProducer<Deliveries, PartitionGate>,
+    gate: Arc<PartitionGate>,
     progress: Arc<Notify>,
 }
 
@@ -80,7 +80,7 @@ impl Refusal {
 }
 
 struct Deliveries {
-    lanes: Arc<Lanes>,
+    gate: Arc<PartitionGate>,
 }
 
 /// What comes back with a record's delivery report.
@@ -100,13 +100,13 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext<Lanes> for Deliveries {
+impl ProducerContext<PartitionGate> for Deliveries {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         match result {
             Ok(record) if record.offset() >= 0 => {
-                if self.lanes.open(record.topic(), ticket.lane, record.partition()) {
+                if self.gate.open(record.topic(), ticket.lane, record.partition()) {
                     ticket.batch.progress.notify_one();
                 }
             }
@@ -127,8 +127,8 @@ impl ProducerContext<Lanes> for Deliveries {
         ticket.batch.one_less();
     }
 
-    fn get_custom_partitioner(&self) -> Option<&Lanes> {
-        Some(&self.lanes)
+    fn get_custom_partitioner(&self) -> Option<&PartitionGate> {
+        Some(&self.gate)
     }
 }
 
@@ -180,7 +180,7 @@ impl Publisher {
         if careful {
             config.set("batch.num.messages", "1");
         }
-        let lanes = Arc::new(Lanes::default());
+        let gate = Arc::new(PartitionGate::default());
         let producer = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -191,8 +191,8 @@ impl Publisher {
             // The relay bounds what is under way by itself, far below these.
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536")
-            .create_with_context(Deliveries { lanes: Arc::clone(&lanes) })?;
-        Ok(Self { producer, lanes, progress: Arc::default() })
+            .create_with_context(Deliveries { gate: Arc::clone(&gate) })?;
+        Ok(Self { producer, gate, progress: Arc::default() })
     }
 
     /// A new run of records.
@@ -208,7 +208,7 @@ impl Publisher {
     /// and behind a refused record nothing is sent, so that nothing overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
-        let Some(lane) = self.lanes.enter(topic, key) else { return false };
+        let Some(lane) = self.gate.enter(topic, key) else { return false };
         let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, lane });
         let record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, ticket).key(key).payload(body).headers(headers);
@@ -216,7 +216,7 @@ impl Publisher {
         #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
         let sent = self.producer.send(record);
         let Err((error, _)) = sent else { return true };
-        self.lanes.leave(topic, lane);
+        self.gate.leave(topic, lane);
         batch.one_less();
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             batch.refuse(position, topic, error);
@@ -237,7 +237,6 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -263,7 +262,7 @@ mod tests {
         }
 
         fn kafka(&self) -> Kafka {
-            Kafka { brokers: self.0.bootstrap_servers(), prefix: String::new(), settings: BTreeMap::new() }
+            Kafka::new(self.0.bootstrap_servers())
         }
 
         /// The keys of so many records, in their order.
@@ -319,9 +318,9 @@ mod tests {
         let broker = Broker::start();
         let publisher = Publisher::new(&broker.kafka(), true).expect("a producer");
         // The broker has forgotten a producer that takes itself for known.
-        publisher.lanes.enter("t", "a");
-        publisher.lanes.partition("t", Some(b"a"), 1, |_| true);
-        publisher.lanes.open("t", 0, 0);
+        publisher.gate.enter("t", "a");
+        publisher.gate.partition("t", Some(b"a"), 1, |_| true);
+        publisher.gate.open("t", 0, 0);
         let batch = send(&broker, &publisher).await;
         let refusal = batch.refusal().expect("the client presumes that the first has arrived");
         assert!(!refusal.for_good(), "{refusal:?}");

@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::storable;
-use crate::consumer::Incoming;
 use crate::envelope::{Cause, new_id};
-use crate::inbox::Claimed;
-use crate::outbox::{self, AppendError, Attributes};
+use crate::incoming::Incoming;
+use crate::outbox::{AppendError, Draft};
+use crate::unit_of_work::UnitOfWork;
 
 /// A message was parked: it failed for good, or an earlier one of its key did. Told on `<service>.parked` of the
 /// service that parked it; the table `parked` of that service is what the message is replayed from.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ParkedCopy {
     /// The key that is parked.
@@ -44,9 +45,9 @@ pub struct ParkedCopy {
 }
 
 /// How bytes are written in JSON.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// As they are: they are UTF-8.
@@ -69,7 +70,7 @@ impl std::fmt::Debug for ParkedCopy {
 }
 
 /// Bytes as JSON has them.
-pub(super) fn readable(body: &[u8]) -> (String, Encoding) {
+pub(crate) fn readable(body: &[u8]) -> (String, Encoding) {
     match std::str::from_utf8(body) {
         Ok(text) => (text.to_owned(), Encoding::Text),
         Err(_) => (BASE64_STANDARD.encode(body), Encoding::Base64),
@@ -77,27 +78,23 @@ pub(super) fn readable(body: &[u8]) -> (String, Encoding) {
 }
 
 /// Appends the copy. The caller holds the key's lock.
-pub(super) fn append(claimed: &mut Claimed, message: &Incoming, reason: &str) -> Result<(), AppendError> {
+pub(super) fn append(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<(), AppendError> {
     let cause = Cause {
         correlation_id: message.envelope.as_ref().map_or_else(new_id, |envelope| envelope.correlation_id),
         causation_id: message.envelope.as_ref().map(|envelope| envelope.id),
         traceparent: message.traceparent.clone(),
     };
-    let (source, now) = (claimed.source(), claimed.now());
+    let topic = uow.parked_topic().to_owned();
     let kind = (ParkedCopy::TYPE, ParkedCopy::DATA_VERSION);
-    let encode = |copy: &ParkedCopy| {
-        outbox::encode_as(source, &message.key, now, &cause, kind, copy, Attributes::default())
-    };
-    let mut copy = of(message, reason);
-    let encoded = match encode(&copy) {
+    let copy = of(message, reason);
+    match uow.append(&message.key, &cause, Draft::untyped(kind, topic.clone(), &copy)) {
         Err(AppendError::TooLarge { .. }) => {
-            copy = ParkedCopy { body: None, encoding: None, body_omitted: true, ..copy };
-            encode(&copy)
+            let shorter = ParkedCopy { body: None, encoding: None, body_omitted: true, ..copy };
+            uow.append(&message.key, &cause, Draft::untyped(kind, topic, &shorter))?;
         }
-        encoded => encoded,
-    };
-    let (_, body) = encoded?;
-    claimed.append(ParkedCopy::TYPE, format!("{source}.parked"), &message.key, &cause, body)
+        appended => drop(appended?),
+    }
+    Ok(())
 }
 
 fn of(message: &Incoming, reason: &str) -> ParkedCopy {

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::storable;
-use crate::consumer::Incoming;
+use crate::incoming::Incoming;
 
 /// A parked message.
 #[derive(FromRow)]
-pub(super) struct Row {
+pub struct Row {
     pub id: i64,
     pub key: String,
     pub message_id: Option<Uuid>,
@@ -25,17 +25,17 @@ pub(super) struct Row {
     pub traceparent: Option<String>,
     pub status: String,
     pub parked_at: OffsetDateTime,
-    pub tries: i32,
-    pub tried_at: Option<OffsetDateTime>,
-    pub settled_at: Option<OffsetDateTime>,
-    pub settled_by: Option<String>,
-    pub note: Option<String>,
+    pub attempts: i32,
+    pub last_attempt_at: Option<OffsetDateTime>,
+    pub resolved_at: Option<OffsetDateTime>,
+    pub resolved_by: Option<String>,
+    pub skip_reason: Option<String>,
     pub edits: i64,
 }
 
 /// A parked key.
 #[derive(FromRow)]
-pub(super) struct KeyRow {
+pub struct KeyRow {
     pub key: String,
     pub count: i64,
     pub first_id: i64,
@@ -47,6 +47,10 @@ pub(super) struct KeyRow {
 }
 
 const PARKED: &str = "parked";
+
+/// Named one by one: a column that a newer release adds must not change what this one's prepared statements return.
+const COLUMNS: &str = r#"p.id, p.key, p.message_id, p.type, p.topic, p.partition, p."offset", p.reason, p.body, p.traceparent,
+    p.status, p.parked_at, p.attempts, p.last_attempt_at, p.resolved_at, p.resolved_by, p.skip_reason"#;
 
 impl Row {
     pub fn is_parked(&self) -> bool {
@@ -96,11 +100,7 @@ pub(super) async fn count_keys(db: &mut PgConnection) -> Result<i64, sqlx::Error
 }
 
 /// The parked keys, the longest parked first, behind the one whose first message is `after`.
-pub(super) async fn list_keys(
-    db: &mut PgConnection,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<KeyRow>, sqlx::Error> {
+pub async fn list_keys(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<KeyRow>, sqlx::Error> {
     sqlx::query_as(
         "select p.key, g.count, g.first_id, p.parked_at as since, p.reason, p.topic, p.type
          from (select key, min(id) as first_id, count(*) as count from parked where status = 'parked'
@@ -115,25 +115,21 @@ pub(super) async fn list_keys(
 }
 
 /// The messages of a key, whatever became of them, in order.
-pub(super) async fn list_messages(
+pub async fn list_messages(
     db: &mut PgConnection,
     key: &str,
     after: i64,
     limit: i64,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as(
-        "select p.*, (select count(*) from parked_edit e where e.parked_id = p.id) as edits
-         from parked p where p.key = $1 and p.id > $2 order by p.id limit $3",
-    )
-    .bind(key)
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
-    .await
+    let list = format!(
+        "select {COLUMNS}, (select count(*) from parked_edit e where e.parked_id = p.id) as edits
+         from parked p where p.key = $1 and p.id > $2 order by p.id limit $3"
+    );
+    sqlx::query_as(AssertSqlSafe(list)).bind(key).bind(after).bind(limit).fetch_all(db).await
 }
 
 /// How many messages of a key are parked; nothing if none of it ever was.
-pub(super) async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>, sqlx::Error> {
+pub async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>, sqlx::Error> {
     let left: i64 = sqlx::query_scalar("select count(*) from parked where key = $1 and status = 'parked'")
         .bind(key)
         .fetch_one(&mut *db)
@@ -150,25 +146,20 @@ pub(super) async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>
 
 /// The message that is replayed next.
 pub(super) async fn first(db: &mut PgConnection, key: &str) -> Result<Option<Row>, sqlx::Error> {
-    sqlx::query_as(
-        "select *, 0::bigint as edits from parked where key = $1 and status = 'parked' order by id limit 1",
-    )
-    .bind(key)
-    .fetch_optional(db)
-    .await
+    let first = format!(
+        "select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and status = 'parked' order by id limit 1"
+    );
+    sqlx::query_as(AssertSqlSafe(first)).bind(key).fetch_optional(db).await
 }
 
 pub(super) async fn find(db: &mut PgConnection, key: &str, id: i64) -> Result<Option<Row>, sqlx::Error> {
-    sqlx::query_as("select *, 0::bigint as edits from parked where key = $1 and id = $2")
-        .bind(key)
-        .bind(id)
-        .fetch_optional(db)
-        .await
+    let find = format!("select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and id = $2");
+    sqlx::query_as(AssertSqlSafe(find)).bind(key).bind(id).fetch_optional(db).await
 }
 
 pub(super) async fn mark_replayed(db: &mut PgConnection, id: i64) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update parked set status = 'replayed', tries = tries + 1, tried_at = now(), settled_at = now()
+        "update parked set status = 'replayed', attempts = attempts + 1, last_attempt_at = now(), resolved_at = now()
          where id = $1 and status = 'parked'",
     )
     .bind(id)
@@ -180,7 +171,7 @@ pub(super) async fn mark_replayed(db: &mut PgConnection, id: i64) -> Result<(), 
 /// Writes down that a replay failed again.
 pub(super) async fn mark_failed(db: &mut PgConnection, id: i64, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update parked set reason = $2, tries = tries + 1, tried_at = now() where id = $1 and status = 'parked'",
+        "update parked set reason = $2, attempts = attempts + 1, last_attempt_at = now() where id = $1 and status = 'parked'",
     )
     .bind(id)
     .bind(reason)
@@ -196,7 +187,7 @@ pub(super) async fn mark_skipped(
     by: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update parked set status = 'skipped', note = $2, settled_by = $3, settled_at = now()
+        "update parked set status = 'skipped', skip_reason = $2, resolved_by = $3, resolved_at = now()
          where id = $1 and status = 'parked'",
     )
     .bind(id)

@@ -16,11 +16,11 @@ pub(super) struct Lease {
     pub epoch: i64,
 }
 
-/// What was sent: all that `seen` shows, and of what `upto` shows beyond it, all up to `position`.
+/// What was sent: all that `acked_snapshot` shows, and of what `window_snapshot` shows beyond it, all up to `position`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cursor {
-    pub seen: String,
-    pub upto: Option<String>,
+    pub acked_snapshot: String,
+    pub window_snapshot: Option<String>,
     pub position: i64,
 }
 
@@ -35,8 +35,8 @@ pub(super) struct Held {
 #[derive(sqlx::FromRow)]
 struct Taken {
     epoch: i64,
-    seen: String,
-    upto: Option<String>,
+    acked_snapshot: String,
+    window_snapshot: Option<String>,
     position: i64,
     stopped_position: Option<i64>,
     stopped_reason: Option<String>,
@@ -90,7 +90,7 @@ pub(super) async fn acquire(
          where shard = $1
            and (lease_until < clock_timestamp()
                 or not exists (select from pg_stat_activity where pid = owner_pid and datname = current_database()))
-         returning epoch, seen::text as seen, upto::text as upto, position, stopped_position, stopped_reason",
+         returning epoch, acked_snapshot::text as acked_snapshot, window_snapshot::text as window_snapshot, position, stopped_position, stopped_reason",
     )
     .bind(shard)
     .bind(owner)
@@ -99,7 +99,11 @@ pub(super) async fn acquire(
     .await?;
     Ok(taken.map(|taken| Held {
         lease: Lease { shard, epoch: taken.epoch },
-        cursor: Cursor { seen: taken.seen, upto: taken.upto, position: taken.position },
+        cursor: Cursor {
+            acked_snapshot: taken.acked_snapshot,
+            window_snapshot: taken.window_snapshot,
+            position: taken.position,
+        },
         stopped: taken
             .stopped_position
             .zip(taken.stopped_reason)
@@ -119,7 +123,7 @@ pub(super) async fn save(
 ) -> Result<(), RelayError> {
     let saved = sqlx::query(
         "update relay_checkpoint
-         set seen = $3::pg_snapshot, upto = $4::pg_snapshot, position = $5,
+         set acked_snapshot = $3::pg_snapshot, window_snapshot = $4::pg_snapshot, position = $5,
              lease_until = clock_timestamp() + $6 * interval '1 second', updated_at = clock_timestamp(),
              stopped_position = $7, stopped_reason = $8,
              stopped_at = case when $7 is null then null
@@ -129,8 +133,8 @@ pub(super) async fn save(
     )
     .bind(lease.shard)
     .bind(lease.epoch)
-    .bind(&cursor.seen)
-    .bind(&cursor.upto)
+    .bind(&cursor.acked_snapshot)
+    .bind(&cursor.window_snapshot)
     .bind(cursor.position)
     .bind(LEASE.as_secs_f64())
     .bind(stopped.map(|stop| stop.position))
@@ -150,8 +154,11 @@ pub(super) async fn release(db: &mut PgConnection, lease: &Lease) -> Result<(), 
     signals::tell_free(db, lease.shard).await
 }
 
-/// Where shards stand still, and why, for whoever asks about the service's health.
-pub(crate) async fn standing_still(db: &mut PgConnection) -> Result<Vec<(i16, String)>, sqlx::Error> {
+/// Returns the shards that stand still at a record which the broker refuses for good, each with the reason.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn standing_still(db: &mut PgConnection) -> Result<Vec<(i16, String)>, sqlx::Error> {
     sqlx::query_as(
         "select shard, stopped_reason from relay_checkpoint where stopped_reason is not null order by shard",
     )

@@ -1,10 +1,13 @@
 //! How far a shard is behind, measured every few seconds in statements whose cost does not grow with the backlog.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
 use super::checkpoint::{Cursor, Lease};
+use crate::metric;
+use crate::outbox::unsent::not_shown_by;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(3);
 /// Up to how many rows are counted; more are estimated by their positions.
@@ -23,9 +26,9 @@ impl Gauges {
     pub(super) fn new(shard: i16) -> Self {
         let shard = shard.to_string();
         Self {
-            stopped: metrics::gauge!("amends_relay_stopped", "shard" => shard.clone()),
-            rows: metrics::gauge!("amends_outbox_backlog_rows", "shard" => shard.clone()),
-            age: metrics::gauge!("amends_outbox_oldest_age_seconds", "shard" => shard),
+            stopped: metric::RELAY_STOPPED.gauge(&[&shard]),
+            rows: metric::OUTBOX_BACKLOG_ROWS.gauge(&[&shard]),
+            age: metric::OUTBOX_OLDEST_AGE_SECONDS.gauge(&[&shard]),
             measured: None,
         }
     }
@@ -43,8 +46,8 @@ impl Gauges {
             return Ok(());
         }
         self.measured = Some(Instant::now());
-        let (rows, age) = match &cursor.upto {
-            None => after_snapshot(db, lease.shard, &cursor.seen).await?,
+        let (rows, age) = match &cursor.window_snapshot {
+            None => after_snapshot(db, lease.shard, &cursor.acked_snapshot).await?,
             Some(_) => after_position(db, lease.shard, cursor.position).await?,
         };
         self.rows.set(rows as f64);
@@ -63,22 +66,21 @@ impl Drop for Gauges {
 
 /// Rows, and the age of the oldest in seconds, in the order of transactions. Beyond the first ten thousand the rows of
 /// all shards up to the newest position are taken for the backlog.
-async fn after_snapshot(db: &mut PgConnection, shard: i16, seen: &str) -> Result<(i64, f64), sqlx::Error> {
-    sqlx::query_as(
-        "select case when count(*) < $3 then count(*)
-                     else greatest(count(*), (select last_value from outbox_position) - min(position)) end,
-                coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::double precision
-         from ((select position, created_at from outbox
-                where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3)
-               union all
-               (select position, created_at from outbox
-                where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot))) limit $3)) as unsent",
-    )
-    .bind(shard)
-    .bind(seen)
-    .bind(COUNT_MAX)
-    .fetch_one(db)
-    .await
+async fn after_snapshot(
+    db: &mut PgConnection,
+    shard: i16,
+    acked_snapshot: &str,
+) -> Result<(i64, f64), sqlx::Error> {
+    static COUNT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "select case when count(*) < $3 then count(*)
+                         else greatest(count(*), (select last_value from outbox_position) - min(position)) end,
+                    coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::double precision
+             from {} as unsent",
+            not_shown_by("$2::pg_snapshot", "$1", "position, created_at", "$3")
+        )
+    });
+    sqlx::query_as(COUNT.as_str()).bind(shard).bind(acked_snapshot).bind(COUNT_MAX).fetch_one(db).await
 }
 
 /// As [`after_snapshot`], inside a window that is read by position.

@@ -1,10 +1,13 @@
 //! The read by snapshot. The caller may stop at any row: every row is a place from which the rest can be read later.
 
+use std::sync::LazyLock;
+
 use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::checkpoint::{Cursor, Lease};
+use crate::outbox::unsent::not_shown_by;
 
 /// Most bytes of messages that are read at once; a window is read beyond them bit by bit.
 pub(super) const READ_MAX: usize = 4 * 1024 * 1024;
@@ -44,13 +47,13 @@ pub(super) async fn read(
     limit: i64,
     take: impl FnMut(Found<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
-    match &cursor.upto {
+    match &cursor.window_snapshot {
         None => new_window(db, lease, cursor, limit, take).await,
-        Some(upto) => rest_of_window(db, lease, cursor, upto, limit, take).await,
+        Some(window_snapshot) => rest_of_window(db, lease, cursor, window_snapshot, limit, take).await,
     }
 }
 
-/// What is visible now and was not visible in `seen`. A statement's `pg_current_snapshot()` is the snapshot it reads in.
+/// What is visible now and was not visible in `acked_snapshot`. A statement's `pg_current_snapshot()` is the snapshot it reads in.
 ///
 /// If there is more than `limit`, or than [`READ_MAX`], nothing is taken: what there is becomes a window, to be read by position in pieces, so
 /// that no statement grows with the backlog.
@@ -61,27 +64,18 @@ async fn new_window(
     limit: i64,
     mut take: impl FnMut(Found<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
-    let mut stream = sqlx::query(
-        // Two index scans: the planner serves an `or` by reading the whole outbox. Every id in xip is below xmax, so
-        // the halves do not overlap; being one statement, they are read in one snapshot. The subselects make the
-        // snapshot a snapshot once, not once per row.
-        "with here as materialized (select pg_current_snapshot()::text as snapshot)
-         select here.snapshot, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
-         from here left join
-             (select position, topic, key, traceparent, body
-              from ((select position, topic, key, traceparent, body from outbox
-                     where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3 + 1)
-                    union all
-                    (select position, topic, key, traceparent, body from outbox
-                     where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot)))
-                     limit $3 + 1)) as found
-              limit $3 + 1) as unseen on true
-         order by unseen.position",
-    )
-    .bind(lease.shard)
-    .bind(&cursor.seen)
-    .bind(limit)
-    .fetch(&mut *db);
+    static NEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "with here as materialized (select pg_current_snapshot()::text as snapshot)
+             select here.snapshot, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
+             from here left join
+                 (select position, topic, key, traceparent, body from {} as found limit $3 + 1) as unseen on true
+             order by unseen.position",
+            not_shown_by("$2::pg_snapshot", "$1", "position, topic, key, traceparent, body", "$3 + 1")
+        )
+    });
+    let mut stream =
+        sqlx::query(NEXT.as_str()).bind(lease.shard).bind(&cursor.acked_snapshot).bind(limit).fetch(&mut *db);
     let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
     let here: String = first.try_get_unchecked(0)?;
     // Whether it is too much is known only at the end, so the rows wait until then; a count in the statement would make
@@ -98,7 +92,11 @@ async fn new_window(
         rows.push(row);
     }
     drop(stream);
-    let cut = |position| Cursor { seen: cursor.seen.clone(), upto: Some(here.clone()), position };
+    let cut = |position| Cursor {
+        acked_snapshot: cursor.acked_snapshot.clone(),
+        window_snapshot: Some(here.clone()),
+        position,
+    };
     if too_much {
         return Ok(cut(begin_of_window(db, lease, cursor).await?));
     }
@@ -109,26 +107,25 @@ async fn new_window(
             return Ok(cut(position - 1));
         }
     }
-    Ok(Cursor { seen: here, upto: None, position: 0 })
+    Ok(Cursor { acked_snapshot: here, window_snapshot: None, position: 0 })
 }
 
-/// A position before all rows that are not visible in `seen`: the slots still have many that were sent, which need not be
+/// A position before all rows that are not visible in `acked_snapshot`: the slots still have many that were sent, which need not be
 /// looked at again. Of too many rows the first is not looked for, so that no statement grows with the backlog; zero is
 /// always right.
 async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "select case when count(*) < $3 then coalesce(min(position), 1) - 1 else 0 end
-         from ((select position from outbox
-                where shard = $1 and xid >= (select pg_snapshot_xmax($2::pg_snapshot)) limit $3)
-               union all
-               (select position from outbox
-                where shard = $1 and xid = any (array (select pg_snapshot_xip($2::pg_snapshot))) limit $3)) as unseen",
-    )
-    .bind(lease.shard)
-    .bind(&cursor.seen)
-    .bind(LOOKED_THROUGH)
-    .fetch_one(db)
-    .await
+    static BEGIN: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "select case when count(*) < $3 then coalesce(min(position), 1) - 1 else 0 end from {} as unseen",
+            not_shown_by("$2::pg_snapshot", "$1", "position", "$3")
+        )
+    });
+    sqlx::query_scalar(BEGIN.as_str())
+        .bind(lease.shard)
+        .bind(&cursor.acked_snapshot)
+        .bind(LOOKED_THROUGH)
+        .fetch_one(db)
+        .await
 }
 
 /// The set that [`new_window`] began, read on by position; rows that became visible since belong to the next window.
@@ -137,7 +134,7 @@ async fn rest_of_window(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
-    upto: &str,
+    window_snapshot: &str,
     limit: i64,
     mut take: impl FnMut(Found<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
@@ -150,10 +147,10 @@ async fn rest_of_window(
          order by position",
     )
     .bind(lease.shard)
-    .bind(&cursor.seen)
+    .bind(&cursor.acked_snapshot)
     .bind(limit)
     .bind(cursor.position)
-    .bind(upto)
+    .bind(window_snapshot)
     .fetch(db);
     let (mut position, mut looked_at) = (cursor.position, 0);
     let on = |position| Cursor { position, ..cursor.clone() };
@@ -170,5 +167,5 @@ async fn rest_of_window(
     if looked_at == limit {
         return Ok(on(position));
     }
-    Ok(Cursor { seen: upto.to_owned(), upto: None, position: 0 })
+    Ok(Cursor { acked_snapshot: window_snapshot.to_owned(), window_snapshot: None, position: 0 })
 }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, PgConnection};
 use tracing::warn;
 
-use crate::audit::outbox_ledger;
 use crate::fault::{Class, Classified};
+use crate::metric;
+use crate::outbox::receipts;
+use crate::outbox::unsent::IS_SENT;
 
 /// How often a relay looks for a slot to truncate.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -96,7 +98,7 @@ impl Slots {
 
 impl Slots {
     fn name_holder(&mut self, holder: Option<&Holder>) {
-        let gauge = |pid: i32| metrics::gauge!("amends_outbox_truncation_holder", "pid" => pid.to_string());
+        let gauge = |pid: i32| metric::OUTBOX_TRUNCATION_HOLDER.gauge(&[&pid.to_string()]);
         let pid = holder.map(|holder| holder.pid);
         if let Some(former) = self.holder.filter(|former| Some(*former) != pid) {
             gauge(former).set(0.0);
@@ -117,7 +119,7 @@ impl Drop for Slots {
 }
 
 fn held_back(held: Duration) {
-    metrics::gauge!("amends_outbox_truncation_held_back_seconds").set(held.as_secs_f64());
+    metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(held.as_secs_f64());
 }
 
 /// A transaction that keeps a slot from being truncated.
@@ -167,17 +169,14 @@ async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error
     let passed: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "select not exists (
              select from {slot} o left join relay_checkpoint c on c.shard = o.shard
-             where c.shard is null
-                or not (pg_visible_in_snapshot(o.xid, c.seen)
-                        or (c.upto is not null and pg_visible_in_snapshot(o.xid, c.upto)
-                            and o.position <= c.position)))"
+             where c.shard is null or not {IS_SENT})"
     )))
     .fetch_one(&mut *tx)
     .await?;
     if passed {
-        outbox_ledger::save_receipt(&mut tx, slot).await?;
+        receipts::save_receipt(&mut tx, slot).await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("truncate {slot}"))).execute(&mut *tx).await?;
-        metrics::counter!("amends_outbox_truncations_total").increment(1);
+        metric::OUTBOX_TRUNCATIONS.counter(&[]).increment(1);
     }
     tx.commit().await?;
     Ok(if passed { Look::Empty } else { Look::Unsent })

@@ -12,10 +12,11 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::Outside;
 use crate::db::Db;
 use crate::kafka::{Inquirer, Kafka};
-use crate::{relay, telemetry};
+use crate::relay;
+use crate::saga::circuit_breaker::Dependency;
+use crate::service::{Migrations, telemetry};
 
 /// How long each check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,10 +28,10 @@ pub(super) struct Health {
     pub stopping: CancellationToken,
     /// Set while partitions are assigned; not present in a service that consumes nothing.
     pub assigned: Arc<AtomicBool>,
-    /// The versions of all migrations that the database must have.
-    pub expected: Arc<[i64]>,
-    /// What the service calls.
-    pub outsides: Vec<Arc<Outside>>,
+    /// The migrations that the database must have.
+    pub migrations: Migrations,
+    /// The external dependencies that the service calls.
+    pub dependencies: Vec<Arc<Dependency>>,
 }
 
 impl Health {
@@ -38,12 +39,12 @@ impl Health {
         db: Db,
         kafka: &Kafka,
         topics: &[&str],
-        expected: Arc<[i64]>,
+        migrations: Migrations,
         stopping: CancellationToken,
         assigned: Arc<AtomicBool>,
-        outsides: Vec<Arc<Outside>>,
+        dependencies: Vec<Arc<Dependency>>,
     ) -> anyhow::Result<Self> {
-        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, expected, outsides })
+        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, migrations, dependencies })
     }
 }
 
@@ -83,7 +84,7 @@ async fn metrics() -> Response {
 async fn ready(State(health): State<Arc<Health>>) -> Response {
     // At once, so that whoever asks hears what is wrong while something does not answer.
     let (database, broker, standing_still) = tokio::join!(
-        database(&health.db, &health.expected),
+        database(&health.db, health.migrations),
         broker(Arc::clone(&health)),
         standing_still(&health.db)
     );
@@ -107,24 +108,27 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::of("consumer", consumer),
         relay,
     ];
-    // An outside that is silent is nothing that taking the service out would mend: its steps wait.
-    let outside =
-        |outside: &Arc<Outside>| Check { name: "outside", ok: true, detail: Some(outside.standing()) };
-    checks.extend(health.outsides.iter().map(outside));
+    // To take the service out would not mend a dependency that is silent: the steps that need it wait.
+    let dependency = |dependency: &Arc<Dependency>| Check {
+        name: "dependency",
+        ok: true,
+        detail: Some(dependency.standing()),
+    };
+    checks.extend(health.dependencies.iter().map(dependency));
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready, checks })).into_response()
 }
 
-async fn database(db: &Db, expected: &[i64]) -> Result<Result<(), String>, String> {
+async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>, String> {
     let check = async {
         let mut connection = db.read().await.map_err(|error| error.to_string())?;
         sqlx::query("select 1").execute(&mut *connection).await.map_err(|error| error.to_string())?;
-        Ok(missing(&mut connection, expected).await)
+        Ok(migrations.missing(&mut connection).await)
     };
-    let missing: Result<Vec<i64>, String> =
+    let missing: Result<Vec<String>, String> =
         tokio::time::timeout(CHECK_TIMEOUT, check).await.map_err(|_| "no answer in time".to_owned())?;
-    let missing: Vec<String> = missing?.iter().map(|version| format!("{version:04}")).collect();
+    let missing = missing?;
     if missing.is_empty() {
         return Ok(Ok(()));
     }
@@ -142,15 +146,6 @@ async fn standing_still(db: &Db) -> Option<String> {
     Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 
-/// Those of the migrations that are not applied; all of them in an empty database. The newest alone would not tell:
-/// the core's later ones have lower numbers than a service's first.
-async fn missing(db: &mut sqlx::PgConnection, expected: &[i64]) -> Vec<i64> {
-    let applied =
-        sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(db).await;
-    let applied: Vec<i64> = applied.unwrap_or_default();
-    expected.iter().copied().filter(|version| !applied.contains(version)).collect()
-}
-
 async fn broker(health: Arc<Health>) -> Result<(), String> {
     #[expect(clippy::disallowed_methods, reason = "the client blocks; it must not block the runtime")]
     let asked = tokio::task::spawn_blocking(move || health.broker.missing(CHECK_TIMEOUT));
@@ -162,11 +157,11 @@ async fn broker(health: Arc<Health>) -> Result<(), String> {
 }
 
 /// Waits for the service's tables, so that a service may be started before its database.
-pub(super) async fn wait_until_migrated(db: &Db, expected: &[i64], stop: &CancellationToken) {
+pub(super) async fn wait_until_migrated(db: &Db, migrations: Migrations, stop: &CancellationToken) {
     let mut told = false;
     loop {
         if let Ok(mut connection) = db.read().await
-            && missing(&mut connection, expected).await.is_empty()
+            && migrations.missing(&mut connection).await.is_empty()
         {
             return;
         }

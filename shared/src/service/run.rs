@@ -10,6 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::*;
+use crate::db::DbOptions;
+use crate::envelope::new_id;
+use crate::retention::Retention;
 
 /// Wrong settings (sysexits.h).
 pub(super) const EX_USAGE: u8 = 64;
@@ -50,7 +53,7 @@ fn address<A: App>(common: &Common) -> SocketAddr {
 }
 
 fn tell_whether_ready(address: SocketAddr) -> ExitCode {
-    let why = match ask::ready(address) {
+    let why = match readiness_probe::ready(address) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(reason)) => format!("not ready: {reason}"),
         Err(error) => format!("{address} does not answer: {error}"),
@@ -65,16 +68,19 @@ async fn run<A: App>(
     retention: Retention,
 ) -> anyhow::Result<()> {
     let common = line.common;
-    let db = Db::new(A::NAME, database, common.database_connections, common.outbox_shards)
-        .with_retention(retention);
-    let migrator = migrations::<A>();
+    let instance = common.instance.clone().unwrap_or_else(|| new_id().simple().to_string());
+    let db = DbOptions::new(A::NAME)
+        .instance(format!("{}-{instance}", A::NAME))
+        .connections(common.database_connections)
+        .shards(common.outbox_shards)
+        .retention(retention)
+        .connect(database);
+    let migrations = Migrations::of::<A>();
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
-        connection.execute("set statement_timeout = 0").await?;
-        migrator
-            .run_direct(None, &mut connection, false)
-            .await
-            .context("the migrations could not be applied")?;
+        // The service's own tables belong into the role's schema, not into the core's.
+        connection.execute("reset search_path").await?;
+        migrations.apply(&mut connection).await.context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
@@ -83,23 +89,22 @@ async fn run<A: App>(
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
         prefix: common.topic_prefix.clone(),
+        client_id: "amends".to_owned(),
         settings: common.kafka_settings.0.clone(),
     };
-    let instance = common.instance.clone().unwrap_or_else(|| crate::envelope::new_id().simple().to_string());
     let mut service = Service {
         config: line.own,
         name: A::NAME,
+        housekeeper: Housekeeper::new(db.clone()),
         db,
         kafka,
         router: Router::new(),
         stages: Stages::default(),
         failed: CancellationToken::new(),
-        expected: migrator.iter().map(|migration| migration.version).collect(),
-        prunes: Vec::new(),
-        outsides: BTreeMap::new(),
-        table: Arc::new(Table::new()),
+        migrations,
+        dependencies: Vec::new(),
+        messages: Arc::new(MessageRouter::new()),
         assigned: Arc::default(),
-        instance: format!("{}-{instance}", A::NAME),
         common,
     };
     A::run(&mut service)?;
@@ -128,19 +133,19 @@ impl<C: Send + Sync + 'static> Service<C> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
-        let topics: Vec<&str> = self.table.topics().collect();
+        let topics: Vec<&str> = self.messages.topics().collect();
         let health = Health::new(
             self.db.clone(),
             &self.kafka,
             &topics,
-            Arc::clone(&self.expected),
+            self.migrations,
             intake.clone(),
             assigned,
-            self.outsides.values().cloned().collect(),
+            self.dependencies.clone(),
         )?;
         let parked = parked::App {
             db: self.db.clone(),
-            table: Arc::clone(&self.table),
+            messages: Arc::clone(&self.messages),
             stopping: self.stages.intake.stop.clone(),
         };
         // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
@@ -155,7 +160,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .with_graceful_shutdown(intake.cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
-        self.keep();
+        self.keep_house();
         let upkeep = self.stages.intake.stop.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
@@ -165,7 +170,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         });
         let (db, stop) = (self.db.clone(), self.stages.intake.stop.clone());
         self.spawn(&self.stages.intake, "parked keys", async move {
-            parked::count(db, stop).await;
+            crate::parked::count(db, stop).await;
             Ok(())
         });
         info!(service = self.name, %address, "serving");

@@ -98,7 +98,7 @@ fn partitions(
         let mut list = TopicPartitionList::new();
         for topic in schemas::topics::all() {
             for partition in 0..topic.partitions {
-                list.add_partition_offset(&kafka.name(topic.name), partition, offset)?;
+                list.add_partition_offset(&kafka.name(&topic.name), partition, offset)?;
             }
         }
         Ok(list)
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn reading() -> Reading {
-        let kafka = Kafka { brokers: String::new(), prefix: "p.".to_owned(), settings: BTreeMap::new() };
+        let kafka = Kafka { prefix: "p.".to_owned(), ..Kafka::new("") };
         Reading::new(&kafka, time::macros::datetime!(2026-11-21 10:00 UTC))
     }
 

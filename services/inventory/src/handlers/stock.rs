@@ -6,18 +6,18 @@ use schemas::inventory::{
 };
 use shared::envelope::Cause;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, HandleTogether, Reply, Task};
+use shared::saga::participant::{Answer, CommandBatchHandler, Reply, Task};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::{Inventory, StockCommand};
 use crate::domain::{Shelf, merged};
 use crate::store::{self, End, Entry, Moves};
 
-impl HandleTogether<StockCommand> for Inventory {
-    async fn handle(&self, claimed: &mut Claimed, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
+impl CommandBatchHandler<StockCommand> for Inventory {
+    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
         let (skus, ending) = touched(tasks);
-        let (mut shelf, mut held, mut taken) = store::lock_stock(claimed.db(), &skus, &ending).await?;
+        let (mut shelf, mut held, mut taken) = store::lock_stock(uow.db(), &skus, &ending).await?;
         let mut moves = Moves::default();
         let mut replies = Vec::with_capacity(tasks.len());
         // In the order of the messages: who came first is served first.
@@ -30,7 +30,7 @@ impl HandleTogether<StockCommand> for Inventory {
                             moves.held.push((*order_id, items));
                             moves.entries.extend(entries(*order_id, "reserved", items));
                             let event = Reserved { order_id: *order_id, items: items.clone() };
-                            claimed.publish(subject, cause, &event)?;
+                            uow.publish(subject, cause, &event)?;
                             Answer::Done(Nothing {})
                         }
                         Err(refusal) => Answer::Refused(refusal),
@@ -41,7 +41,7 @@ impl HandleTogether<StockCommand> for Inventory {
                     shelf.release(&items);
                     moves.ended.push((*order_id, End::Released));
                     moves.entries.extend(entries(*order_id, "released", &items));
-                    claimed.publish(subject, cause, &Released { order_id: *order_id, items })?;
+                    uow.publish(subject, cause, &Released { order_id: *order_id, items })?;
                     Reply::of::<ReleaseStock>(&Answer::Done(Nothing {}))?
                 }
                 StockCommand::Commit(CommitStock { order_id }) => {
@@ -49,7 +49,7 @@ impl HandleTogether<StockCommand> for Inventory {
                     shelf.ship(&items);
                     moves.ended.push((*order_id, End::Committed));
                     moves.entries.extend(entries(*order_id, "committed", &items));
-                    claimed.publish(subject, cause, &Committed { order_id: *order_id, items })?;
+                    uow.publish(subject, cause, &Committed { order_id: *order_id, items })?;
                     Reply::of::<CommitStock>(&Answer::Done(Nothing {}))?
                 }
                 StockCommand::Restock(RestockOrder { order_id }) => {
@@ -58,14 +58,14 @@ impl HandleTogether<StockCommand> for Inventory {
                     shelf.take_back(&items);
                     moves.ended.push((*order_id, End::Restocked));
                     moves.entries.extend(entries(*order_id, "restocked", &items));
-                    claimed.publish(subject, cause, &Restocked { order_id: *order_id, items })?;
+                    uow.publish(subject, cause, &Restocked { order_id: *order_id, items })?;
                     Reply::of::<RestockOrder>(&Answer::Done(Nothing {}))?
                 }
             });
         }
         if !moves.entries.is_empty() {
-            store::save_moves(claimed.db(), &shelf, &moves).await?;
-            tell_low(claimed, &shelf, &tasks[0].cause).await?;
+            store::save_moves(uow.db(), &shelf, &moves).await?;
+            tell_low(uow, &shelf, &tasks[0].cause).await?;
         }
         Ok(replies)
     }
@@ -99,12 +99,12 @@ fn nothing_held(order: Uuid) -> Fault {
     Fault::permanent(format!("nothing is held for the order {order}"))
 }
 
-async fn tell_low(claimed: &mut Claimed, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
+async fn tell_low(uow: &mut UnitOfWork, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
     // Behind the rows' locks, as every writer of a product takes them.
-    claimed.lock(shelf.fallen_low().map(|(sku, _)| sku.to_owned())).await?;
+    uow.lock(shelf.fallen_low().map(|(sku, _)| sku.to_owned())).await?;
     for (sku, stock) in shelf.fallen_low() {
         let event = StockLow { sku: sku.to_owned(), on_hand: stock.on_hand, threshold: stock.low_threshold };
-        claimed.publish(sku, cause, &event)?;
+        uow.publish(sku, cause, &event)?;
     }
     Ok(())
 }

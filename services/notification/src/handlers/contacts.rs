@@ -1,9 +1,10 @@
 //! Keeps the read model of where customers can be reached.
 
 use schemas::order::CustomerUpdated;
-use shared::consumer::{BatchHandler, BoxFuture, Incoming};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
+use shared::incoming::Incoming;
+use shared::router::{BatchHandler, BoxFuture};
+use shared::unit_of_work::UnitOfWork;
 
 use crate::store;
 
@@ -17,7 +18,7 @@ impl BatchHandler for Contacts {
 
     fn handle<'a>(
         &'a self,
-        claimed: &'a mut Claimed,
+        uow: &'a mut UnitOfWork,
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
@@ -29,7 +30,7 @@ impl BatchHandler for Contacts {
                 })?;
                 contacts.push((message.data()?, version));
             }
-            Ok(store::save_contacts(claimed.db(), &contacts).await?)
+            Ok(store::save_contacts(uow.db(), &contacts).await?)
         })
     }
 }

@@ -3,17 +3,17 @@
 use schemas::common::Nothing;
 use schemas::notification::{NotifyCustomer, Sent};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Handle, Task};
+use shared::saga::participant::{Answer, CommandHandler, Task};
+use shared::unit_of_work::UnitOfWork;
 
 use super::Kept;
 use crate::domain::{Channel, Status};
 use crate::store::{self, NewNotification};
 
-impl Handle<NotifyCustomer> for Kept {
+impl CommandHandler<NotifyCustomer> for Kept {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<NotifyCustomer>],
     ) -> Result<Vec<Answer<NotifyCustomer>>, Fault> {
         let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
@@ -23,9 +23,9 @@ impl Handle<NotifyCustomer> for Kept {
                 notification_id: row.id,
                 channel: Channel::Kept.as_str().to_owned(),
             };
-            claimed.publish(&task.subject, &task.cause, &event)?;
+            uow.publish(&task.subject, &task.cause, &event)?;
         }
-        store::insert(claimed.db(), &rows, Channel::Kept, Status::Sent).await?;
+        store::insert(uow.db(), &rows, Channel::Kept, Status::Sent).await?;
         Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use schemas::common::Nothing;
 use schemas::notification::{Failed, NotifyCustomer, Sent};
-use shared::effects::{Effect, InHouse};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::{ExternalCall, LocalError};
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::Mailed;
 use crate::domain::{self, Channel, Status};
-use crate::mail::{self, Delivery, Mail};
+use crate::gateway::{self, Delivery, Mail};
 use crate::store::{self, EndedRow, NewNotification};
 
 /// What became of a notice.
@@ -24,18 +24,18 @@ pub struct Ended {
     delivery: Option<Delivery>,
 }
 
-impl Effect<NotifyCustomer> for Mailed {
-    const OUTSIDE: &'static str = "mail-server";
+impl ExternalCall<NotifyCustomer> for Mailed {
+    const TARGET: &'static str = "mail-server";
     type Outcome = Ended;
 
     // A mail server may look closely at a mail before it takes it; asked again meanwhile it would take it twice.
-    const PATIENCE: Duration = Duration::from_secs(30);
-    const DOES_IT_ONCE: bool = false;
-    const MOST_AT_ONCE: usize = mail::CONNECTIONS;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const IDEMPOTENT: bool = false;
+    const MAX_CONCURRENCY: usize = gateway::CONNECTIONS;
 
-    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<NotifyCustomer>]) -> Result<(), Fault> {
+    async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<NotifyCustomer>]) -> Result<(), Fault> {
         let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
-        Ok(store::insert(claimed.db(), &rows, Channel::Smtp, Status::Sending).await?)
+        Ok(store::insert(uow.db(), &rows, Channel::Smtp, Status::Sending).await?)
     }
 
     async fn call(
@@ -45,7 +45,7 @@ impl Effect<NotifyCustomer> for Mailed {
     ) -> Result<Ended, Box<dyn Error + Send + Sync>> {
         let NotifyCustomer { order_id, notice, .. } = &task.command;
         let row = store::find_sending(&mut *self.db.read().await?, *order_id, domain::kind(notice)).await?;
-        let row = row.ok_or(InHouse("another process has ended it"))?;
+        let row = row.ok_or(LocalError("another process has ended it"))?;
         let delivery = match (&self.smtp, &row.email) {
             (Some(smtp), Some(email)) => {
                 let subject = domain::subject(*order_id, notice);
@@ -58,31 +58,31 @@ impl Effect<NotifyCustomer> for Mailed {
         Ok(Ended { notification_id: row.id, delivery })
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<NotifyCustomer>, Ended)],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<NotifyCustomer>, Ended)],
     ) -> Result<Vec<Answer<NotifyCustomer>>, Fault> {
-        let rows: Vec<EndedRow<'_>> = settled.iter().map(|(_, ended)| row(ended)).collect();
-        let saved = store::end(claimed.db(), &rows).await?;
+        let rows: Vec<EndedRow<'_>> = answered.iter().map(|(_, ended)| row(ended)).collect();
+        let saved = store::end(uow.db(), &rows).await?;
         if saved != rows.len() as u64 {
             return Err(Fault::permanent("a notice was not waiting to be sent"));
         }
-        for ((task, _), row) in settled.iter().zip(&rows) {
+        for ((task, _), row) in answered.iter().zip(&rows) {
             let (order_id, notification_id) = (task.command.order_id, row.id);
             match row.reason {
                 None => {
                     let channel = row.channel.as_str().to_owned();
                     let event = Sent { order_id, notification_id, channel };
-                    claimed.publish(&task.subject, &task.cause, &event)?;
+                    uow.publish(&task.subject, &task.cause, &event)?;
                 }
                 Some(reason) => {
                     let event = Failed { order_id, notification_id, reason: reason.to_owned() };
-                    claimed.publish(&task.subject, &task.cause, &event)?;
+                    uow.publish(&task.subject, &task.cause, &event)?;
                 }
             }
         }
-        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 

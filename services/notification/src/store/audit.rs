@@ -29,7 +29,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What was told about orders, behind an order's id, in the order of ids. See [`shared::audit::list`].
+/// What was told about orders, behind an order's id, in the order of ids. See [`shared::service::audit::list`].
 pub const STANDINGS: &str =
     "select order_id as id, array_agg(kind || '=' || status order by kind) as states, null::bigint as amount,
             null::text as currency, null::bigint as age

@@ -3,14 +3,15 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::envelope::Direction;
-use shared::problem::Problem;
+use shared::saga::registry::Registry;
+use shared::saga::replay::replay;
+use shared::saga::store::{LogRow, SagaRow};
+use shared::service::problem::Problem;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::engine::{State as SagaState, StepState, StepStatus, Stuck};
-use crate::sagas::{Registry, replay};
-use crate::store::{LogRow, SagaRow};
+use shared::saga::engine::{State as SagaState, StepState, StepStatus, Stuck};
 
 /// A saga.
 #[derive(Debug, Serialize, ToSchema)]
@@ -117,7 +118,7 @@ pub(super) fn view(registry: &Registry, row: SagaRow, log: &[LogRow]) -> Result<
         replay(definition.shape(), &mut state, beyond, |_, _| Ok(()))?;
     }
     let names = definition.map(|found| found.shape().steps.clone()).unwrap_or_default();
-    let step = |(index, step): (usize, crate::engine::StepState)| StepView {
+    let step = |(index, step): (usize, shared::saga::engine::StepState)| StepView {
         name: names.get(index).map_or_else(|| format!("step {index}"), |shape| shape.name.to_owned()),
         group: names.get(index).map_or(index, |shape| shape.group),
         status: shown(&step),

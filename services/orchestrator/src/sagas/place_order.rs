@@ -14,8 +14,8 @@ use schemas::shipping::{BookShipment, CancelShipment};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::engine::Refusal;
-use crate::plan::{Definition, Plan, Saga};
+use shared::saga::engine::Refusal;
+use shared::saga::plan::{Definition, Plan, Saga};
 
 /// What the saga remembers. Participants are addressed by order id, so that a step whose reply was lost can still be
 /// undone.
@@ -45,11 +45,11 @@ impl Saga for PlaceOrder {
                 group
                     .step(Self::reserve_stock).undo(Self::release_stock)
                     .step(Self::authorize_payment)
-                        .keep(|saga, held| saga.authorization_id = Some(held.authorization_id))
+                        .on_reply(|saga, held| saga.authorization_id = Some(held.authorization_id))
                         .undo(Self::void_payment)
             })
             .step(Self::book_shipment)
-                .keep(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
+                .on_reply(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
                 .undo(Self::cancel_shipment)
             .pivot(Self::capture_payment)
             .together(|group| {

@@ -12,8 +12,8 @@ use schemas::shipping::{ResumeShipment, StopShipment};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::engine::Refusal;
-use crate::plan::{Definition, Plan, Saga};
+use shared::saga::engine::Refusal;
+use shared::saga::plan::{Definition, Plan, Saga};
 
 /// What the saga remembers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

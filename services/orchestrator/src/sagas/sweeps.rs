@@ -9,9 +9,11 @@ use shared::envelope::Direction;
 use uuid::Uuid;
 
 use super::{PlaceOrder, PlaceOrder1, ReturnOrder};
-use crate::engine::{CANCELLED, Decision, Input, NoCancellation, Status, StepShape, StepStatus};
-use crate::plan::Saga;
-use crate::testing::{Answer, ORDER, Run, Sweep, sweep, two_lamps};
+use shared::saga::engine::{CANCELLED, Decision, Input, NoCancellation, Status, StepShape, StepStatus};
+use shared::saga::plan::Saga;
+use shared::saga::testing::{Answer, Run, Sweep, sweep};
+
+use super::test_orders::{ORDER, two_lamps};
 
 /// Holds a rule against all sagas.
 macro_rules! every_saga {

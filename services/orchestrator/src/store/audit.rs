@@ -125,7 +125,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Where the sagas about orders stand, behind an order's id, in the order of ids. See [`shared::audit::list`]. A subject is an
+/// Where the sagas about orders stand, behind an order's id, in the order of ids. See [`shared::service::audit::list`]. A subject is an
 /// id as text, which has the order of the ids.
 pub const STANDINGS: &str =
     "select subject::uuid as id, array_agg(definition || '=' || status order by started_at) as states, null::bigint as amount,
@@ -143,8 +143,8 @@ pub async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i
 #[cfg(test)]
 mod tests {
     use super::STATEMENTS;
-    use crate::engine::{Kind, StepShape};
     use crate::sagas::all;
+    use shared::saga::engine::{Kind, StepShape};
 
     /// That a statement names these steps of every plan.
     fn names(statement: &str, wanted: impl Fn(&StepShape) -> bool) {

@@ -4,8 +4,8 @@ use schemas::common::{Money, Nothing};
 use schemas::order::{OrderReturned, RefuseReturn, ReturnOrder, ReturnRefused};
 use shared::envelope::{Event, Message};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Handle, Task};
+use shared::saga::participant::{Answer, CommandHandler, Task};
+use shared::unit_of_work::UnitOfWork;
 use tracing::info;
 use uuid::Uuid;
 
@@ -13,16 +13,16 @@ use super::Orders;
 use super::settle::record;
 use crate::store::{self, SettledRow};
 
-impl Handle<ReturnOrder> for Orders {
+impl CommandHandler<ReturnOrder> for Orders {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<ReturnOrder>],
     ) -> Result<Vec<Answer<ReturnOrder>>, Fault> {
         let returns = tasks.iter().map(|task| (task.command.order_id, task.command.return_id));
-        let ended = store::finish_returns(claimed.db(), &returns.collect::<Vec<_>>()).await?;
+        let ended = store::finish_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
         self.tell_returns(
-            claimed,
+            uow,
             tasks,
             |command| command.order_id,
             ended,
@@ -37,17 +37,17 @@ impl Handle<ReturnOrder> for Orders {
     }
 }
 
-impl Handle<RefuseReturn> for Orders {
+impl CommandHandler<RefuseReturn> for Orders {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<RefuseReturn>],
     ) -> Result<Vec<Answer<RefuseReturn>>, Fault> {
         let commands = tasks.iter().map(|task| &task.command);
         let returns = commands.map(|command| (command.order_id, command.return_id, command.reason.as_str()));
-        let ended = store::refuse_returns(claimed.db(), &returns.collect::<Vec<_>>()).await?;
+        let ended = store::refuse_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
         self.tell_returns(
-            claimed,
+            uow,
             tasks,
             |command| command.order_id,
             ended,
@@ -66,16 +66,16 @@ impl Orders {
     /// Publishes what became of the returns, and writes it into the orders' timelines.
     async fn tell_returns<C: Sync, E: Event>(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<C>],
         order: fn(&C) -> Uuid,
         ended: Vec<SettledRow>,
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
         let missing = |id| format!("no such return of the order {id} is under way");
-        let ids = record(claimed, tasks, order, ended, missing, event).await?;
+        let ids = record(uow, tasks, order, ended, missing, event).await?;
         let watchers = self.watchers.clone();
-        claimed.after_commit(move || {
+        uow.after_commit(move || {
             watchers.tell(&ids);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the return has ended");

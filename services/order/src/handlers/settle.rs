@@ -6,8 +6,9 @@ use schemas::common::{Money, Nothing};
 use schemas::order::{CancelOrder, ConfirmOrder, OrderCancelled, OrderConfirmed, OrderRejected, RejectOrder};
 use shared::envelope::{Event, Message};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Handle, Task};
+use shared::outbox::Draft;
+use shared::saga::participant::{Answer, CommandHandler, Task};
+use shared::unit_of_work::UnitOfWork;
 use tracing::info;
 use uuid::Uuid;
 
@@ -15,16 +16,16 @@ use super::Orders;
 use crate::domain::Status;
 use crate::store::{self, SettledRow};
 
-impl Handle<ConfirmOrder> for Orders {
+impl CommandHandler<ConfirmOrder> for Orders {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<ConfirmOrder>],
     ) -> Result<Vec<Answer<ConfirmOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
-        let settled = store::confirm(claimed.db(), &orders).await?;
+        let settled = store::confirm(uow.db(), &orders).await?;
         self.tell(
-            claimed,
+            uow,
             tasks,
             |command| command.order_id,
             settled,
@@ -39,16 +40,16 @@ impl Handle<ConfirmOrder> for Orders {
     }
 }
 
-impl Handle<RejectOrder> for Orders {
+impl CommandHandler<RejectOrder> for Orders {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<RejectOrder>],
     ) -> Result<Vec<Answer<RejectOrder>>, Fault> {
         let orders: Vec<&RejectOrder> = tasks.iter().map(|task| &task.command).collect();
-        let settled = store::reject(claimed.db(), &orders).await?;
+        let settled = store::reject(uow.db(), &orders).await?;
         self.tell(
-            claimed,
+            uow,
             tasks,
             |command| command.order_id,
             settled,
@@ -64,16 +65,16 @@ impl Handle<RejectOrder> for Orders {
     }
 }
 
-impl Handle<CancelOrder> for Orders {
+impl CommandHandler<CancelOrder> for Orders {
     async fn handle(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<CancelOrder>],
     ) -> Result<Vec<Answer<CancelOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
-        let settled = store::cancel(claimed.db(), &orders).await?;
+        let settled = store::cancel(uow.db(), &orders).await?;
         self.tell(
-            claimed,
+            uow,
             tasks,
             |command| command.order_id,
             settled,
@@ -89,18 +90,18 @@ impl Orders {
     /// Publishes what became of the orders, and writes it into their timelines.
     async fn tell<C: Sync, E: Event>(
         &self,
-        claimed: &mut Claimed,
+        uow: &mut UnitOfWork,
         tasks: &[Task<C>],
         order: fn(&C) -> Uuid,
         settled: Vec<SettledRow>,
         status: Status,
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
-        let now = claimed.now();
+        let now = uow.now();
         let missing = |id| format!("the order {id} is not pending");
-        let ids = record(claimed, tasks, order, settled, missing, event).await?;
+        let ids = record(uow, tasks, order, settled, missing, event).await?;
         let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
-        claimed.after_commit(move || {
+        uow.after_commit(move || {
             watchers.settled(&ids, status, now);
             settlements.tell(&ids);
             for order in ids {
@@ -114,7 +115,7 @@ impl Orders {
 /// Publishes what became of the orders of the tasks, and writes it into their timelines; `missing` says what is wrong with
 /// one that has no row. The orders.
 pub(super) async fn record<C: Sync, E: Event>(
-    claimed: &mut Claimed,
+    uow: &mut UnitOfWork,
     tasks: &[Task<C>],
     order: fn(&C) -> Uuid,
     rows: Vec<SettledRow>,
@@ -122,15 +123,15 @@ pub(super) async fn record<C: Sync, E: Event>(
     event: impl Fn(&C, &SettledRow) -> E,
 ) -> Result<Vec<Uuid>, Fault> {
     let rows: HashMap<Uuid, SettledRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-    let now = claimed.now();
+    let now = uow.now();
     let mut timeline = Vec::with_capacity(tasks.len());
     for task in tasks {
         let id = order(&task.command);
         let row = rows.get(&id).ok_or_else(|| Fault::permanent(missing(id)))?;
         let event = event(&task.command, row);
-        let message = claimed.publish_version(&task.subject, &task.cause, &event, row.version)?;
+        let message = uow.publish(&task.subject, &task.cause, Draft::from(&event).version(row.version))?;
         timeline.push((id, message, now, "order", <E as Message>::TYPE));
     }
-    store::append_timeline(claimed.db(), &timeline).await?;
+    store::append_timeline(uow.db(), &timeline).await?;
     Ok(rows.into_keys().collect())
 }

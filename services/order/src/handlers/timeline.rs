@@ -6,14 +6,16 @@ use std::collections::HashMap;
 use schemas::inventory::{Committed, ProductUpdated, Released, Reserved, Restocked};
 use schemas::notification::{Failed, Sent};
 use schemas::orchestrator::{
-    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
+    EVENTS as SAGAS, SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted,
+    SagaStuck,
 };
 use schemas::payment::{Authorized, Captured, Declined, Refunded, Voided};
 use schemas::shipping::{Booked, Cancelled, Delivered, Dispatched};
-use shared::consumer::{BatchHandler, BoxFuture, Incoming};
 use shared::envelope::Message;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
+use shared::incoming::Incoming;
+use shared::router::{BatchHandler, BoxFuture};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use crate::domain::Status;
@@ -26,7 +28,7 @@ const fn of<M: Message>() -> (&'static str, &'static str) {
 
 /// What is told in an order's timeline, beside the order service's own events.
 pub(super) const TIMELINE: &[(&str, &str)] = &[
-    of::<SagaStarted>(),
+    (SagaStarted::TYPE, SAGAS),
     of::<Reserved>(),
     of::<Released>(),
     of::<Committed>(),
@@ -42,11 +44,11 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
     of::<Delivered>(),
     of::<Sent>(),
     of::<Failed>(),
-    of::<SagaStuck>(),
-    of::<SagaCancellationRefused>(),
-    of::<SagaCompensating>(),
-    of::<SagaCompensated>(),
-    of::<SagaCompleted>(),
+    (SagaStuck::TYPE, SAGAS),
+    (SagaCancellationRefused::TYPE, SAGAS),
+    (SagaCompensating::TYPE, SAGAS),
+    (SagaCompensated::TYPE, SAGAS),
+    (SagaCompleted::TYPE, SAGAS),
 ];
 
 pub(super) struct Timeline {
@@ -65,7 +67,7 @@ impl BatchHandler for Timeline {
 
     fn handle<'a>(
         &'a self,
-        claimed: &'a mut Claimed,
+        uow: &'a mut UnitOfWork,
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
@@ -86,18 +88,18 @@ impl BatchHandler for Timeline {
                     _ => {}
                 }
             }
-            store::append_timeline(claimed.db(), &entries).await?;
+            store::append_timeline(uow.db(), &entries).await?;
             if !too_late.is_empty() {
-                store::refuse_cancellations(claimed.db(), &too_late).await?;
+                store::refuse_cancellations(uow.db(), &too_late).await?;
             }
             if !carried.is_empty() {
                 let carried: Vec<(Uuid, Status)> = carried.into_iter().collect();
-                store::save_delivery(claimed.db(), &carried).await?;
+                store::save_delivery(uow.db(), &carried).await?;
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.dedup();
             let watchers = self.watchers.clone();
-            claimed.after_commit(move || watchers.tell(&orders));
+            uow.after_commit(move || watchers.tell(&orders));
             Ok(())
         })
     }
@@ -108,7 +110,7 @@ pub(super) struct Products;
 impl BatchHandler for Products {
     fn handle<'a>(
         &'a self,
-        claimed: &'a mut Claimed,
+        uow: &'a mut UnitOfWork,
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
@@ -122,7 +124,7 @@ impl BatchHandler for Products {
                     price_currency: product.price.currency,
                     version,
                 };
-                store::save_product(claimed.db(), &row).await?;
+                store::save_product(uow.db(), &row).await?;
             }
             Ok(())
         })

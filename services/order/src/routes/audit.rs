@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
-use shared::audit::{Part, Standings, Statement, list, look_up};
-use shared::http::Query;
-use shared::problem::Problem;
+use shared::service::audit::{Part, Standings, Statement, list, look_up};
+use shared::service::http::Query;
+use shared::service::problem::Problem;
 use utoipa::ToSchema;
 
 use super::App;

@@ -6,11 +6,13 @@ use axum::http::StatusCode;
 use schemas::order::CustomerUpdated;
 use serde_json::Value;
 use shared::envelope::{Cause, new_id};
-use shared::http::{Body, Path, Trace};
-use shared::problem::Problem;
+use shared::outbox::Draft;
+use shared::service::http::{Body, Path, Trace};
+use shared::service::problem::Problem;
 
 use super::App;
-use crate::domain::{self, Customer, CustomerInput};
+use super::customer_input::{CustomerInput, read_customer};
+use crate::domain::Customer;
 use crate::store;
 
 /// A customer.
@@ -36,21 +38,21 @@ pub(super) async fn put(
     trace: Trace,
     Body(body): Body<Value>,
 ) -> Result<(StatusCode, Json<Customer>), Problem> {
-    let (customer, errors) = domain::read_customer(&id, &body);
+    let (customer, errors) = read_customer(&id, &body);
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let mut claimed = app.db.write(&[]).await?;
-    let Some(row) = store::put_customer(claimed.db(), &customer).await? else {
-        let row = store::find_customer(claimed.db(), &id).await?;
-        claimed.abandon().await?;
+    let mut uow = app.db.write(&[]).await?;
+    let Some(row) = store::put_customer(uow.db(), &customer).await? else {
+        let row = store::find_customer(uow.db(), &id).await?;
+        uow.abandon().await?;
         return row.map(|row| (StatusCode::OK, Json(row))).ok_or_else(|| unknown(&id));
     };
     // Behind the row's lock, as every writer of a customer takes it.
-    claimed.lock([id.clone()]).await?;
+    uow.lock([id.clone()]).await?;
     let event = CustomerUpdated { customer_id: id.clone(), name: row.name.clone(), email: row.email.clone() };
-    claimed.publish_version(&id, &Cause::request(new_id(), trace.0), &event, row.version)?;
-    claimed.commit().await?;
+    uow.publish(&id, &Cause::request(new_id(), trace.0), Draft::from(&event).version(row.version))?;
+    uow.commit().await?;
     Ok((if row.version == 1 { StatusCode::CREATED } else { StatusCode::OK }, Json(row)))
 }
 

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use futures::{StreamExt, stream};
-use shared::http::Path;
-use shared::problem::Problem;
+use shared::service::http::Path;
+use shared::service::problem::Problem;
 use tracing::warn;
 use uuid::Uuid;
 

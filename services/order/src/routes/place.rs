@@ -7,12 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::http::{Body, Trace};
-use shared::problem::{Invalid, Problem};
+use shared::service::http::{Body, Trace};
+use shared::service::problem::{Invalid, Problem};
 
 use super::App;
-use crate::domain::{self, NewOrder, Order, OrderInput};
-use crate::placing::Key;
+use super::input::{self, OrderInput};
+use crate::domain::{NewOrder, Order};
+use crate::intake::{Key, unknown_product};
 use crate::store;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -47,7 +48,7 @@ pub(super) async fn post(
     app.admission.check()?;
     let key = idempotency_key(&headers)?;
     let wait = preferred_wait(&headers).map(|wait| wait.min(app.longest_wait));
-    let (order, mut errors) = domain::read(&body);
+    let (order, mut errors) = input::read(&body);
     if !errors.is_empty() {
         errors.extend(unknown_products(&app, &order).await?);
         return Err(Problem::invalid(errors));
@@ -92,7 +93,7 @@ async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, P
     let known = store::find_products(&mut *app.db.read().await?, &skus).await?;
     let lines = order.items.iter().enumerate();
     let unknown = lines.filter(|(_, line)| !line.sku.is_empty() && !known.contains_key(&line.sku));
-    Ok(unknown.map(|(index, line)| domain::unknown_product(index, &line.sku)).collect())
+    Ok(unknown.map(|(index, line)| unknown_product(index, &line.sku)).collect())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

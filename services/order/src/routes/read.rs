@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemas::common::Money;
 use serde::{Deserialize, Serialize};
-use shared::http::{Path, Query};
-use shared::problem::{Invalid, Problem};
+use shared::service::http::{Path, Query};
+use shared::service::problem::{Invalid, Problem};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 

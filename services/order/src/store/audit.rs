@@ -61,7 +61,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Where orders stand, behind an id, in the order of ids. See [`shared::audit::list`].
+/// Where orders stand, behind an id, in the order of ids. See [`shared::service::audit::list`].
 pub const STANDINGS: &str = "select id, array[status] as states, total_amount as amount, currency,
             extract(epoch from now() - created_at)::bigint as age
      from orders where id > $1 order by id limit $2";

@@ -3,23 +3,27 @@
 use std::error::Error;
 
 use schemas::payment::{Authorization, AuthorizePayment, AuthorizeRefused, Authorized, Declined};
-use shared::effects::Effect;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::ExternalCall;
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 
 use super::{CARD_PROVIDER, Payments};
 use crate::domain::Move;
-use crate::psp::{CardProvider, Verdict};
+use crate::gateway::{CardProvider, Verdict};
 use crate::store::{self, VerdictRow};
 
-impl<P: CardProvider> Effect<AuthorizePayment> for Payments<P> {
-    const OUTSIDE: &'static str = CARD_PROVIDER;
+impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
+    const TARGET: &'static str = CARD_PROVIDER;
     type Outcome = Verdict;
 
-    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<AuthorizePayment>]) -> Result<(), Fault> {
+    async fn record_intent(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<AuthorizePayment>],
+    ) -> Result<(), Fault> {
         let payments: Vec<&AuthorizePayment> = tasks.iter().map(|task| &task.command).collect();
-        Ok(store::insert_authorizing(claimed.db(), &payments).await?)
+        Ok(store::insert_authorizing(uow.db(), &payments).await?)
     }
 
     async fn call(
@@ -30,32 +34,32 @@ impl<P: CardProvider> Effect<AuthorizePayment> for Payments<P> {
         Ok(self.provider.authorize(key, &task.command.token, &task.command.amount).await?)
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<AuthorizePayment>, Verdict)],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<AuthorizePayment>, Verdict)],
     ) -> Result<Vec<Answer<AuthorizePayment>>, Fault> {
-        let rows: Vec<VerdictRow<'_>> = settled.iter().map(row).collect();
-        let saved = store::save_verdicts(claimed.db(), &rows).await?;
+        let rows: Vec<VerdictRow<'_>> = answered.iter().map(row).collect();
+        let saved = store::save_verdicts(uow.db(), &rows).await?;
         if saved != rows.len() as u64 {
             return Err(Fault::permanent("a payment was not waiting for its authorization"));
         }
-        let mut held = Vec::with_capacity(settled.len());
-        let mut answers = Vec::with_capacity(settled.len());
-        for (task, verdict) in settled {
+        let mut held = Vec::with_capacity(answered.len());
+        let mut answers = Vec::with_capacity(answered.len());
+        for (task, verdict) in answered {
             let AuthorizePayment { order_id, amount, .. } = &task.command;
             answers.push(match verdict {
                 Verdict::Authorized { authorization_id } => {
                     held.push((*order_id, amount));
                     let event = Authorized { order_id: *order_id, amount: amount.clone() };
-                    claimed.publish(&task.subject, &task.cause, &event)?;
+                    uow.publish(&task.subject, &task.cause, &event)?;
                     Answer::Done(Authorization { authorization_id: authorization_id.clone() })
                 }
-                Verdict::CardDeclined => declined(claimed, task, AuthorizeRefused::CardDeclined)?,
-                Verdict::InsufficientFunds => declined(claimed, task, AuthorizeRefused::InsufficientFunds)?,
+                Verdict::CardDeclined => declined(uow, task, AuthorizeRefused::CardDeclined)?,
+                Verdict::InsufficientFunds => declined(uow, task, AuthorizeRefused::InsufficientFunds)?,
             });
         }
-        store::append_ledger(claimed.db(), Move::Authorize, &held).await?;
+        store::append_ledger(uow.db(), Move::Authorize, &held).await?;
         Ok(answers)
     }
 }
@@ -82,11 +86,11 @@ fn code(refused: AuthorizeRefused) -> &'static str {
 }
 
 fn declined(
-    claimed: &mut Claimed,
+    uow: &mut UnitOfWork,
     task: &Task<AuthorizePayment>,
     refused: AuthorizeRefused,
 ) -> Result<Answer<AuthorizePayment>, Fault> {
     let event = Declined { order_id: task.command.order_id, reason: code(refused).to_owned() };
-    claimed.publish(&task.subject, &task.cause, &event)?;
+    uow.publish(&task.subject, &task.cause, &event)?;
     Ok(Answer::Refused(refused))
 }

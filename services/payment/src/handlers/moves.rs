@@ -4,23 +4,27 @@ use std::error::Error;
 
 use schemas::common::{Money, Nothing};
 use schemas::payment::{CapturePayment, Captured, VoidPayment, Voided};
-use shared::effects::Effect;
 use shared::envelope::Event;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::ExternalCall;
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::{CARD_PROVIDER, Payments};
 use crate::domain::Move;
-use crate::psp::CardProvider;
+use crate::gateway::CardProvider;
 use crate::store;
 
-impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
-    const OUTSIDE: &'static str = CARD_PROVIDER;
+impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
+    const TARGET: &'static str = CARD_PROVIDER;
     type Outcome = ();
 
-    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<CapturePayment>]) -> Result<(), Fault> {
+    async fn record_intent(
+        &self,
+        _claimed: &mut UnitOfWork,
+        _tasks: &[Task<CapturePayment>],
+    ) -> Result<(), Fault> {
         // The authorization is on record; the step's own row says that the capture is under way.
         Ok(())
     }
@@ -29,24 +33,27 @@ impl<P: CardProvider> Effect<CapturePayment> for Payments<P> {
         Ok(self.provider.capture(key, &task.command.authorization_id).await?)
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<CapturePayment>, ())],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<CapturePayment>, ())],
     ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
-        let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        let tasks: Vec<_> = settled.iter().map(|(task, ())| task).collect();
-        record(claimed, Move::Capture, &tasks, &orders, |order_id, amount| Captured { order_id, amount })
-            .await?;
-        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+        let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
+        let tasks: Vec<_> = answered.iter().map(|(task, ())| task).collect();
+        record(uow, Move::Capture, &tasks, &orders, |order_id, amount| Captured { order_id, amount }).await?;
+        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
-impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
-    const OUTSIDE: &'static str = CARD_PROVIDER;
+impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
+    const TARGET: &'static str = CARD_PROVIDER;
     type Outcome = ();
 
-    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<VoidPayment>]) -> Result<(), Fault> {
+    async fn record_intent(
+        &self,
+        _claimed: &mut UnitOfWork,
+        _tasks: &[Task<VoidPayment>],
+    ) -> Result<(), Fault> {
         // As for a capture, the step's own row is the intent.
         Ok(())
     }
@@ -55,34 +62,34 @@ impl<P: CardProvider> Effect<VoidPayment> for Payments<P> {
         Ok(self.provider.void(key, &task.command.authorization_id).await?)
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<VoidPayment>, ())],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<VoidPayment>, ())],
     ) -> Result<Vec<Answer<VoidPayment>>, Fault> {
-        let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        let tasks: Vec<_> = settled.iter().map(|(task, ())| task).collect();
-        record(claimed, Move::Void, &tasks, &orders, |order_id, amount| Voided { order_id, amount }).await?;
-        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+        let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
+        let tasks: Vec<_> = answered.iter().map(|(task, ())| task).collect();
+        record(uow, Move::Void, &tasks, &orders, |order_id, amount| Voided { order_id, amount }).await?;
+        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
 /// Writes a move of several orders down, in the payments, in the ledger, and in the outbox.
 pub(super) async fn record<C, E: Event>(
-    claimed: &mut Claimed,
+    uow: &mut UnitOfWork,
     step: Move,
     tasks: &[&Task<C>],
     orders: &[Uuid],
     event: impl Fn(Uuid, Money) -> E,
 ) -> Result<(), Fault> {
-    let moved = store::save_move(claimed.db(), orders, step).await?;
+    let moved = store::save_move(uow.db(), orders, step).await?;
     let rows: Vec<(Uuid, &Money)> = moved.iter().map(|(order, money)| (*order, money)).collect();
-    store::append_ledger(claimed.db(), step, &rows).await?;
+    store::append_ledger(uow.db(), step, &rows).await?;
     for (task, order) in tasks.iter().zip(orders) {
         let amount = moved.get(order).cloned().ok_or_else(|| {
             Fault::permanent(format!("the payment of {order} is in no state to {}", step.kind()))
         })?;
-        claimed.publish(&task.subject, &task.cause, &event(*order, amount))?;
+        uow.publish(&task.subject, &task.cause, &event(*order, amount))?;
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Where payments stand, behind an order's id, in the order of ids. See [`shared::audit::list`].
+/// Where payments stand, behind an order's id, in the order of ids. See [`shared::service::audit::list`].
 pub const STANDINGS: &str =
     "select order_id as id, array[status] as states, amount, currency, null::bigint as age
      from payment where order_id > $1 order by order_id limit $2";

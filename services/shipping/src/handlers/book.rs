@@ -3,23 +3,23 @@
 use std::error::Error;
 
 use schemas::shipping::{BookRefused, BookShipment, Booked, Booking};
-use shared::effects::Effect;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::ExternalCall;
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 
 use super::{CARRIER, Shipments};
-use crate::carrier::{Carrier, Verdict};
 use crate::domain::Status;
+use crate::gateway::{Carrier, Verdict};
 use crate::store;
 
-impl<K: Carrier> Effect<BookShipment> for Shipments<K> {
-    const OUTSIDE: &'static str = CARRIER;
+impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
+    const TARGET: &'static str = CARRIER;
     type Outcome = Verdict;
 
-    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<BookShipment>]) -> Result<(), Fault> {
+    async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<BookShipment>]) -> Result<(), Fault> {
         let bookings: Vec<&BookShipment> = tasks.iter().map(|task| &task.command).collect();
-        Ok(store::insert_booking(claimed.db(), &bookings).await?)
+        Ok(store::insert_booking(uow.db(), &bookings).await?)
     }
 
     async fn call(
@@ -30,20 +30,20 @@ impl<K: Carrier> Effect<BookShipment> for Shipments<K> {
         Ok(self.carrier.book(key, &task.command.address).await?)
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<BookShipment>, Verdict)],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<BookShipment>, Verdict)],
     ) -> Result<Vec<Answer<BookShipment>>, Fault> {
-        let mut rows = Vec::with_capacity(settled.len());
-        let mut answers = Vec::with_capacity(settled.len());
-        for (task, verdict) in settled {
+        let mut rows = Vec::with_capacity(answered.len());
+        let mut answers = Vec::with_capacity(answered.len());
+        for (task, verdict) in answered {
             let order_id = task.command.order_id;
             match verdict {
                 Verdict::Booked { tracking_number } => {
                     rows.push((order_id, Status::Booked, Some(tracking_number.as_str())));
                     let event = Booked { order_id, tracking_number: tracking_number.clone() };
-                    claimed.publish(&task.subject, &task.cause, &event)?;
+                    uow.publish(&task.subject, &task.cause, &event)?;
                     answers.push(Answer::Done(Booking { tracking_number: tracking_number.clone() }));
                 }
                 Verdict::Undeliverable => {
@@ -52,7 +52,7 @@ impl<K: Carrier> Effect<BookShipment> for Shipments<K> {
                 }
             }
         }
-        if store::save_verdicts(claimed.db(), &rows).await? != rows.len() as u64 {
+        if store::save_verdicts(uow.db(), &rows).await? != rows.len() as u64 {
             return Err(Fault::permanent("a shipment was not waiting for its booking"));
         }
         Ok(answers)

@@ -4,22 +4,26 @@ use std::error::Error;
 
 use schemas::common::Nothing;
 use schemas::shipping::{CancelShipment, Cancelled};
-use shared::effects::Effect;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::ExternalCall;
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::{CARRIER, Shipments};
-use crate::carrier::Carrier;
 use crate::domain::Status;
+use crate::gateway::Carrier;
 use crate::store;
 
-impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
-    const OUTSIDE: &'static str = CARRIER;
+impl<K: Carrier> ExternalCall<CancelShipment> for Shipments<K> {
+    const TARGET: &'static str = CARRIER;
     type Outcome = ();
 
-    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<CancelShipment>]) -> Result<(), Fault> {
+    async fn record_intent(
+        &self,
+        _claimed: &mut UnitOfWork,
+        _tasks: &[Task<CancelShipment>],
+    ) -> Result<(), Fault> {
         // The booking is on record; the step's own row says that its cancellation is under way.
         Ok(())
     }
@@ -28,19 +32,19 @@ impl<K: Carrier> Effect<CancelShipment> for Shipments<K> {
         Ok(self.carrier.cancel(key, &task.command.tracking_number).await?)
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<CancelShipment>, ())],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<CancelShipment>, ())],
     ) -> Result<Vec<Answer<CancelShipment>>, Fault> {
-        let orders: Vec<Uuid> = settled.iter().map(|(task, ())| task.command.order_id).collect();
-        if store::save_cancelled(claimed.db(), &orders, Status::Booked).await?.len() != orders.len() {
+        let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
+        if store::save_cancelled(uow.db(), &orders, Status::Booked).await?.len() != orders.len() {
             return Err(Fault::permanent("a shipment that is to be cancelled is not booked"));
         }
-        for (task, ()) in settled {
+        for (task, ()) in answered {
             let event = Cancelled { order_id: task.command.order_id };
-            claimed.publish(&task.subject, &task.cause, &event)?;
+            uow.publish(&task.subject, &task.cause, &event)?;
         }
-        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }

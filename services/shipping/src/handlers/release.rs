@@ -1,9 +1,10 @@
 //! Releases shipments whose orders are confirmed.
 
 use schemas::order::OrderConfirmed;
-use shared::consumer::{BatchHandler, BoxFuture, Incoming};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
+use shared::incoming::Incoming;
+use shared::router::{BatchHandler, BoxFuture};
+use shared::unit_of_work::UnitOfWork;
 
 use crate::domain::Pace;
 use crate::store::{self, ReleaseRow};
@@ -25,7 +26,7 @@ impl BatchHandler for Release {
 
     fn handle<'a>(
         &'a self,
-        claimed: &'a mut Claimed,
+        uow: &'a mut UnitOfWork,
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
@@ -40,8 +41,8 @@ impl BatchHandler for Release {
                     traceparent: cause.traceparent,
                 });
             }
-            let now = claimed.now();
-            Ok(store::release(claimed.db(), &releases, now, self.pace.dispatch(now)).await?)
+            let now = uow.now();
+            Ok(store::release(uow.db(), &releases, now, self.pace.dispatch(now)).await?)
         })
     }
 }

@@ -4,22 +4,26 @@ use std::error::Error;
 
 use schemas::common::{Address, Nothing};
 use schemas::shipping::{Booked, ResumeShipment};
-use shared::effects::{Effect, InHouse};
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::{ExternalCall, LocalError};
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 
 use super::{CARRIER, Shipments};
-use crate::carrier::{Carrier, Verdict};
 use crate::domain::Status;
+use crate::gateway::{Carrier, Verdict};
 use crate::store;
 
-impl<K: Carrier> Effect<ResumeShipment> for Shipments<K> {
-    const OUTSIDE: &'static str = CARRIER;
+impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
+    const TARGET: &'static str = CARRIER;
     /// The new tracking number; none if there was nothing to resume.
     type Outcome = Option<String>;
 
-    async fn intend(&self, _claimed: &mut Claimed, _tasks: &[Task<ResumeShipment>]) -> Result<(), Fault> {
+    async fn record_intent(
+        &self,
+        _claimed: &mut UnitOfWork,
+        _tasks: &[Task<ResumeShipment>],
+    ) -> Result<(), Fault> {
         // The shipment is on record; the step's own row says that it is being booked anew.
         Ok(())
     }
@@ -37,27 +41,27 @@ impl<K: Carrier> Effect<ResumeShipment> for Shipments<K> {
         match self.carrier.book(key, &address).await? {
             Verdict::Booked { tracking_number } => Ok(Some(tracking_number)),
             // It took the parcel once; somebody has to look why it does not any more.
-            Verdict::Undeliverable => Err(InHouse("the carrier does not deliver there any more").into()),
+            Verdict::Undeliverable => Err(LocalError("the carrier does not deliver there any more").into()),
         }
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<ResumeShipment>, Option<String>)],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<ResumeShipment>, Option<String>)],
     ) -> Result<Vec<Answer<ResumeShipment>>, Fault> {
-        let booked = settled.iter().filter_map(|(task, number)| Some((task, number.as_deref()?)));
+        let booked = answered.iter().filter_map(|(task, number)| Some((task, number.as_deref()?)));
         let booked: Vec<_> = booked.collect();
         let rows: Vec<_> = booked.iter().map(|(task, number)| (task.command.order_id, *number)).collect();
-        let now = claimed.now();
+        let now = uow.now();
         let due_at = self.carrier.pace().dispatch(now);
-        if store::save_resumed(claimed.db(), &rows, now, due_at).await? != rows.len() as u64 {
+        if store::save_resumed(uow.db(), &rows, now, due_at).await? != rows.len() as u64 {
             return Err(Fault::permanent("a shipment that is to be resumed was not stopped"));
         }
         for (task, tracking_number) in booked {
             let (order_id, tracking_number) = (task.command.order_id, tracking_number.to_owned());
-            claimed.publish(&task.subject, &task.cause, &Booked { order_id, tracking_number })?;
+            uow.publish(&task.subject, &task.cause, &Booked { order_id, tracking_number })?;
         }
-        Ok(settled.iter().map(|_| Answer::Done(Nothing {})).collect())
+        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }

@@ -5,24 +5,24 @@ use std::collections::HashSet;
 use std::error::Error;
 
 use schemas::shipping::{Cancelled, StopRefused, StopShipment, Stopped};
-use shared::effects::Effect;
 use shared::fault::Fault;
-use shared::inbox::Claimed;
-use shared::steps::{Answer, Task};
+use shared::saga::external_call::ExternalCall;
+use shared::saga::participant::{Answer, Task};
+use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::{CARRIER, Shipments};
-use crate::carrier::Carrier;
 use crate::domain::Status;
+use crate::gateway::Carrier;
 use crate::store;
 
-impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
-    const OUTSIDE: &'static str = CARRIER;
+impl<K: Carrier> ExternalCall<StopShipment> for Shipments<K> {
+    const TARGET: &'static str = CARRIER;
     type Outcome = ();
 
-    async fn intend(&self, claimed: &mut Claimed, tasks: &[Task<StopShipment>]) -> Result<(), Fault> {
+    async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<StopShipment>]) -> Result<(), Fault> {
         let orders = orders(tasks.iter());
-        let statuses = store::find_statuses(claimed.db(), &orders).await?;
+        let statuses = store::find_statuses(uow.db(), &orders).await?;
         for order in &orders {
             match statuses.get(order) {
                 None => return Err(Fault::permanent(format!("the order {order} has no shipment to stop"))),
@@ -39,8 +39,8 @@ impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
                 ) => {}
             }
         }
-        let left = self.carrier.pace().released_before(claimed.now());
-        Ok(store::save_stopping(claimed.db(), &orders, left).await?)
+        let left = self.carrier.pace().released_before(uow.now());
+        Ok(store::save_stopping(uow.db(), &orders, left).await?)
     }
 
     async fn call(&self, key: &str, task: &Task<StopShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -53,19 +53,19 @@ impl<K: Carrier> Effect<StopShipment> for Shipments<K> {
         Ok(())
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
-        claimed: &mut Claimed,
-        settled: &[(Task<StopShipment>, ())],
+        uow: &mut UnitOfWork,
+        answered: &[(Task<StopShipment>, ())],
     ) -> Result<Vec<Answer<StopShipment>>, Fault> {
-        let orders = orders(settled.iter().map(|(task, ())| task));
-        let stopped = store::save_cancelled(claimed.db(), &orders, Status::Stopping).await?;
+        let orders = orders(answered.iter().map(|(task, ())| task));
+        let stopped = store::save_cancelled(uow.db(), &orders, Status::Stopping).await?;
         let mut stopped: HashSet<Uuid> = stopped.into_iter().collect();
-        let statuses = store::find_statuses(claimed.db(), &orders).await?;
-        let mut answers = Vec::with_capacity(settled.len());
-        for ((task, ()), order_id) in settled.iter().zip(orders) {
+        let statuses = store::find_statuses(uow.db(), &orders).await?;
+        let mut answers = Vec::with_capacity(answered.len());
+        for ((task, ()), order_id) in answered.iter().zip(orders) {
             if stopped.remove(&order_id) {
-                claimed.publish(&task.subject, &task.cause, &Cancelled { order_id })?;
+                uow.publish(&task.subject, &task.cause, &Cancelled { order_id })?;
             }
             answers.push(match statuses.get(&order_id) {
                 Some(Status::Cancelled | Status::Refused) => Answer::Done(Stopped { delivered: false }),

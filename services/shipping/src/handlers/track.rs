@@ -13,8 +13,8 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::Shipments;
-use crate::carrier::{Carrier, NoAnswer, Parcel};
 use crate::domain::{Move, Status};
+use crate::gateway::{Carrier, NoAnswer, Parcel};
 use crate::store::{self, DueRow, MovedRow, News};
 
 /// How often due shipments are looked for.
@@ -55,10 +55,10 @@ impl<K: Carrier> Tracker<K> {
     /// Asks about a batch of due shipments and writes what is new. How many were due.
     async fn look(&self) -> Result<i64, Fault> {
         let Shipments { carrier, db } = &*self.shipments;
-        let mut claimed = db.write(&[]).await?;
-        let now = claimed.now();
-        let due = store::claim_due(claimed.db(), LEASE, BATCH).await?;
-        claimed.commit().await?;
+        let mut uow = db.write(&[]).await?;
+        let now = uow.now();
+        let due = store::claim_due(uow.db(), LEASE, BATCH).await?;
+        uow.commit().await?;
         if due.is_empty() {
             return Ok(0);
         }
@@ -100,9 +100,9 @@ impl<K: Carrier> Tracker<K> {
         }
         let Shipments { carrier, db } = &*self.shipments;
         let keys: Vec<String> = news.iter().map(|news| news.order_id.to_string()).collect();
-        let mut claimed = db.write(&keys).await?;
+        let mut uow = db.write(&keys).await?;
         // What was stopped meanwhile, or moved by another replica, is not among them.
-        let moved = store::save_moves(claimed.db(), news, carrier.pace()).await?;
+        let moved = store::save_moves(uow.db(), news, carrier.pace()).await?;
         let mut moved: HashMap<Uuid, MovedRow> = moved.into_iter().map(|row| (row.order_id, row)).collect();
         let count = moved.len();
         for (News { order_id, step, .. }, key) in news.iter().zip(&keys) {
@@ -115,13 +115,13 @@ impl<K: Carrier> Tracker<K> {
             let order_id = *order_id;
             if step.dispatches() {
                 let event = Dispatched { order_id, tracking_number: row.tracking_number };
-                claimed.publish(key, &cause, &event)?;
+                uow.publish(key, &cause, &event)?;
             }
             if step.delivers() {
-                claimed.publish(key, &cause, &Delivered { order_id })?;
+                uow.publish(key, &cause, &Delivered { order_id })?;
             }
         }
-        claimed.commit().await?;
+        uow.commit().await?;
         debug!(asked = news.len(), moved = count, "parcels have moved");
         Ok(())
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use shared::audit::{Part, Standings, Statement, list, look_up};
 use shared::db::Db;
-use shared::http::Query;
-use shared::problem::Problem;
+use shared::service::audit::{Part, Standings, Statement, list, look_up};
+use shared::service::http::Query;
+use shared::service::problem::Problem;
 use utoipa::ToSchema;
 
 use crate::store::audit;

@@ -43,7 +43,7 @@ pub const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Where shipments stand, behind an order's id, in the order of ids. See [`shared::audit::list`].
+/// Where shipments stand, behind an order's id, in the order of ids. See [`shared::service::audit::list`].
 pub const STANDINGS: &str =
     "select order_id as id, array[status] as states, null::bigint as amount, null::text as currency, null::bigint as age
      from shipment where order_id > $1 order by order_id limit $2";

@@ -14,7 +14,7 @@ use testcontainers_modules::testcontainers::bollard::query_parameters::{
 };
 use testcontainers_modules::testcontainers::core::client::docker_client_instance;
 
-use crate::harness::afterwards::afterwards;
+use crate::harness::cleanup::when_this_has_ended;
 
 /// The label that says it.
 pub const RUN: &str = "amends.test-run";
@@ -96,7 +96,7 @@ pub async fn begin(docker: &Docker) {
             return;
         }
         let remove = format!("docker ps -aq --filter \"label={RUN}=$0\" | xargs -r docker rm -fv");
-        *kept = afterwards(&remove, &this().to_string()).stdin.take();
+        *kept = when_this_has_ended(&remove, &this().to_string()).stdin.take();
     }
     sweep(docker).await;
 }

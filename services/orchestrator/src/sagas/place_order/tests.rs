@@ -12,9 +12,11 @@ use serde_json::json;
 use shared::envelope::Direction;
 
 use super::PlaceOrder;
-use crate::engine::{Input, Refusal, Status};
-use crate::plan::DEADLINE;
-use crate::testing::{ORDER, Run, given, two_lamps};
+use shared::saga::engine::{Input, Refusal, Status};
+use shared::saga::plan::DEADLINE;
+use shared::saga::testing::{Run, given};
+
+use crate::sagas::test_orders::{ORDER, two_lamps};
 
 #[test]
 fn an_order_is_paid_shipped_and_confirmed() {

@@ -1,7 +1,7 @@
 //! The first plan, kept for as long as a saga that began with it may be in flight.
 
 use super::PlaceOrder1;
-use crate::plan::{Definition, Plan, Saga};
+use shared::saga::plan::{Definition, Plan, Saga};
 
 impl Saga for PlaceOrder1 {
     const NAME: &'static str = "place_order";
@@ -14,11 +14,11 @@ impl Saga for PlaceOrder1 {
                 group
                     .step(Self::reserve_stock).undo(Self::release_stock)
                     .step(Self::authorize_payment)
-                        .keep(|saga, held| saga.authorization_id = Some(held.authorization_id))
+                        .on_reply(|saga, held| saga.authorization_id = Some(held.authorization_id))
                         .undo(Self::void_payment)
             })
             .step(Self::book_shipment)
-                .keep(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
+                .on_reply(|saga, booking| saga.tracking_number = Some(booking.tracking_number))
                 .undo(Self::cancel_shipment)
             .pivot(Self::capture_payment)
             .together(|group| {

@@ -9,8 +9,10 @@ use schemas::shipping::{ResumeShipment, StopRefused, StopShipment, Stopped};
 use uuid::Uuid;
 
 use super::ReturnOrder;
-use crate::engine::{Input, NoCancellation, Status};
-use crate::testing::{ORDER, Run, given};
+use shared::saga::engine::{Input, NoCancellation, Status};
+use shared::saga::testing::{Run, given};
+
+use crate::sagas::test_orders::ORDER;
 
 const RETURN: Uuid = Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0002);
 
@@ -63,7 +65,7 @@ fn a_return_is_not_cancelled() {
     let mut run = begun();
     let decisions = run.take(&Input::Cancel, None);
     let reason = NoCancellation::NotForeseen;
-    assert_eq!(decisions, [crate::engine::Decision::RefuseCancellation { reason }]);
+    assert_eq!(decisions, [shared::saga::engine::Decision::RefuseCancellation { reason }]);
 }
 
 fn begun() -> Run {

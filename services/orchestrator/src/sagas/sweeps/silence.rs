@@ -3,9 +3,9 @@
 use shared::envelope::Direction;
 
 use super::{orders, orders_of_the_first_plan, returns};
-use crate::engine::{Decision, Input, Kind, Status, StepStatus, TOO_LATE};
-use crate::plan::{STUCK_AFTER, Saga};
-use crate::testing::{Run, Sent, Sweep};
+use shared::saga::engine::{Decision, Input, Kind, Status, StepStatus, TOO_LATE};
+use shared::saga::plan::{STUCK_AFTER, Saga};
+use shared::saga::testing::{Run, Sent, Sweep};
 
 #[test]
 fn anyone_may_be_silent_for_a_while() {
@@ -51,7 +51,7 @@ fn anyone_may_fail_until_the_saga_is_stuck_and_an_operator_has_it_asked_again() 
                 }
                 run.restart();
                 let before = run.sent.len();
-                run.take(&Input::Retry { by: "ada".to_owned(), why: "it is mended".to_owned() }, None);
+                run.take(&Input::Retry { by: "ada".to_owned(), reason: "it is mended".to_owned() }, None);
                 asked_again(&run, &asked, before);
                 if run.state.shown() == Status::Stuck {
                     run.fail("it is stuck still");

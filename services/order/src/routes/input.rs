@@ -1,0 +1,231 @@
+//! Reads an order from JSON and says of every member that is wrong what is wrong with it, not only of the first.
+
+use schemas::common::{Address, Line};
+use serde::Serialize;
+use serde_json::Value;
+use shared::service::problem::Invalid;
+use utoipa::ToSchema;
+
+use crate::domain::{AskedLine, NewOrder};
+
+const MOST_LINES: usize = 100;
+const MOST_PIECES: i64 = 10_000;
+
+/// ISO 3166-1 alpha-2.
+const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR \
+    BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET \
+    FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ \
+    IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML \
+    MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS \
+    PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL \
+    TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+/// An order as a customer asks for it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderInput {
+    #[schema(min_length = 1, max_length = 64)]
+    customer_id: String,
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<Line>,
+    /// The card, as the provider's token: `tok_visa` is good; `tok_chargeDeclined` and `tok_insufficientFunds` are
+    /// declined.
+    payment_token: String,
+    shipping_address: Address,
+    /// Where the confirmation goes.
+    email: Option<String>,
+}
+
+/// Reads an order, and says what is wrong with it. Where that is anything, the order has only what could be read.
+pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
+    let mut reader = Reader::default();
+    if !body.is_object() {
+        return (NewOrder::default(), vec![Invalid::new("", "is a JSON object")]);
+    }
+    let address = body.get("shippingAddress");
+    if !address.is_some_and(Value::is_object) {
+        reader.wrong("/shippingAddress", "is an object with name, line1, city, postalCode and country");
+    }
+    let address = address.filter(|address| address.is_object());
+    let mut part = |name: &str, most| {
+        address.map(|address| reader.text(address, "/shippingAddress", name, most)).unwrap_or_default()
+    };
+    let shipping_address = Address {
+        name: part("name", 200),
+        line1: part("line1", 200),
+        city: part("city", 200),
+        postal_code: part("postalCode", 20),
+        country: part("country", 2),
+    };
+    if !shipping_address.country.is_empty()
+        && !COUNTRIES.split(' ').any(|code| code == shipping_address.country)
+    {
+        reader.wrong("/shippingAddress/country", "is a country's two-letter code (ISO 3166-1), such as DE");
+    }
+    let order = NewOrder {
+        customer_id: reader.text(body, "", "customerId", 64),
+        items: reader.items(body.get("items")),
+        payment_token: reader.token(body),
+        shipping_address,
+        email: reader.email(body.get("email")),
+    };
+    (order, reader.errors)
+}
+
+/// Reads members, and collects what is wrong with them.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub errors: Vec<Invalid>,
+}
+
+impl Reader {
+    pub fn wrong(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+        self.errors.push(Invalid::new(pointer, detail));
+    }
+
+    fn text(&mut self, object: &Value, parent: &str, name: &str, most: usize) -> String {
+        self.text_of(object.get(name), &format!("{parent}/{name}"), most)
+    }
+
+    pub fn text_of(&mut self, value: Option<&Value>, pointer: &str, most: usize) -> String {
+        match value.map(|value| (value, value.as_str())) {
+            None | Some((Value::Null, _)) => self.wrong(pointer, "is missing"),
+            Some((_, None)) => self.wrong(pointer, "is a string"),
+            Some((_, Some(text))) if text.trim().is_empty() => self.wrong(pointer, "is not empty"),
+            Some((_, Some(text))) if text.chars().count() > most => {
+                self.wrong(pointer, format!("has at most {most} characters"));
+            }
+            Some((_, Some(text))) if text.chars().any(char::is_control) => {
+                self.wrong(pointer, "has no control characters");
+            }
+            Some((_, Some(text))) => return text.to_owned(),
+        }
+        String::new()
+    }
+
+    fn token(&mut self, body: &Value) -> String {
+        let token = self.text(body, "", "paymentToken", 128);
+        let digits = token.chars().filter(char::is_ascii_digit).count();
+        if digits >= 12 && token.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-') {
+            self.wrong(
+                "/paymentToken",
+                "is the card provider's token, such as tok_visa, never a card number",
+            );
+        }
+        token
+    }
+
+    pub fn email(&mut self, email: Option<&Value>) -> Option<String> {
+        let email = email.filter(|email| !email.is_null())?;
+        let parts = email.as_str().and_then(|text| text.split_once('@'));
+        let good =
+            |text: &str| text.len() <= 254 && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+        let good = email.as_str().is_some_and(good)
+            && parts.is_some_and(|(local, domain)| {
+                !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+            });
+        if !good {
+            self.wrong("/email", "is an e-mail address, such as ada@example.com");
+        }
+        email.as_str().map(str::to_owned)
+    }
+
+    fn items(&mut self, items: Option<&Value>) -> Vec<AskedLine> {
+        let Some(items) = items.and_then(Value::as_array) else {
+            self.wrong("/items", "is a list of {sku, quantity}");
+            return Vec::new();
+        };
+        if items.is_empty() || items.len() > MOST_LINES {
+            self.wrong("/items", format!("has 1 to {MOST_LINES} lines"));
+            return Vec::new();
+        }
+        items.iter().enumerate().map(|(index, item)| self.line(index, item)).collect()
+    }
+
+    fn line(&mut self, index: usize, item: &Value) -> AskedLine {
+        let pointer = format!("/items/{index}");
+        if !item.is_object() {
+            self.wrong(pointer, "is an object with sku and quantity");
+            return AskedLine { sku: String::new(), quantity: 0 };
+        }
+        let sku = self.text(item, &pointer, "sku", 64);
+        let quantity = item.get("quantity").and_then(Value::as_i64).unwrap_or(0);
+        if !(1..=MOST_PIECES).contains(&quantity) {
+            self.wrong(format!("{pointer}/quantity"), format!("is a whole number from 1 to {MOST_PIECES}"));
+        }
+        AskedLine { sku, quantity }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "customerId": "ada", "items": [{"sku": "lamp", "quantity": 2}], "paymentToken": "tok_visa",
+            "shippingAddress": {"name": "Ada", "line1": "Way 1", "city": "Ulm", "postalCode": "89073", "country": "DE"},
+        })
+    }
+
+    fn pointers(change: impl FnOnce(&mut Value)) -> Vec<String> {
+        let mut body = good();
+        change(&mut body);
+        read(&body).1.into_iter().map(|error| error.pointer).collect()
+    }
+
+    #[test]
+    fn a_good_order_is_read() {
+        let (order, errors) = read(&good());
+        assert_eq!(errors, []);
+        assert_eq!(order.items, [AskedLine { sku: "lamp".to_owned(), quantity: 2 }]);
+        assert_eq!(order.email, None);
+    }
+
+    #[test]
+    fn every_wrong_member_is_named() {
+        let (_, found) = read(&json!({"items": [{"sku": 7, "quantity": 0}, "x"], "email": "nobody"}));
+        let mut found: Vec<_> = found.into_iter().map(|error| error.pointer).collect();
+        found.sort();
+        let expected = [
+            "/customerId",
+            "/email",
+            "/items/0/quantity",
+            "/items/0/sku",
+            "/items/1",
+            "/paymentToken",
+            "/shippingAddress",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn quantities_have_limits() {
+        for quantity in [json!(0), json!(-1), json!(10_001), json!(1.5), json!("2"), json!(null)] {
+            assert_eq!(pointers(|body| body["items"][0]["quantity"] = quantity), ["/items/0/quantity"]);
+        }
+        assert!(pointers(|body| body["items"][0]["quantity"] = json!(10_000)).is_empty());
+    }
+
+    #[test]
+    fn a_country_must_exist() {
+        for country in ["XX", "de", "DEU"] {
+            assert_eq!(
+                pointers(|body| body["shippingAddress"]["country"] = json!(country)),
+                ["/shippingAddress/country"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_card_number_is_refused() {
+        assert_eq!(pointers(|body| body["paymentToken"] = json!("4242 4242 4242 4242")), ["/paymentToken"]);
+    }
+
+    #[test]
+    fn text_that_no_database_can_store_is_refused() {
+        assert_eq!(pointers(|body| body["customerId"] = json!("a\u{0}b")), ["/customerId"]);
+    }
+}

@@ -1,0 +1,20 @@
+//! A limit in time around work on the database, and a net under handlers that panic.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use crate::fault::Fault;
+
+/// How long a batch may take before its connection is given up.
+const LONGEST_BATCH: Duration = Duration::from_secs(45);
+
+/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
+pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
+        Err(_) => Err(Fault::exhausted(format!("no end within {LONGEST_BATCH:?}"))),
+    }
+}

@@ -1,0 +1,142 @@
+//! A message on its way into the outbox.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Row;
+use crate::db::Db;
+use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
+use crate::fault::{Class, Classified};
+
+/// Why a message was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// It has more than [`MAX_MESSAGE_BYTES`].
+    #[error(
+        "a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
+    )]
+    TooLarge {
+        /// The message's type.
+        kind: &'static str,
+        /// The aggregate that it is about.
+        key: String,
+        /// Its size in bytes of JSON.
+        bytes: usize,
+    },
+    /// Its place among the messages of its key could not be kept.
+    #[error("a {kind} about {key} was appended without holding the key's lock")]
+    NotLocked {
+        /// The message's type.
+        kind: &'static str,
+        /// The aggregate whose lock is missing.
+        key: String,
+    },
+    /// Its type serialises to something that JSON has not.
+    #[error("a {kind} can't be written as JSON")]
+    Json {
+        /// The message's type.
+        kind: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Classified for AppendError {
+    fn class(&self) -> Class {
+        match self {
+            Self::TooLarge { .. } | Self::NotLocked { .. } | Self::Json { .. } => Class::Permanent,
+        }
+    }
+}
+
+/// A message that is to be appended: its data, and what is said about it beside the data. `&message` becomes one by itself.
+///
+/// ```
+/// # use shared::envelope::Message;
+/// # use shared::outbox::Draft;
+/// # fn with<PriceChanged: Message>(event: &PriceChanged) {
+/// let draft = Draft::from(event).version(7);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Draft<'m, D: ?Sized> {
+    kind: &'static str,
+    data_version: &'static str,
+    topic: Cow<'static, str>,
+    data: &'m D,
+    sequence: Option<i64>,
+    metadata: Metadata,
+}
+
+impl<'m, M: Message> From<&'m M> for Draft<'m, M> {
+    fn from(message: &'m M) -> Self {
+        Self::untyped((M::TYPE, M::DATA_VERSION), M::TOPIC, message)
+    }
+}
+
+impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
+    /// A message whose type (name and data version) and topic are known only at run time.
+    pub fn untyped(
+        (kind, data_version): (&'static str, &'static str),
+        topic: impl Into<Cow<'static, str>>,
+        data: &'m D,
+    ) -> Self {
+        Self { kind, data_version, topic: topic.into(), data, sequence: None, metadata: Metadata::default() }
+    }
+
+    /// Adds the version of the aggregate after the change.
+    #[must_use]
+    pub fn version(self, version: i64) -> Self {
+        Self { sequence: Some(version), ..self }
+    }
+
+    /// Adds metadata: the saga step that the message belongs to, or who caused it.
+    #[must_use]
+    pub fn metadata(self, metadata: Metadata) -> Self {
+        Self { metadata, ..self }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The message's new id and its row.
+    pub(crate) fn encode(
+        self,
+        db: &Db,
+        key: &str,
+        timestamp: OffsetDateTime,
+        cause: &Cause,
+    ) -> Result<(Uuid, Row), AppendError> {
+        let (id, kind) = (new_id(), self.kind);
+        let envelope = Envelope {
+            id,
+            kind: Cow::Borrowed(kind),
+            source: Cow::Borrowed(db.source()),
+            subject: key.to_owned(),
+            data_version: Cow::Borrowed(self.data_version),
+            timestamp,
+            correlation_id: cause.correlation_id,
+            causation_id: cause.causation_id,
+            sequence: self.sequence,
+            data: self.data,
+            metadata: self.metadata,
+        };
+        let body = serde_json::to_vec(&envelope).map_err(|source| AppendError::Json { kind, source })?;
+        if body.len() > MAX_MESSAGE_BYTES {
+            return Err(AppendError::TooLarge { kind, key: key.to_owned(), bytes: body.len() });
+        }
+        let row = Row {
+            shard: db.shard(key),
+            topic: self.topic,
+            key: key.to_owned(),
+            traceparent: cause.traceparent.clone(),
+            body,
+        };
+        Ok((id, row))
+    }
+}

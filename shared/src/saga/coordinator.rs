@@ -1,0 +1,204 @@
+//! The coordinator of sagas: what begins and cancels them, the replies of their steps, and their deadlines. All inputs take
+//! one way: find the sagas, apply the inputs to each, append to their logs, and send what was decided.
+
+mod driver;
+mod instance;
+mod operator;
+mod timers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use self::driver::Driver;
+pub use self::operator::Operator;
+pub use self::timers::{Timers, TimersError};
+use crate::db::Db;
+use crate::envelope::{Cause, Direction, Message};
+use crate::fault::Fault;
+use crate::incoming::Incoming;
+use crate::router::{BatchHandler, MessageRouter};
+use crate::saga::engine::{Input, Refusal};
+use crate::saga::participant::{Failing, ReplyOutcome, StepReply};
+use crate::saga::plan::Saga;
+use crate::saga::registry::Registry;
+use crate::unit_of_work::UnitOfWork;
+
+/// Coordinates the sagas of a registry. The correlation id of the message that begins a saga is the saga's id, and its
+/// subject is the saga's.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use shared::envelope::Message;
+/// # use shared::router::MessageRouter;
+/// # use shared::saga::coordinator::Coordinator;
+/// # use shared::saga::plan::Saga;
+/// # use shared::saga::registry::Registry;
+/// # fn example<TripBooked: Message, TripCancelled: Message, BookTrip: Saga + From<TripBooked>>(db: shared::db::Db) {
+/// let registry = Arc::new(Registry::default().with::<BookTrip>());
+/// let coordinator = Coordinator::new(db, registry, "trips.events", "trips.replies")
+///     .begin_on(|booked: TripBooked| BookTrip::from(booked))
+///     .cancel_on::<TripCancelled>();
+/// let timers = coordinator.timers();
+/// let router = MessageRouter::new().sagas(coordinator);
+/// # }
+/// ```
+pub struct Coordinator {
+    db: Db,
+    driver: Arc<Driver>,
+    replies: String,
+    meanings: HashMap<&'static str, Meaning>,
+    topics: Vec<(&'static str, &'static str)>,
+}
+
+/// What a type of message means for its saga.
+enum Meaning {
+    Begins(Box<dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync>),
+    Cancels,
+}
+
+/// An input for a saga.
+struct SagaInput {
+    saga_id: Uuid,
+    subject: String,
+    cause: Cause,
+    /// How the saga begins, if it does.
+    begin: Option<NewSaga>,
+    input: Input,
+    /// The step's reply.
+    reply: Option<Box<RawValue>>,
+}
+
+/// The definition and the first memory of a new saga.
+struct NewSaga {
+    definition: &'static str,
+    version: i32,
+    data: String,
+}
+
+impl Coordinator {
+    /// A coordinator of these definitions. It publishes what becomes of its sagas on the topic `events`, and reads the replies
+    /// of their steps from the topic `replies`.
+    pub fn new(
+        db: Db,
+        registry: Arc<Registry>,
+        events: impl Into<Arc<str>>,
+        replies: impl Into<String>,
+    ) -> Self {
+        let driver = Arc::new(Driver::new(registry, events.into()));
+        Self { db, driver, replies: replies.into(), meanings: HashMap::new(), topics: Vec::new() }
+    }
+
+    /// A message of type `M` begins a saga with this first memory.
+    ///
+    /// # Panics
+    /// If the type has a meaning already.
+    #[must_use]
+    pub fn begin_on<M: Message, S: Saga>(self, saga: fn(M) -> S) -> Self {
+        let begin = move |message: &Incoming| {
+            let data = serde_json::to_string(&saga(message.data()?))?;
+            Ok(NewSaga { definition: S::NAME, version: S::VERSION, data })
+        };
+        self.with::<M>(Meaning::Begins(Box::new(begin)))
+    }
+
+    /// A message of type `M` asks for a saga to be undone, as long as that is possible.
+    ///
+    /// # Panics
+    /// If the type has a meaning already.
+    #[must_use]
+    pub fn cancel_on<M: Message>(self) -> Self {
+        self.with::<M>(Meaning::Cancels)
+    }
+
+    fn with<M: Message>(mut self, meaning: Meaning) -> Self {
+        let before = self.meanings.insert(M::TYPE, meaning);
+        assert!(before.is_none(), "{} has a meaning already", M::TYPE);
+        self.topics.push((M::TYPE, M::TOPIC));
+        self
+    }
+
+    /// Wakes sagas whose deadlines have passed. It must run beside the consumer.
+    pub fn timers(&self) -> Timers {
+        Timers { db: self.db.clone(), driver: Arc::clone(&self.driver) }
+    }
+
+    /// Acts for operators.
+    pub fn operator(&self) -> Operator {
+        Operator { db: self.db.clone(), driver: Arc::clone(&self.driver) }
+    }
+
+    /// What a message means for its saga.
+    fn input(&self, message: &Incoming) -> Result<SagaInput, Fault> {
+        let envelope = message.envelope()?;
+        let (begin, input, reply) = match self.meanings.get(message.kind()) {
+            Some(Meaning::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
+            Some(Meaning::Cancels) => (None, Input::Cancel, None),
+            None => {
+                let (input, reply) = answer(message.data()?)?;
+                (None, input, reply)
+            }
+        };
+        Ok(SagaInput {
+            saga_id: envelope.correlation_id,
+            subject: envelope.subject.clone(),
+            cause: message.cause()?,
+            begin,
+            input,
+            reply,
+        })
+    }
+}
+
+impl BatchHandler for Coordinator {
+    /// A saga begins once, by its id, and hears each answer once: the engine's histories with repeated answers say so.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
+    fn handle<'a>(
+        &'a self,
+        uow: &'a mut UnitOfWork,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let inputs = messages.iter().map(|message| self.input(message)).collect::<Result<Vec<_>, _>>()?;
+            self.driver.drive(uow, inputs).await
+        })
+    }
+}
+
+impl MessageRouter {
+    /// Gives the coordinator what begins and cancels its sagas, and the replies of their steps.
+    ///
+    /// # Panics
+    /// If one of the types has a handler already.
+    #[must_use]
+    pub fn sagas(self, coordinator: Coordinator) -> Self {
+        let events = coordinator.topics.iter().map(|(kind, topic)| (*kind, (*topic).to_owned(), true));
+        let replies = (StepReply::TYPE, coordinator.replies.clone(), false);
+        let types: Vec<_> = events.chain([replies]).collect();
+        self.register(types, Arc::new(coordinator))
+    }
+}
+
+/// What a step's reply means, and the reply if the step is done.
+fn answer(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
+    let StepReply { step, direction, outcome, result } = reply;
+    Ok(match (outcome, direction) {
+        (ReplyOutcome::Refused, Direction::Undo) => {
+            return Err(Fault::permanent(format!("the undo of {step} was refused; an undo can't be")));
+        }
+        (ReplyOutcome::Refused, Direction::Do) => {
+            (Input::Refused { step, refusal: Refusal::from_json(result.get())? }, None)
+        }
+        (ReplyOutcome::Failing, direction) => {
+            let failing: Failing = serde_json::from_str(result.get())?;
+            (Input::Failing { step, direction, error: failing.error }, None)
+        }
+        (ReplyOutcome::Done, direction) => (Input::Done { step, direction }, Some(result)),
+    })
+}

@@ -1,0 +1,283 @@
+//! A saga in memory: read from its snapshot and its log, moved by inputs, and written as entries and snapshots.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::{NewSaga, SagaInput};
+use crate::envelope::{Cause, Direction, Metadata};
+use crate::fault::Fault;
+use crate::metric;
+use crate::outbox::Draft;
+use crate::saga::engine::{Decision, Input, Refusal, State, Status};
+use crate::saga::events::{
+    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
+};
+use crate::saga::registry::{AnyDefinition, OpenSaga, Registry};
+use crate::saga::replay::replay;
+use crate::saga::store::{Entry, LogRow, SagaRow, Snapshot};
+use crate::unit_of_work::UnitOfWork;
+
+/// Where the coordinator publishes its events.
+pub(super) type Topic = Arc<str>;
+
+/// Appends an event about a saga.
+macro_rules! publish {
+    ($uow:expr, $topic:expr, $key:expr, $cause:expr, $event:ident { $($member:tt)* }) => {{
+        let event = $event { $($member)* };
+        let draft = Draft::untyped(($event::TYPE, $event::DATA_VERSION), $topic.to_string(), &event);
+        $uow.publish($key, $cause, draft)?;
+    }};
+}
+
+/// A saga that inputs are applied to.
+pub(super) struct SagaInstance {
+    subject: String,
+    name: String,
+    version: i32,
+    definition: Arc<dyn AnyDefinition>,
+    state: State,
+    memory: Box<dyn OpenSaga>,
+    sequence: i32,
+    traceparent: Option<String>,
+    /// When the timers will look at it: not later than its next deadline, unless a timer has just taken it.
+    due_at: Option<OffsetDateTime>,
+    /// The status of the last snapshot; there is none of a saga that has just begun.
+    saved: Option<Status>,
+    /// Whether the timers are to be told of another time.
+    alarm_moved: bool,
+}
+
+impl SagaInstance {
+    /// As it was written.
+    pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
+        let definition = Arc::clone(registry.find(&row.definition, row.version)?);
+        // The timers end an orchestrator that lacks a plan in flight; until they have looked, nothing is decided by another.
+        if row.due_at.is_some() && definition.hash() != row.plan_hash {
+            let (saga, name, version) = (row.saga_id, row.definition, row.version);
+            return Err(Fault::retry(format!("the saga {saga} began with another plan of {name}@{version}")));
+        }
+        // A database that has lost commits in a failover, while this process went on from what it remembered.
+        if let Some((entry, _)) =
+            beyond.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
+        {
+            let (saga, entry) = (row.saga_id, entry.sequence);
+            return Err(Fault::permanent(format!(
+                "the log of the saga {saga} has a gap before entry {entry}"
+            )));
+        }
+        let mut state: State = serde_json::from_str(row.state.0.get())?;
+        let saved = Some(state.shown());
+        let mut memory = definition.open(row.data.0.get())?;
+        replay(definition.shape(), &mut state, beyond, |step, reply| memory.on_reply(step, reply).map(drop))?;
+        Ok(Self {
+            subject: row.subject,
+            name: row.definition,
+            version: row.version,
+            definition,
+            state,
+            memory,
+            sequence: beyond.last().map_or(row.sequence, |entry| entry.sequence),
+            traceparent: row.traceparent,
+            due_at: row.due_at,
+            saved,
+            alarm_moved: false,
+        })
+    }
+
+    /// A new one.
+    pub fn begin(registry: &Registry, begin: &NewSaga, change: &SagaInput) -> Result<Self, Fault> {
+        let definition = Arc::clone(registry.find(begin.definition, begin.version)?);
+        Ok(Self {
+            subject: change.subject.clone(),
+            name: begin.definition.to_owned(),
+            version: begin.version,
+            state: State::new(definition.shape()),
+            memory: definition.open(&begin.data)?,
+            definition,
+            sequence: 0,
+            traceparent: change.cause.traceparent.clone(),
+            due_at: None,
+            saved: None,
+            alarm_moved: false,
+        })
+    }
+
+    /// Tells that it has begun.
+    pub fn started(&self, uow: &mut UnitOfWork, topic: &Topic, change: &SagaInput) -> Result<(), Fault> {
+        let definition = format!("{}@{}", self.name, self.version);
+        publish!(
+            uow,
+            topic,
+            &change.subject,
+            &change.cause,
+            SagaStarted { saga_id: change.saga_id, definition }
+        );
+        Ok(())
+    }
+
+    /// Whether this input would change it, as far as is known here.
+    pub fn awaits(&self, input: &Input) -> bool {
+        let open = |step: &str, direction| {
+            self.definition.shape().index(step).is_some_and(|index| self.state.awaits(index, direction))
+        };
+        match input {
+            Input::Started => false,
+            Input::Done { step, direction } => open(step, *direction),
+            Input::Refused { step, .. } => open(step, Direction::Do),
+            Input::Failing { step, direction, .. } => open(step, *direction),
+            Input::Cancel => !self.state.cancelled,
+            // An operator is not told to try again.
+            Input::Retry { .. } => false,
+            // An alarm is moved in the row, by who takes it and by who has driven the saga, which the log does not tell.
+            Input::Due => false,
+        }
+    }
+
+    /// The last entry of its log.
+    pub fn sequence(&self) -> i32 {
+        self.sequence
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state.status, Status::Completed | Status::Compensated)
+    }
+
+    /// Applies one input and sends what the engine decides. The log entry, unless nothing changed.
+    pub fn apply(
+        &mut self,
+        uow: &mut UnitOfWork,
+        topic: &Topic,
+        change: &SagaInput,
+    ) -> Result<Option<Entry>, Fault> {
+        let mut cause = change.cause.clone();
+        // A deadline has no message behind it; what it causes still belongs to the saga's trace.
+        cause.traceparent = cause.traceparent.or_else(|| self.traceparent.clone());
+        let shape = self.definition.shape();
+        let mut kept = None;
+        if let (Some(reply), Input::Done { step, direction: Direction::Do }) = (&change.reply, &change.input)
+            && let Some(index) = shape.index(step)
+            && self.state.awaits(index, Direction::Do)
+            && self.memory.on_reply(index, reply)?
+        {
+            kept = Some(reply.clone());
+        }
+        let before = self.state.clone();
+        let decisions = self.state.apply(shape, &change.input, uow.now());
+        for decision in &decisions {
+            self.carry_out(uow, topic, change.saga_id, &cause, decision)?;
+        }
+        // Moving the alarm with each step would rewrite its index each time. It may ring early, and late only by the
+        // time for which a timer that died had taken the saga. When it rings, it is set anew: the timer has moved it in
+        // the row, which an alarm is always read from.
+        let next = self.state.due_at();
+        let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
+        let changed = !decisions.is_empty() || before != self.state;
+        let mut moved = false;
+        // What changes nothing leaves the alarm alone too: its entry would tell of an answer that was heard twice.
+        if change.input == Input::Due || changed && late {
+            moved = self.due_at != next;
+            self.alarm_moved |= moved;
+            self.due_at = next;
+        }
+        // Whoever remembers the saga with another alarm learns of it by the entry.
+        if !changed && !moved {
+            debug!(saga = %change.saga_id, input = ?change.input, "the input changes nothing");
+            return Ok(None);
+        }
+        self.sequence += 1;
+        Ok(Some(Entry {
+            saga_id: change.saga_id,
+            sequence: self.sequence,
+            message_id: change.cause.causation_id,
+            input: serde_json::to_string(&change.input)?,
+            reply: kept,
+            decisions: serde_json::to_string(&decisions)?,
+        }))
+    }
+
+    fn carry_out(
+        &self,
+        uow: &mut UnitOfWork,
+        topic: &Topic,
+        saga_id: Uuid,
+        cause: &Cause,
+        decision: &Decision,
+    ) -> Result<(), Fault> {
+        let key = self.subject.as_str();
+        match decision {
+            Decision::Ask { step, direction } => {
+                let index = self.definition.shape().index(step);
+                let index = index.ok_or_else(|| Fault::permanent(format!("no step {step}")))?;
+                let none = Refusal::default();
+                let refusal = self.state.refusal.as_ref().unwrap_or(&none);
+                let command = self.memory.command(index, *direction, refusal)?;
+                let metadata =
+                    Metadata { step: Some(step.clone()), direction: Some(*direction), ..Metadata::default() };
+                // A participant knows the saga by the correlation id.
+                let cause = Cause { correlation_id: saga_id, ..cause.clone() };
+                let kind = (command.kind, command.data_version);
+                uow.publish(
+                    key,
+                    &cause,
+                    Draft::untyped(kind, command.topic, &command.data).metadata(metadata),
+                )?;
+            }
+            Decision::Compensate { step, reason } => {
+                info!(saga = %saga_id, ?step, reason, "the saga is undone");
+                let (step, reason) = (step.clone(), reason.clone());
+                publish!(uow, topic, key, cause, SagaCompensating { saga_id, step, reason });
+            }
+            Decision::Stuck { step, direction } => {
+                let index = self.definition.shape().index(step);
+                let last_error = index.and_then(|index| self.state.steps[index].last_error.clone());
+                warn!(saga = %saga_id, step, ?direction, last_error, "the saga is stuck");
+                let (step, direction) = (step.clone(), direction.as_str().to_owned());
+                publish!(uow, topic, key, cause, SagaStuck { saga_id, step, direction, last_error });
+            }
+            Decision::RefuseCancellation { reason } => {
+                let reason = reason.as_str().to_owned();
+                publish!(uow, topic, key, cause, SagaCancellationRefused { saga_id, reason });
+            }
+            Decision::Complete => {
+                publish!(uow, topic, key, cause, SagaCompleted { saga_id });
+                uow.after_commit(|| metric::SAGAS_COMPLETED.counter(&[]).increment(1));
+            }
+            Decision::Compensated { reason } => {
+                publish!(uow, topic, key, cause, SagaCompensated { saga_id, reason: reason.clone() });
+                uow.after_commit(|| metric::SAGAS_COMPENSATED.counter(&[]).increment(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// What its row is to say, where that can't be left to the log: how it stands and when it is to be woken are asked
+    /// for by index.
+    pub fn snapshot(&mut self, saga_id: Uuid) -> Result<Option<Snapshot>, Fault> {
+        let status = self.state.shown();
+        if self.saved == Some(status) && !self.alarm_moved {
+            return Ok(None);
+        }
+        self.saved = Some(status);
+        self.alarm_moved = false;
+        if self.has_ended() {
+            self.due_at = None;
+        }
+        Ok(Some(Snapshot {
+            saga_id,
+            definition: self.name.clone(),
+            version: self.version,
+            plan_hash: self.definition.hash().to_owned(),
+            subject: self.subject.clone(),
+            status: status.as_str(),
+            reason: self.state.refusal.as_ref().map(|refusal| refusal.code.clone()),
+            state: serde_json::to_string(&self.state)?,
+            data: self.memory.data()?,
+            sequence: self.sequence,
+            traceparent: self.traceparent.clone(),
+            due_at: self.due_at,
+        }))
+    }
+}

@@ -1,0 +1,133 @@
+//! Deadlines, by the database's clock. Any number of replicas look for them and share them: each takes some for a while,
+//! passing over those that another has taken. Those of a replica that dies meanwhile are due again when its time is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::SagaInput;
+use super::driver::Driver;
+use crate::db::Db;
+use crate::envelope::Cause;
+use crate::fault::{Class, Fault};
+use crate::metric;
+use crate::saga::engine::Input;
+use crate::saga::registry::Registry;
+use crate::saga::store;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const BATCH: i64 = 200;
+/// For how long a replica takes them.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often stuck sagas are counted, in looks.
+const COUNT_EVERY: u32 = 10;
+
+/// Why the timers ended.
+#[derive(Debug, thiserror::Error)]
+pub enum TimersError {
+    /// A saga in flight would wait for ever.
+    #[error(
+        "sagas are in flight whose definitions this orchestrator does not have: {0}; run the release that has them"
+    )]
+    UnknownDefinitions(String),
+    /// Which sagas are in flight could not be read.
+    #[error("the sagas in flight could not be read")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Refuses to begin where a saga in flight has a definition that is not here: it would wait for ever.
+async fn know_all(db: &Db, registry: &Registry) -> Result<(), TimersError> {
+    let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
+    let unknown: Vec<String> = in_flight
+        .into_iter()
+        .filter(|(name, version, hash, _)| {
+            registry.find(name, *version).map_or(true, |known| known.hash() != hash)
+        })
+        .map(|(name, version, hash, saga)| {
+            format!("{name}@{version} with the plan {hash}, for example saga {saga}")
+        })
+        .collect();
+    if unknown.is_empty() { Ok(()) } else { Err(TimersError::UnknownDefinitions(unknown.join("; "))) }
+}
+
+/// Wakes sagas whose deadline has passed.
+pub struct Timers {
+    pub(super) db: Db,
+    pub(super) driver: Arc<Driver>,
+}
+
+impl Timers {
+    /// Looks until `stop`.
+    ///
+    /// # Errors
+    /// If a saga in flight has a definition that is not here.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
+        know_all(&self.db, &self.driver.registry).await?;
+        let mut looks = 0_u32;
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(COUNT_EVERY) {
+                self.count().await;
+            }
+            match self.wake().await {
+                Ok(0) => {}
+                Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
+                Err(fault) => warn!(%fault, "deadlines could not be looked up"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn count(&self) {
+        let counted = match self.db.read().await {
+            Ok(mut db) => store::count_stuck(&mut db).await,
+            Err(error) => Err(error),
+        };
+        match counted {
+            Ok(stuck) => metric::SAGAS_STUCK.gauge(&[]).set(stuck as f64),
+            Err(error) => warn!(%error, "stuck sagas could not be counted"),
+        }
+    }
+
+    async fn wake(&self) -> Result<usize, Fault> {
+        let mut uow = self.db.write(&[]).await?;
+        let due = store::claim_due(uow.db(), LEASE, BATCH).await?;
+        uow.commit().await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let count = due.len();
+        match self.wake_all(due.clone()).await {
+            Err(fault) if fault.class() == Class::Permanent => {
+                // One of them spoils it for all: each on its own. It stays taken for the lease, and is tried again then.
+                for one in due {
+                    let saga = one.0;
+                    if let Err(fault) = self.wake_all(vec![one]).await {
+                        error!(%saga, %fault, "a saga could not be woken");
+                    }
+                }
+            }
+            ended => ended?,
+        }
+        Ok(count)
+    }
+
+    async fn wake_all(&self, due: Vec<(Uuid, String)>) -> Result<(), Fault> {
+        let subjects: Vec<String> = due.iter().map(|(_, subject)| subject.clone()).collect();
+        let mut uow = self.db.write(&subjects).await?;
+        let change = |(saga_id, subject)| SagaInput {
+            saga_id,
+            subject,
+            cause: Cause::request(saga_id, None),
+            begin: None,
+            input: Input::Due,
+            reply: None,
+        };
+        self.driver.drive(&mut uow, due.into_iter().map(change).collect()).await?;
+        uow.commit().await?;
+        Ok(())
+    }
+}

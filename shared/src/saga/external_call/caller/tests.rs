@@ -1,0 +1,104 @@
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnectOptions;
+
+use super::*;
+use crate::db::DbOptions;
+use crate::envelope::{Direction, Message, new_id};
+use crate::saga::circuit_breaker::{FIRST_REST, IN_A_ROW};
+use crate::saga::participant::Answer;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Print {}
+
+impl Message for Print {
+    const TYPE: &'static str = "test.print.v1";
+    const TOPIC: &'static str = "test.commands";
+}
+
+impl Command for Print {
+    type Reply = ();
+    type Refusal = ();
+}
+
+/// Counts its calls, and answers those that are made while it is on.
+#[derive(Default)]
+struct Printer {
+    on: AtomicBool,
+    calls: AtomicUsize,
+}
+
+impl ExternalCall<Print> for Printer {
+    const TARGET: &'static str = "printer";
+    type Outcome = ();
+
+    async fn record_intent(&self, _: &mut UnitOfWork, _: &[Task<Print>]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn call(&self, _: &str, _: &Task<Print>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.on.load(Ordering::Relaxed) { Ok(()) } else { Err("out of paper".into()) }
+    }
+
+    async fn record_outcome(
+        &self,
+        _: &mut UnitOfWork,
+        answered: &[(Task<Print>, ())],
+    ) -> Result<Vec<Answer<Print>>, Fault> {
+        Ok(answered.iter().map(|_| Answer::Done(())).collect())
+    }
+}
+
+fn task() -> Task<Print> {
+    let saga_id = new_id();
+    let step = StepKey { saga_id, step: "print".to_owned(), direction: Direction::Do };
+    Task { command: Print {}, subject: saga_id.to_string(), cause: Cause::request(saga_id, None), step }
+}
+
+/// A caller of this printer. Its database is never asked.
+fn caller(printer: &Arc<Printer>, dependency: &Arc<Dependency>) -> Caller<Print, Printer> {
+    let db = DbOptions::new("test").connect(PgConnectOptions::new_without_pgpass());
+    let (_, tasks) = mpsc::channel(1);
+    Caller { db, handler: Arc::clone(printer), dependency: Arc::clone(dependency), tasks }
+}
+
+async fn end_all(calls: &mut Calls<Print, ()>) {
+    while let Some(ended) = calls.join_next().await {
+        ended.expect("the call ends");
+    }
+}
+
+#[tokio::test]
+async fn a_dependency_that_does_not_answer_is_not_called_by_any_who_share_its_circuit() {
+    let (printer, dependency) = (Arc::new(Printer::default()), Arc::new(Dependency::new("printer")));
+    let (one, other) = (caller(&printer, &dependency), caller(&printer, &dependency));
+    let mut calls = Calls::new();
+    for _ in 0..IN_A_ROW {
+        assert!(one.begin(task(), &mut calls).is_none(), "the circuit is closed");
+    }
+    end_all(&mut calls).await;
+    for caller in [&one, &other] {
+        assert_eq!(caller.room(&calls), 0, "nothing is taken up");
+        let put_off = caller.begin(task(), &mut calls).expect("the circuit is open");
+        assert!(!put_off.wait.is_zero() && put_off.wait <= FIRST_REST, "{:?}", put_off.wait);
+    }
+    assert!(calls.is_empty());
+    assert_eq!(printer.calls.load(Ordering::Relaxed), IN_A_ROW as usize);
+}
+
+#[tokio::test]
+async fn a_dependency_that_answers_is_called_as_often_as_there_are_steps() {
+    let (printer, dependency) = (Arc::new(Printer::default()), Arc::new(Dependency::new("printer")));
+    printer.on.store(true, Ordering::Relaxed);
+    let caller = caller(&printer, &dependency);
+    let mut calls = Calls::new();
+    for _ in 0..100 {
+        assert!(caller.begin(task(), &mut calls).is_none());
+    }
+    assert_eq!(caller.room(&calls), Printer::MAX_CONCURRENCY - 100);
+    end_all(&mut calls).await;
+    assert_eq!(printer.calls.load(Ordering::Relaxed), 100);
+}

@@ -1,0 +1,159 @@
+//! Every statement about open steps: external calls whose outcome is not recorded yet.
+
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::step_outcome::{Record, StepKey, columns, key, outcome};
+
+/// Writes the outcomes of those steps that are pending. How many were.
+pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<u64, sqlx::Error> {
+    let resolved = sqlx::query(
+        "update step_outcome o
+         set status = row.status, outcome = row.outcome::jsonb, command = null, claimed_by = null,
+             claimed_until = null, recorded_at = now()
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
+              as row (saga_id, step, direction, status, outcome)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'",
+    )
+    .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
+    .bind(records.iter().map(outcome).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(resolved.rows_affected())
+}
+
+/// Lets the open steps rest: after `seconds`, twice as long each time, but after `least` seconds at the soonest, anybody
+/// may take them up again. How often each has been tried; steps that are not open any more are left out.
+pub(crate) async fn try_later(
+    db: &mut PgConnection,
+    steps: &[&StepKey],
+    seconds: f64,
+    least: f64,
+) -> Result<Vec<(StepKey, u32)>, sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    let tried: Vec<(Uuid, String, String, i32)> = sqlx::query_as(
+        "update step_outcome o
+         set attempts = attempts + 1, claimed_by = null,
+             claimed_until = clock_timestamp()
+                 + greatest(least($4 * power(2, least(attempts, 10)), 30), $5) * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'
+         returning o.saga_id, o.step, o.direction, o.attempts",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .bind(seconds)
+    .bind(least)
+    .fetch_all(db)
+    .await?;
+    let tried = tried.into_iter();
+    Ok(tried
+        .map(|(saga, step, direction, tries)| (key(saga, step, &direction), tries.unsigned_abs()))
+        .collect())
+}
+
+/// Gives open steps back that were not tried; each may be taken up after so many seconds. A little chance is added, so
+/// that it is not always the same step that is tried first.
+pub(crate) async fn put_off(
+    db: &mut PgConnection,
+    steps: &[&StepKey],
+    seconds: &[f64],
+) -> Result<(), sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    sqlx::query(
+        "update step_outcome o
+         set claimed_by = null,
+             claimed_until = clock_timestamp() + row.seconds * (1 + random() / 10) * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::float8[]) as row (saga_id, step, direction, seconds)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending'",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .bind(seconds)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets open steps be taken up after so many seconds, unless somebody has a claim on them, or it is sooner anyway.
+pub(crate) async fn hurry(db: &mut PgConnection, steps: &[StepKey], seconds: f64) -> Result<(), sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    sqlx::query(
+        "update step_outcome o set claimed_until = clock_timestamp() + $4 * interval '1 second'
+         from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
+         where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
+           and o.status = 'pending' and o.claimed_by is null
+           and o.claimed_until > clock_timestamp() + $4 * interval '1 second'",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .bind(seconds)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// An open step that is taken up again.
+#[derive(FromRow)]
+pub(crate) struct Reclaimed {
+    pub saga_id: Uuid,
+    pub step: String,
+    direction: String,
+    pub message_id: Uuid,
+    pub command: Vec<u8>,
+    pub traceparent: Option<String>,
+}
+
+impl Reclaimed {
+    pub(crate) fn key(&self) -> StepKey {
+        key(self.saga_id, self.step.clone(), &self.direction)
+    }
+}
+
+/// Gives up this instance's claims on open steps of a type, which it had before it was started again.
+pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update step_outcome set claimed_by = null, claimed_until = clock_timestamp()
+         where claimed_until is not null and status = 'pending' and type = $1 and claimed_by = $2",
+    )
+    .bind(kind)
+    .bind(claimed_by)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes up open steps of a type that nobody has a claim on any more.
+pub(crate) async fn claim_open(
+    db: &mut PgConnection,
+    kind: &str,
+    claimed_by: &str,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<Reclaimed>, sqlx::Error> {
+    sqlx::query_as(
+        "update step_outcome o
+         set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
+         from (select saga_id, step, direction from step_outcome
+               where claimed_until is not null and status = 'pending' and type = $1
+                 and claimed_until < clock_timestamp()
+               order by claimed_until limit $4 for update skip locked) as open
+         where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction
+         returning o.saga_id, o.step, o.direction, o.message_id, o.command, o.traceparent",
+    )
+    .bind(kind)
+    .bind(claimed_by)
+    .bind(seconds)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}

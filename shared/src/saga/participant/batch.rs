@@ -1,0 +1,136 @@
+//! Several types of command that one handler carries out together, so that a batch of them is one set of statements
+//! and takes its locks once, in one order.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Answer, Task, answered, unanswered};
+use crate::envelope::Command;
+use crate::fault::Fault;
+use crate::incoming::Incoming;
+use crate::router::{BatchHandler, MessageRouter};
+use crate::step_outcome::StepKey;
+use crate::unit_of_work::UnitOfWork;
+
+/// Commands that are carried out by one handler: a single type, or an enum with a variant for each of several.
+pub trait CommandSet: Sized + Send + Sync + 'static {
+    /// The types, each with its topic.
+    const TYPES: &'static [(&'static str, &'static str)];
+
+    /// Reads the command in a message of one of these types.
+    ///
+    /// # Errors
+    /// If the data is not what the type says; the message is parked then.
+    fn read(message: &Incoming) -> Result<Self, Fault>;
+
+    /// The type of this very command, one of [`CommandSet::TYPES`].
+    fn kind(&self) -> &'static str;
+}
+
+impl<C: Command> CommandSet for C {
+    const TYPES: &'static [(&'static str, &'static str)] = &[(C::TYPE, C::TOPIC)];
+
+    fn read(message: &Incoming) -> Result<Self, Fault> {
+        message.data()
+    }
+
+    fn kind(&self) -> &'static str {
+        C::TYPE
+    }
+}
+
+/// The answer to a command, without its type.
+#[derive(Debug)]
+pub struct Reply {
+    pub(super) refused: bool,
+    pub(super) result: Box<RawValue>,
+}
+
+impl Reply {
+    /// The answer to a command of type `C`.
+    ///
+    /// # Errors
+    /// If it can't be written as JSON.
+    pub fn of<C: Command>(answer: &Answer<C>) -> Result<Self, Fault> {
+        Ok(match answer {
+            Answer::Done(reply) => Self { refused: false, result: to_raw_value(reply)? },
+            Answer::Refused(refusal) => Self { refused: true, result: to_raw_value(refusal)? },
+        })
+    }
+}
+
+/// Carries out commands of several types inside the transaction that claimed them.
+pub trait CommandBatchHandler<S: CommandSet>: Send + Sync + 'static {
+    /// Carries out the commands in their order, each about another aggregate, and answers them in that order.
+    ///
+    /// # Errors
+    /// A technical failure, which rolls the batch back.
+    fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<S>],
+    ) -> impl Future<Output = Result<Vec<Reply>, Fault>> + Send;
+}
+
+impl MessageRouter {
+    /// Carries out the commands of all types of `S` with `handler`, those of a batch together.
+    #[must_use]
+    pub fn commands<S: CommandSet>(self, handler: &Arc<impl CommandBatchHandler<S>>) -> Self {
+        let together = Together { handler: Arc::clone(handler), _commands: std::marker::PhantomData };
+        self.on(S::TYPES, Arc::new(together))
+    }
+}
+
+struct Together<S, H> {
+    handler: Arc<H>,
+    _commands: std::marker::PhantomData<fn(S)>,
+}
+
+impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for Together<S, H> {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
+    fn handle<'a>(
+        &'a self,
+        uow: &'a mut UnitOfWork,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            for run in runs(messages)? {
+                let tasks = unanswered::<S>(uow, run).await?;
+                if tasks.is_empty() {
+                    continue;
+                }
+                let replies = self.handler.handle(uow, &tasks).await?;
+                for (task, reply) in tasks.iter().zip(replies) {
+                    let record = answered(uow, task, reply)?;
+                    uow.steps.add(record);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Cuts a batch where a second step of one aggregate begins: it builds on what the first one has written.
+fn runs<'s, 'm>(messages: &'s [&'m Incoming]) -> Result<Vec<&'s [&'m Incoming]>, Fault> {
+    let mut runs = Vec::new();
+    let mut begin = 0;
+    let mut steps: HashMap<&str, StepKey> = HashMap::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let step = StepKey::of(message)?;
+        if steps.get(message.key.as_str()).is_some_and(|earlier| *earlier != step) {
+            runs.push(&messages[begin..index]);
+            begin = index;
+            steps.clear();
+        }
+        steps.insert(&message.key, step);
+    }
+    runs.push(&messages[begin..]);
+    Ok(runs)
+}

@@ -1,0 +1,210 @@
+//! How a saga is written down. The kinds of step are types: a compensatable step can't be written without its undo, or
+//! why there is none; behind the pivot nothing can be undone, and nothing can be refused.
+
+mod build;
+mod mermaid;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::envelope::{Command, Direction, ErasedCommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use self::build::Impossible;
+pub use self::build::{Forward, ForwardGroup, Group, Plan, Several, StepWithoutUndo, Undoable};
+use crate::saga::engine::{Kind, Refusal, Shape, StepShape};
+
+/// How long a step may take before it is asked again, unless its plan says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a step may be asked in vain before its saga is stuck, unless its plan says otherwise.
+pub const STUCK_AFTER: u32 = 5;
+
+/// What a saga remembers, and its plan.
+pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name that it has in the database, for ever.
+    const NAME: &'static str;
+    /// Counts up when the plan changes in a way that running sagas must not follow.
+    const VERSION: i32;
+    fn plan() -> Definition<Self>;
+}
+
+type Make<S> = Box<dyn Fn(&S) -> Result<ErasedCommand, serde_json::Error> + Send + Sync>;
+type Close<S> = Box<dyn Fn(&S, &Refusal) -> Result<ErasedCommand, serde_json::Error> + Send + Sync>;
+type OnReply<S> = Box<dyn Fn(&mut S, &RawValue) -> Result<(), serde_json::Error> + Send + Sync>;
+
+/// A complete plan.
+pub struct Definition<S> {
+    steps: Vec<StepPlan<S>>,
+    close: Closing<S>,
+    /// What closes the saga instead if it was cancelled.
+    cancel: Option<Closing<S>>,
+    deadline: Option<Duration>,
+}
+
+struct Closing<S> {
+    name: &'static str,
+    command: Close<S>,
+}
+
+struct StepPlan<S> {
+    name: &'static str,
+    /// The command's type on the wire.
+    command: &'static str,
+    group: usize,
+    kind: Kind,
+    action: Make<S>,
+    undo: Undo<S>,
+    on_reply: Option<OnReply<S>>,
+    deadline: Duration,
+    stuck_after: u32,
+}
+
+enum Undo<S> {
+    By(&'static str, Make<S>),
+    Nothing(&'static str),
+}
+
+/// The step's name: the command's, without its owner and version.
+fn name_of<C: Command>() -> &'static str {
+    C::TYPE.split('.').nth(1).unwrap_or(C::TYPE)
+}
+
+fn make<S: 'static, C: Command>(command: fn(&S) -> C) -> Make<S> {
+    Box::new(move |saga| erase(&command(saga)))
+}
+
+fn erase<C: Command>(command: &C) -> Result<ErasedCommand, serde_json::Error> {
+    let data = serde_json::value::to_raw_value(command)?;
+    Ok(ErasedCommand { kind: C::TYPE, topic: C::TOPIC, data_version: C::DATA_VERSION, data })
+}
+
+fn closing<S: 'static, C: Command<Refusal: Impossible>>(close: fn(&S, &Refusal) -> C) -> Closing<S> {
+    Closing { name: name_of::<C>(), command: Box::new(move |saga, refusal| erase(&close(saga, refusal))) }
+}
+
+impl<S: 'static> Definition<S> {
+    /// What closes the saga instead if the customer has cancelled it. Without it the saga can't be cancelled.
+    #[must_use]
+    pub fn if_cancelled<C: Command<Refusal: Impossible>>(self, close: fn(&S, &Refusal) -> C) -> Self {
+        Self { cancel: Some(closing(close)), ..self }
+    }
+
+    /// How long the saga may take. If the pivot was not asked by then, it is undone, with the reason `deadline_exceeded`;
+    /// if it was, the saga is stuck until the step that is open then has its answer.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+}
+
+impl<S> Definition<S> {
+    /// What the engine needs to know of the plan.
+    pub fn shape(&self) -> Shape {
+        let mut steps: Vec<StepShape> = self
+            .steps
+            .iter()
+            .map(|step| StepShape {
+                name: step.name,
+                group: step.group,
+                kind: step.kind,
+                undo: matches!(step.undo, Undo::By(..)),
+                deadline: step.deadline,
+                stuck_after: step.stuck_after,
+            })
+            .collect();
+        let group = steps.last().map_or(0, |last| last.group + 1);
+        let closing = |(number, (kind, name)): (usize, (Kind, &'static str))| StepShape {
+            name,
+            group: group + number,
+            kind,
+            undo: false,
+            deadline: DEADLINE,
+            stuck_after: STUCK_AFTER,
+        };
+        let closings = [(Kind::Closing, self.close.name)].into_iter();
+        let closings = closings.chain(self.cancel.iter().map(|cancel| (Kind::Cancelling, cancel.name)));
+        steps.extend(closings.enumerate().map(closing));
+        Shape { steps, deadline: self.deadline }
+    }
+
+    /// The command of a step.
+    pub(crate) fn command(
+        &self,
+        saga: &S,
+        step: usize,
+        direction: Direction,
+        refusal: &Refusal,
+    ) -> Result<ErasedCommand, serde_json::Error> {
+        match (self.steps.get(step), direction) {
+            (None, _) if step == self.steps.len() => (self.close.command)(saga, refusal),
+            (None, _) => (self.cancel.as_ref().unwrap_or(&self.close).command)(saga, refusal),
+            (Some(step), Direction::Do) => (step.action)(saga),
+            (Some(step), Direction::Undo) => match &step.undo {
+                Undo::By(_, undo) => undo(saga),
+                Undo::Nothing(_) => (step.action)(saga),
+            },
+        }
+    }
+
+    /// Takes what a step replied into the saga's memory. Whether the plan keeps it at all.
+    pub(crate) fn on_reply(
+        &self,
+        saga: &mut S,
+        step: usize,
+        reply: &RawValue,
+    ) -> Result<bool, serde_json::Error> {
+        match self.steps.get(step).and_then(|step| step.on_reply.as_ref()) {
+            Some(on_reply) => on_reply(saga, reply).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Everything that a running saga depends on: the table, the types of the commands, and which replies are kept.
+    pub fn fingerprint(&self) -> String {
+        let mut text = self.as_table();
+        for step in &self.steps {
+            let kept = if step.on_reply.is_some() { "kept" } else { "not kept" };
+            text.push_str(&format!("{} {kept}\n", step.command));
+            if step.stuck_after != STUCK_AFTER {
+                text.push_str(&format!("stuck after {}\n", step.stuck_after));
+            }
+        }
+        text
+    }
+
+    /// The plan as a table, for documents.
+    pub fn as_table(&self) -> String {
+        let mut table = String::from("| # | step | kind | undone by | deadline |\n|---|---|---|---|---|\n");
+        for step in &self.steps {
+            let (kind, undo) = match (step.kind, &step.undo) {
+                (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
+                (Kind::Compensatable, Undo::Nothing(why)) => ("compensatable", format!("nothing: {why}")),
+                (Kind::Pivot, _) => ("**pivot**", "never".to_owned()),
+                (Kind::Forward | Kind::Closing | Kind::Cancelling, _) => {
+                    ("retried until done", "never".to_owned())
+                }
+            };
+            let (number, name, deadline) = (step.group + 1, step.name, step.deadline);
+            table.push_str(&format!("| {number} | `{name}` | {kind} | {undo} | {deadline:?} |\n"));
+        }
+        table.push_str(&format!(
+            "| - | `{}` | after everything was undone | never | {DEADLINE:?} |\n",
+            self.close.name
+        ));
+        if let Some(cancel) = &self.cancel {
+            table.push_str(&format!(
+                "| - | `{}` | instead, if it was cancelled | never | {DEADLINE:?} |\n",
+                cancel.name
+            ));
+        }
+        if let Some(deadline) = self.deadline {
+            table.push_str(&format!(
+                "| - | all of it | undone, if the pivot was not asked | - | {deadline:?} |\n"
+            ));
+        }
+        table
+    }
+}

@@ -1,0 +1,6 @@
+//! `/parked` over HTTP, which every service has.
+
+mod routes;
+mod views;
+
+pub(super) use self::routes::{App, document, router};

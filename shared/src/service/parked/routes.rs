@@ -1,0 +1,232 @@
+//! `/parked`: what is parked here, and what an operator can do about it. Every service has these routes. A key is
+//! percent-encoded in the path; it may have slashes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::views::{Changed, ParkedKey, ParkedKeys, ParkedMessage, ParkedMessages, Retried};
+use crate::db::Db;
+use crate::parked::replay::{self, Refused};
+use crate::parked::store;
+use crate::router::MessageRouter;
+use crate::service::http::{Body, Path, Query};
+use crate::service::problem::{Invalid, Problem};
+
+/// Most characters of what an operator says: a name, a reason.
+const MAX_SAID_CHARS: usize = 500;
+
+/// What the routes work with.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub db: Db,
+    pub messages: Arc<MessageRouter>,
+    pub stopping: CancellationToken,
+}
+
+/// The routes.
+pub(crate) fn router(app: App) -> axum::Router {
+    documented().with_state(app).into()
+}
+
+/// What the routes add to a service's OpenAPI document.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(retry))
+        .routes(routes!(edit))
+        .routes(routes!(skip))
+}
+
+/// Why a message is skipped, and who says so.
+#[derive(Debug, Deserialize, ToSchema)]
+struct Skip {
+    reason: String,
+    by: String,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Page {
+    /// How many, at most 200.
+    limit: Option<u16>,
+    /// Where the page before ended.
+    cursor: Option<i64>,
+}
+
+impl Page {
+    /// One more than are shown, to see whether there is a next page.
+    fn bounds(&self, usual: u16) -> (i64, usize) {
+        (self.cursor.unwrap_or(0), usize::from(self.limit.unwrap_or(usual).clamp(1, 200)))
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct By {
+    /// Who edits.
+    by: String,
+}
+
+/// What is parked here, the longest parked key first.
+#[utoipa::path(get, path = "/parked", tag = "parked", params(Page), responses((status = 200, body = ParkedKeys)))]
+async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<ParkedKeys>, Problem> {
+    let (after, limit) = page.bounds(50);
+    let mut rows = store::list_keys(&mut *app.db.read().await?, after, limit as i64 + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| row.first_id);
+    Ok(Json(ParkedKeys { keys: rows.into_iter().map(ParkedKey::from).collect(), next }))
+}
+
+/// The messages of a key, in order.
+#[utoipa::path(get, path = "/parked/{key}", tag = "parked", params(("key" = String, Path), Page), responses(
+    (status = 200, body = ParkedMessages),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+async fn show(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(page): Query<Page>,
+) -> Result<Json<ParkedMessages>, Problem> {
+    let (after, limit) = page.bounds(20);
+    let mut rows = store::list_messages(&mut *app.db.read().await?, &key, after, limit as i64 + 1).await?;
+    if rows.is_empty() && after == 0 {
+        return Err(unknown(&key));
+    }
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| row.id);
+    Ok(Json(ParkedMessages { key, messages: rows.into_iter().map(ParkedMessage::from).collect(), next }))
+}
+
+/// Replays a key's messages in order, up to the first that fails again.
+#[utoipa::path(post, path = "/parked/{key}/retry", tag = "parked", params(("key" = String, Path)), responses(
+    (status = 200, body = Retried),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "Nothing of the key is parked any more",
+     body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A message failed again",
+     body = Problem, content_type = "application/problem+json"),
+))]
+async fn retry(State(app): State<App>, Path(key): Path<String>) -> Result<Json<Retried>, Problem> {
+    let replay = replay::retry(&app.db, &app.messages, &key, &app.stopping).await?;
+    if let Some(failed) = replay.failed {
+        let title = "A message failed again";
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/replay-failed", title);
+        let before = match replay.replayed {
+            0 => String::new(),
+            1 => "1 message was replayed before it; ".to_owned(),
+            many => format!("{many} messages were replayed before it; "),
+        };
+        return Err(problem.detail(format!("message {}: {before}{}", failed.id, failed.reason)));
+    }
+    match store::left(&mut *app.db.read().await?, &key).await? {
+        None => Err(unknown(&key)),
+        Some(0) if replay.replayed == 0 => {
+            Err(not_parked(format!("nothing of the key {key} is parked any more")))
+        }
+        Some(left) => Ok(Json(Retried { key, replayed: replay.replayed, left })),
+    }
+}
+
+/// Puts a corrected envelope, the request's body, in the place of a message's. It keeps the message's id, and its
+/// subject is the key; the body as it was before is kept too. Nothing is replayed by it.
+#[utoipa::path(put, path = "/parked/{key}/messages/{id}", tag = "parked",
+    params(("key" = String, Path), ("id" = i64, Path), By),
+    request_body(content = Object, description = "The envelope"),
+    responses(
+        (status = 200, body = Changed),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn edit(
+    State(app): State<App>,
+    Path((key, id)): Path<(String, i64)>,
+    Query(query): Query<By>,
+    Body(body): Body<Box<RawValue>>,
+) -> Result<Json<Changed>, Problem> {
+    let by = said("by", &query.by);
+    let by = by.map_err(|invalid| Problem::bad_request(format!("query: `by` {}", invalid.detail)))?;
+    let edited = replay::edit(&app.db, &app.messages, &key, id, &body, by).await;
+    edited.map_err(|refused| problem(&key, id, refused))?;
+    let left = store::left(&mut *app.db.read().await?, &key).await?.unwrap_or(0);
+    Ok(Json(Changed { key, id, left }))
+}
+
+/// Passes over one message for good, so that those behind it can be replayed. It stays on record.
+#[utoipa::path(post, path = "/parked/{key}/messages/{id}/skip", tag = "parked",
+    params(("key" = String, Path), ("id" = i64, Path)), request_body = Skip,
+    responses(
+        (status = 200, body = Changed),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn skip(
+    State(app): State<App>,
+    Path((key, id)): Path<(String, i64)>,
+    Body(skip): Body<Skip>,
+) -> Result<Json<Changed>, Problem> {
+    let (reason, by) = match (said("reason", &skip.reason), said("by", &skip.by)) {
+        (Ok(reason), Ok(by)) => (reason, by),
+        (reason, by) => {
+            return Err(Problem::invalid([reason.err(), by.err()].into_iter().flatten().collect()));
+        }
+    };
+    let left = replay::skip(&app.db, &key, id, reason, by).await;
+    let left = left.map_err(|refused| problem(&key, id, refused))?;
+    Ok(Json(Changed { key, id, left }))
+}
+
+/// What an operator says must be there, and be text that a database can hold.
+fn said<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Invalid::new(format!("/{name}"), "must not be empty"));
+    }
+    if text.chars().count() > MAX_SAID_CHARS || text.contains('\0') {
+        let detail = format!("must be text of at most {MAX_SAID_CHARS} characters, without NUL");
+        return Err(Invalid::new(format!("/{name}"), detail));
+    }
+    Ok(text)
+}
+
+fn unknown(key: &str) -> Problem {
+    Problem::not_found(format!("nothing of the key {key} was ever parked here"))
+}
+
+fn not_parked(detail: String) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "/problems/not-parked", "It is not parked any more").detail(detail)
+}
+
+fn problem(key: &str, id: i64, refused: Refused) -> Problem {
+    match refused {
+        Refused::Unknown => {
+            Problem::not_found(format!("no message {id} of the key {key} was ever parked here"))
+        }
+        Refused::NotParked { status, by } => {
+            let by = by.map(|by| format!(" by {by}")).unwrap_or_default();
+            not_parked(format!("message {id} of the key {key} was {status}{by}"))
+        }
+        Refused::Invalid(wrong) => {
+            let invalid = wrong.into_iter().map(|(pointer, detail)| Invalid::new(pointer, detail));
+            Problem::invalid(invalid.collect())
+        }
+        Refused::Fault(fault) => fault.into(),
+    }
+}

@@ -1,0 +1,46 @@
+//! What a service's role may do in its database, where another role owns the tables. It needs no more: what takes an owner's
+//! rights at run time, the inbox's days, is done by functions of the migrations.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::db::{DEFAULT_SCHEMA, quote_ident};
+
+/// Lets `role` use what the migrations have made in the current schema and in the core's. The caller's connection is the owner's.
+///
+/// It may read and write rows, and empty the outbox's slots, which the relay does by truncation. It may not make, change or
+/// drop anything, nor say that a migration was applied.
+///
+/// # Errors
+/// If there is no such role, or the connection's role may not grant.
+pub async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
+    let (role, own): (String, String) =
+        sqlx::query_as("select quote_ident($1), quote_ident(current_schema())")
+            .bind(role)
+            .fetch_one(&mut *db)
+            .await?;
+    let core = quote_ident(DEFAULT_SCHEMA);
+    for schema in [&own, &core] {
+        run(db, format!("grant usage on schema {schema} to {role}")).await?;
+        run(db, format!("grant select, insert, update, delete on all tables in schema {schema} to {role}"))
+            .await?;
+        run(db, format!("grant usage, select on all sequences in schema {schema} to {role}")).await?;
+        run(db, format!("revoke execute on all functions in schema {schema} from public")).await?;
+        run(db, format!("grant execute on all functions in schema {schema} to {role}")).await?;
+    }
+    let histories: Vec<String> = sqlx::query_scalar(
+        "select format('%I.%I', schemaname, tablename) from pg_tables
+         where schemaname in (current_schema(), $1) and tablename ~ '^_.*_migrations$'",
+    )
+    .bind(DEFAULT_SCHEMA)
+    .fetch_all(&mut *db)
+    .await?;
+    for history in histories {
+        run(db, format!("revoke insert, update, delete on {history} from {role}")).await?;
+    }
+    run(db, format!("grant truncate on {core}.outbox_0, {core}.outbox_1, {core}.outbox_2 to {role}")).await
+}
+
+async fn run(db: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(statement)).execute(db).await?;
+    Ok(())
+}

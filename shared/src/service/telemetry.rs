@@ -1,0 +1,149 @@
+//! Logs, traces and metrics. One order is one trace: the trace context is stored in the outbox row, travels in the
+//! record's headers, and the consumer's span is both a child of it and linked to it.
+//!
+//! Spans follow the OpenTelemetry semantic conventions for messaging 1.36 (status: development). Without
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` no span is made, and the trace context is passed on as it came.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::trace::{self, Propagator};
+
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// An object a line, for programs.
+    Json,
+}
+
+/// Flushes what is still to be exported when the process ends.
+pub(crate) struct Guard(Option<SdkTracerProvider>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.0.take() {
+            // A collector that is gone must not keep a service from ending.
+            let _ = provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
+        }
+    }
+}
+
+/// Sets logs, traces and metrics up for this process. The standard variables `RUST_LOG` and `OTEL_*` rule.
+pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let logs = match format {
+        LogFormat::Text => logs.with_ansi(false).boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
+    };
+    let provider = exporter(service);
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("amends")));
+    if provider.is_some() {
+        trace::set_propagator(Box::new(OpenTelemetry));
+    }
+    // A second init in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
+    METRICS.get_or_init(|| recorder(service));
+    Guard(provider)
+}
+
+fn exporter(service: &'static str) -> Option<SdkTracerProvider> {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if !set("OTEL_EXPORTER_OTLP_ENDPOINT") && !set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+        return None;
+    }
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build();
+    let exporter = exporter
+        .inspect_err(|error| {
+            eprintln!("{service}: traces are off, the OTLP exporter can't be built: {error}")
+        })
+        .ok()?;
+    let resource = Resource::builder().with_service_name(service).build();
+    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+fn recorder(service: &'static str) -> PrometheusHandle {
+    const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+    let builder = PrometheusBuilder::new().add_global_label("service", service);
+    let builder = builder
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), COUNTS))
+        .unwrap_or_else(|_| PrometheusBuilder::new());
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
+/// The metrics in Prometheus' text format.
+pub(crate) fn render_metrics() -> String {
+    METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Bounds the memory of histograms between scrapes.
+pub(crate) fn upkeep() {
+    if let Some(handle) = METRICS.get() {
+        handle.run_upkeep();
+    }
+}
+
+/// Ties spans to trace contexts through OpenTelemetry.
+struct OpenTelemetry;
+
+impl Propagator for OpenTelemetry {
+    fn traceparent_of(&self, span: &Span) -> Option<String> {
+        let mut carrier = HashMap::new();
+        TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
+        carrier.remove("traceparent")
+    }
+
+    fn adopt(&self, span: &Span, traceparent: &str) {
+        let parent = context(traceparent);
+        span.add_link(parent.span().span_context().clone());
+        let _ = span.set_parent(parent);
+    }
+}
+
+fn context(traceparent: &str) -> opentelemetry::Context {
+    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    TraceContextPropagator::new().extract(&carrier)
+}
+
+/// The span of a request.
+pub(crate) fn request_span(method: &str, route: &str, traceparent: Option<&str>) -> Span {
+    if !trace::enabled() {
+        // For the log: what is said while a request is served should say which.
+        return info_span!("request", method, route);
+    }
+    let span = info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    if let Some(traceparent) = traceparent {
+        let _ = span.set_parent(context(traceparent));
+    }
+    span
+}

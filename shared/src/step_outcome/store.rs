@@ -1,0 +1,188 @@
+//! Every statement about step outcomes.
+
+use std::borrow::Borrow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StepKey;
+use crate::db::PgQuery;
+use crate::envelope::Direction;
+
+/// Where a step stands at its participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// The outside world is being asked.
+    Pending,
+    Done,
+    Refused,
+    /// Undone before it began; it must not begin any more.
+    Tombstoned,
+}
+
+impl Status {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Tombstoned => "tombstoned",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "pending" => Self::Pending,
+            "done" => Self::Done,
+            "refused" => Self::Refused,
+            _ => Self::Tombstoned,
+        }
+    }
+}
+
+/// A row of `step_outcome`.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub key: StepKey,
+    pub kind: &'static str,
+    pub message_id: Uuid,
+    pub status: Status,
+    pub outcome: Option<Box<RawValue>>,
+    /// For a pending step: the command's bytes and the trace, so that it can be taken up again.
+    pub open: Option<Open>,
+}
+
+/// What an interrupted call to the outside is taken up from.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub command: Vec<u8>,
+    pub traceparent: Option<String>,
+    /// Nobody, if anybody may take it up.
+    pub claimed_by: Option<String>,
+    pub claimed_for_seconds: f64,
+}
+
+impl Record {
+    /// A record of a step, caused by the message `message_id` of the type `kind`.
+    pub(crate) fn new(
+        key: StepKey,
+        kind: &'static str,
+        message_id: Uuid,
+        status: Status,
+        outcome: Option<Box<RawValue>>,
+    ) -> Self {
+        Self { key, kind, message_id, status, outcome, open: None }
+    }
+}
+
+/// A recorded outcome as it is looked up.
+#[derive(FromRow, Deserialize)]
+pub(crate) struct Found {
+    saga_id: Uuid,
+    step: String,
+    direction: String,
+    message_id: Uuid,
+    status: String,
+    /// As text, because a JSON `null` is an outcome too.
+    outcome: Option<String>,
+}
+
+impl From<Found> for Record {
+    fn from(row: Found) -> Self {
+        Self {
+            key: key(row.saga_id, row.step, &row.direction),
+            kind: "",
+            message_id: row.message_id,
+            status: Status::parse(&row.status),
+            // The database has it as JSON.
+            outcome: row.outcome.and_then(|outcome| RawValue::from_string(outcome).ok()),
+            open: None,
+        }
+    }
+}
+
+/// The keys as the columns of an array each.
+pub(crate) fn columns<K: Borrow<StepKey>>(keys: &[K]) -> (Vec<Uuid>, Vec<&str>, Vec<&'static str>) {
+    let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
+    for key in keys {
+        let key = key.borrow();
+        sagas.push(key.saga_id);
+        names.push(key.step.as_str());
+        directions.push(key.direction.as_str());
+    }
+    (sagas, names, directions)
+}
+
+pub(crate) fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
+    let direction = if direction == "undo" { Direction::Undo } else { Direction::Do };
+    StepKey { saga_id, step, direction }
+}
+
+/// The recorded outcomes of these steps.
+pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec<Record>, sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    let found: Vec<Found> = sqlx::query_as(
+        "select saga_id, step, direction, message_id, status, outcome::text
+         from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
+         join step_outcome using (saga_id, step, direction)",
+    )
+    .bind(sagas)
+    .bind(names)
+    .bind(directions)
+    .fetch_all(db)
+    .await?;
+    Ok(found.into_iter().map(Record::from).collect())
+}
+
+/// Records outcomes of steps that had none. The caller holds their orders' locks.
+pub(crate) async fn insert(db: &mut PgConnection, records: &[&Record]) -> Result<(), sqlx::Error> {
+    bind(sqlx::query(AssertSqlSafe(insert_statement(1))), records).execute(db).await?;
+    Ok(())
+}
+
+/// The statement whose parameters [`bind`] binds, the first of them by this number: it may be a part of another one.
+pub(crate) fn insert_statement(first: usize) -> String {
+    let types = ["uuid", "text", "text", "text", "uuid", "text", "text", "bytea", "text", "text", "float8"];
+    let parameter = |(index, kind)| format!("${}::{kind}[]", first + index);
+    let parameters: Vec<String> = types.iter().enumerate().map(parameter).collect();
+    format!(
+        "insert into step_outcome (saga_id, step, direction, type, message_id, status, outcome,
+                                   command, traceparent, claimed_by, claimed_until)
+         select saga_id, step, direction, type, message_id, status, outcome::jsonb,
+                command, traceparent, claimed_by, clock_timestamp() + lease * interval '1 second'
+         from unnest({}) as row (saga_id, step, direction, type, message_id, status, outcome,
+                                 command, traceparent, claimed_by, lease)",
+        parameters.join(", ")
+    )
+}
+
+/// Binds the records to [`insert_statement`].
+pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
+    let open = |pick: fn(&Open) -> Option<&str>| {
+        records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
+    };
+    let lease = |record: &&Record| record.open.as_ref().map(|open| open.claimed_for_seconds);
+    query
+        .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.kind).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.message_id).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.status.as_str()).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| outcome(record)).collect::<Vec<_>>())
+        .bind(
+            records
+                .iter()
+                .map(|record| record.open.as_ref().map(|o| o.command.as_slice()))
+                .collect::<Vec<_>>(),
+        )
+        .bind(open(|open| open.traceparent.as_deref()))
+        .bind(open(|open| open.claimed_by.as_deref()))
+        .bind(records.iter().map(lease).collect::<Vec<_>>())
+}
+
+pub(crate) fn outcome(record: &Record) -> Option<&str> {
+    record.outcome.as_deref().map(RawValue::get)
+}

@@ -1,0 +1,7 @@
+//! What holds when processes, servers and networks fail.
+
+mod commits;
+mod crashes;
+mod replicas;
+mod servers;
+mod shutdown;

@@ -1,0 +1,157 @@
+//! The nine statements of the audit, over services, topics and the order of things.
+
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use serde_json::json;
+
+use crate::harness::{Suite, order};
+
+/// Of each of the nine that is more than the services' own statements: its number, the service whose database is changed,
+/// what breaks it, what mends it again, and what is said. One order is there, which is confirmed, and one that is rejected.
+const NINE: [(usize, &str, &str, &str, &str); 14] = [
+    (
+        1,
+        "order",
+        "update orders set total_amount = total_amount + 1 where status = 'confirmed'",
+        "update orders set total_amount = total_amount - 1 where status = 'confirmed'",
+        "captured less 0 refunded is not",
+    ),
+    (
+        2,
+        "order",
+        "update orders set items = replace(items::text, '\"lamp\"', '\"mug\"')::json where status = 'confirmed'",
+        "update orders set items = replace(items::text, '\"mug\"', '\"lamp\"')::json where status = 'confirmed'",
+        "pieces of `lamp` were shipped",
+    ),
+    (
+        3,
+        "payment",
+        "update payment set status = 'refunded' where status = 'captured'",
+        "update payment set status = 'captured' where status = 'refunded'",
+        "its payment is refunded",
+    ),
+    (
+        3,
+        "inventory",
+        "update reservation set status = 'released' where status = 'committed'",
+        "update reservation set status = 'committed' where status = 'released'",
+        "its reservation is released",
+    ),
+    (
+        3,
+        "shipping",
+        "update shipment set status = 'cancelled', due_at = null",
+        "update shipment set status = 'booked', due_at = now() + interval '1 hour'",
+        "its shipment is cancelled",
+    ),
+    (
+        3,
+        "notification",
+        "update notification set order_id = gen_random_uuid()",
+        "update notification set order_id = substring(text from '[0-9a-f]{8}-[0-9a-f-]{27}')::uuid",
+        "there is no such order, but notices",
+    ),
+    (
+        3,
+        "orchestrator",
+        "update saga set definition = 'lost' where status = 'completed'",
+        "update saga set definition = 'place_order' where definition = 'lost'",
+        "no saga has placed it",
+    ),
+    (
+        4,
+        "order",
+        "update orders set status = 'pending', created_at = now() - interval '1 hour' where status = 'rejected'",
+        "update orders set status = 'rejected' where status = 'pending'",
+        "is under way for too long",
+    ),
+    (
+        4,
+        "orchestrator",
+        "update saga set status = 'running' where status = 'compensated'",
+        "update saga set status = 'compensated' where status = 'running'",
+        "which is not long past",
+    ),
+    (
+        5,
+        "payment",
+        "update step_outcome set status = 'tombstoned' where step = 'capture_payment'",
+        "update step_outcome set status = 'done' where step = 'capture_payment'",
+        "by a step on record",
+    ),
+    (
+        7,
+        "payment",
+        "create table kept as select * from outbox; create table kept_receipt as select * from outbox_receipt;
+         delete from outbox where topic = 'payment.events'; delete from outbox_receipt where topic = 'payment.events'",
+        "truncate outbox, outbox_receipt; insert into outbox select * from kept;
+         insert into outbox_receipt select * from kept_receipt; drop table kept, kept_receipt",
+        "were never committed",
+    ),
+    (
+        7,
+        "payment",
+        "insert into outbox_receipt values (date_trunc('minute', now()), 'payment.events', 1, 42)",
+        "delete from outbox_receipt where positions_xor = 42",
+        "are missing",
+    ),
+    (
+        8,
+        "order",
+        "insert into idempotency_key (key, request_hash, order_id, answer)
+         values ('one', '', gen_random_uuid(), '{\"id\": \"none\"}')",
+        "delete from idempotency_key",
+        "is that of an order that there is",
+    ),
+    (
+        9,
+        "orchestrator",
+        "update saga_log set decisions = replace(decisions::text, 'authorize_payment', 'capture_payment')::json
+         where decisions::text like '%undo%'",
+        "update saga_log set decisions = replace(decisions::text, 'capture_payment', 'authorize_payment')::json
+         where decisions::text like '%undo%'",
+        "stays so",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_the_nine_holds_until_it_is_broken() {
+    let suite = Suite::start().await;
+    let confirmed = suite.confirmed(&order()).await;
+    let mut refused = order();
+    refused["items"][0]["sku"] = json!("poster");
+    refused["items"][0]["quantity"] = json!(4);
+    let refused = suite.place(&refused).await;
+    assert_eq!(suite.settled(refused).await["status"], "rejected");
+    suite.released(confirmed).await;
+    suite.comes_to_rest().await;
+    for (number, service, breaks, mends, said) in NINE {
+        suite.execute(service, breaks).await;
+        let broken = suite.nine(number).await;
+        assert_eq!(broken["holds"], false, "{number}, {service}: {broken}");
+        assert!(broken["findings"].to_string().contains(said), "{said}: {broken}");
+        suite.execute(service, mends).await;
+    }
+    suite.audit().await;
+
+    // A record that a service has not written, and records of one key in another order.
+    let copied = suite.records();
+    let headers = |position: i64| {
+        let record =
+            copied.iter().find(|record| record.topic().ends_with("payment.events")).expect("a record");
+        let mut headers = OwnedHeaders::new();
+        for header in
+            record.headers().expect("headers").iter().filter(|header| header.key != "ce_outboxposition")
+        {
+            headers = headers.insert(header);
+        }
+        headers.insert(Header { key: "ce_outboxposition", value: Some(&position.to_string()) })
+    };
+    let topic = suite.kafka().name("payment.events");
+    for position in [1_000_001, 1_000_000] {
+        suite.send(&topic, confirmed.id.to_string().as_bytes(), b"{}", headers(position)).await;
+    }
+    let foreign = suite.nine(7).await;
+    assert!(foreign["findings"].to_string().contains("2 messages were never committed"), "{foreign}");
+    let disorder = suite.nine(6).await;
+    assert!(disorder["offending"].to_string().contains(&confirmed.id.to_string()), "{disorder}");
+}
