@@ -142,27 +142,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether the same call may succeed a little later without anybody changing anything.
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::PortBusy { .. }
-            | Self::StateInUse { .. }
-            | Self::StillRunning { .. }
-            | Self::NotReady { .. } => true,
-            Self::PortRefused { .. }
-            | Self::NothingToRunOn { .. }
-            | Self::Platform { .. }
-            | Self::Tool { .. }
-            | Self::Ended { .. }
-            | Self::Unreachable { .. }
-            | Self::NoAccount
-            | Self::UnknownBackend(_)
-            | Self::Io { .. } => false,
-        }
-    }
-}
-
 /// Turns an I/O error into one that says what was done to which file.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, Error>;
