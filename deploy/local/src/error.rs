@@ -68,7 +68,7 @@ pub enum Error {
         docker: Missing,
     },
     /// No PostgreSQL build is published for this machine.
-    #[error("there is no PostgreSQL build for {os} on {arch}; start Docker and choose AMENDS_BACKEND=docker")]
+    #[error("there is no PostgreSQL build for {os} on {arch}; start Docker and choose AMENDS_SERVERS=docker")]
     Platform {
         /// The operating system.
         os: &'static str,
@@ -127,7 +127,7 @@ pub enum Error {
     )]
     NoAccount,
     /// A name in the environment or on the command line means nothing.
-    #[error("`{0}` is no way to run the servers; choose `auto`, `native` or `docker`")]
+    #[error("AMENDS_SERVERS is `{0}`; choose `auto`, `local` or `docker`")]
     UnknownBackend(String),
     /// A file or process operation failed.
     #[error("can't {doing} {}", path.display())]
@@ -177,7 +177,7 @@ impl fmt::Display for Missing {
             Self::OldJava(version) => write!(f, "Java is {version}, and 17 or newer is needed"),
             Self::Maven => f.write_str("there is no `mvn` on the PATH (needed once, for the download)"),
             Self::Docker => f.write_str("`docker version` gets no answer from an engine"),
-            Self::NotWanted(which) => write!(f, "{which} is ruled out by AMENDS_BACKEND"),
+            Self::NotWanted(which) => write!(f, "{which} is ruled out by AMENDS_SERVERS"),
         }
     }
 }

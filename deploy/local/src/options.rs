@@ -52,7 +52,7 @@ pub enum Backend {
 
 impl Backend {
     /// The environment variable that chooses.
-    pub const VARIABLE: &str = "AMENDS_BACKEND";
+    pub const VARIABLE: &str = "AMENDS_SERVERS";
 
     /// What the environment says, or `Auto`.
     pub fn from_env() -> Result<Backend, Error> {
@@ -66,7 +66,7 @@ impl FromStr for Backend {
     fn from_str(name: &str) -> Result<Backend, Error> {
         match name {
             "auto" | "" => Ok(Backend::Auto),
-            "native" => Ok(Backend::Native),
+            "local" => Ok(Backend::Native),
             "docker" => Ok(Backend::Docker),
             other => Err(Error::UnknownBackend(other.to_owned())),
         }
@@ -77,8 +77,22 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Backend::Auto => "auto",
-            Backend::Native => "native",
+            Backend::Native => "local",
             Backend::Docker => "docker",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_backend_is_read_by_the_name_that_it_prints() {
+        for backend in [Backend::Auto, Backend::Native, Backend::Docker] {
+            assert_eq!(backend.to_string().parse::<Backend>().expect("a backend"), backend);
+        }
+        let error = "native".parse::<Backend>().expect_err("the old name").to_string();
+        assert!(error.contains("`local`"), "{error}");
     }
 }

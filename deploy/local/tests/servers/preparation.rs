@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use local::Backend;
+
 use crate::helper::{Folder, another_process, kill, until};
 
 fn unfinished(cache: &Path) -> usize {
@@ -38,7 +40,7 @@ fn an_interrupted_preparation_leaves_the_next_start_fine() {
 fn a_bare_machine_is_told_what_to_install() {
     let folder = Folder::new();
     let mut command = another_process("bare", &folder.0);
-    command.env("PATH", "/nonexistent").env_remove("JAVA_HOME").env_remove("AMENDS_BACKEND");
+    command.env("PATH", "/nonexistent").env_remove("JAVA_HOME").env_remove(Backend::VARIABLE);
     assert!(command.status().expect("its end").success());
     let text = std::fs::read_to_string(folder.0.join("error")).expect("an error");
     assert!(
