@@ -1,4 +1,4 @@
-//! The account PostgreSQL runs as. It refuses to run as root, so root lends it another one.
+//! The account that PostgreSQL runs as. PostgreSQL refuses to run as root, so root starts it as another account.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::error::{Doing, Error};
 
-/// An unprivileged account that root can turn into.
+/// An unprivileged account that root can start processes as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub name: String,
@@ -16,12 +16,16 @@ pub(crate) struct Account {
     pub gid: u32,
 }
 
+/// Returns whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 impl Account {
-    /// The account to drop to, or none when we are an ordinary user and need not drop anything.
+    /// Returns the account `postgres`, else `nobody`. Returns `None` if this process isn't root and may run PostgreSQL
+    /// under its own account.
+    ///
+    /// Fails with [`Error::NoAccount`] if `/etc/passwd` has neither.
     pub fn for_postgres() -> Result<Option<Account>, Error> {
         if !is_root() {
             return Ok(None);
@@ -32,7 +36,7 @@ impl Account {
         account.map(Some).ok_or(Error::NoAccount)
     }
 
-    /// The owner of a data folder that is already there, unless it is root.
+    /// Returns the owner of a folder, unless that is root or the folder is missing.
     pub fn owner_of(dir: &Path) -> Option<Account> {
         let meta = fs::metadata(dir).ok().filter(|meta| meta.is_dir() && meta.uid() != 0)?;
         Some(Account { name: format!("uid {}", meta.uid()), uid: meta.uid(), gid: meta.gid() })
@@ -48,7 +52,7 @@ impl Account {
         })
     }
 
-    /// Whether this account may pass through `dir` and all folders above it.
+    /// Returns whether this account may pass through `dir` and all folders above it.
     pub fn may_enter(&self, dir: &Path) -> bool {
         let Ok(dir) = dir.canonicalize() else { return false };
         dir.ancestors().all(|folder| {
@@ -67,7 +71,9 @@ impl Account {
     }
 }
 
-/// Runs `command` as `account`, from a folder every account may stand in unless it has one.
+/// Makes `command` run as `account`, if one is given.
+///
+/// A command without a working folder gets `/`, because the account may not be allowed to use the current one.
 pub(crate) fn run_as(command: &mut Command, account: Option<&Account>) {
     if command.get_current_dir().is_none() {
         command.current_dir("/");

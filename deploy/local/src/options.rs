@@ -1,31 +1,33 @@
-//! What the caller may choose.
+//! The caller's choices: which ports, which folders, child processes or containers.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::{Error, Ports};
+use crate::error::Error;
+use crate::ports::Ports;
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder that keeps the data and logs of both servers. One run at a time uses it.
+    /// The folder for the data and logs of both servers. One run at a time may use it.
     pub state: PathBuf,
-    /// The folder that keeps downloads. If none is given: `$XDG_CACHE_HOME/amends` or `~/.cache/amends`, and
-    /// for root `/var/cache/amends`, because PostgreSQL runs under another account that must read it.
+    /// The folder for downloads. Without one it is `$XDG_CACHE_HOME/amends` or `~/.cache/amends`.
+    ///
+    /// For root it is `/var/cache/amends`, because PostgreSQL then runs under another account that must read it.
     pub cache: Option<PathBuf>,
-    /// Where the servers listen.
+    /// The ports that the servers listen on.
     pub ports: Ports,
-    /// Whether child processes or containers are used.
+    /// Whether the servers are child processes or containers.
     pub backend: Backend,
-    /// How much heap Kafka's JVM may use.
+    /// The largest heap of Kafka's JVM, in megabytes.
     pub kafka_heap_mb: u32,
-    /// Whether to begin with empty servers, removing what an earlier run has stored.
+    /// Whether to delete the data of earlier runs and begin with empty servers.
     pub fresh: bool,
 }
 
 impl Options {
-    /// The defaults: the usual ports, 256 MB of heap for Kafka, and the data of the run before.
+    /// Returns the defaults: ports 5432, 9092 and 9093, 256 MB of heap for Kafka, and the data of the run before.
     pub fn new(state: impl Into<PathBuf>) -> Options {
         Options {
             state: state.into(),
@@ -41,20 +43,23 @@ impl Options {
 /// How the servers are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// Child processes if Java (and Maven, for the first start) are there, else containers.
+    /// `auto`: child processes if Java is there, and Maven for the first start; else containers.
     #[default]
     Auto,
-    /// Child processes.
+    /// `local`: child processes.
     Native,
-    /// Containers, through the `docker` command.
+    /// `docker`: containers, through the command `docker`.
     Docker,
 }
 
 impl Backend {
-    /// The environment variable that chooses.
+    /// The environment variable that chooses the backend.
     pub const VARIABLE: &str = "AMENDS_SERVERS";
 
-    /// What the environment says, or `Auto`.
+    /// Returns the backend that the environment chooses, or `Auto` if the variable is unset.
+    ///
+    /// Fails with [`Error::UnknownBackend`] if the variable has any other value than `auto`, `local`, `docker` or
+    /// an empty string.
     pub fn from_env() -> Result<Backend, Error> {
         std::env::var(Self::VARIABLE).map_or(Ok(Backend::Auto), |name| name.parse())
     }

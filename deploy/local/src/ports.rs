@@ -1,6 +1,5 @@
-//! Which TCP ports are used, and by whom.
+//! TCP ports on loopback: the ones the servers use, free ones, and the processes that hold them.
 
-use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -8,35 +7,41 @@ use std::net::TcpListener;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::Error;
+use crate::error::Error;
+use crate::process::{Holder, Process, pids};
 
 /// The ports of both servers, all on 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
-    /// Where PostgreSQL listens.
+    /// The port of PostgreSQL.
     pub postgres: u16,
-    /// Where Kafka's clients connect.
+    /// The port that Kafka's clients connect to.
     pub kafka: u16,
-    /// Where Kafka's controller listens; only the broker itself connects there.
+    /// The port of Kafka's controller. Only the broker itself connects to it.
     pub kafka_controller: u16,
 }
 
 impl Ports {
     /// Picks three free ports, for tests.
+    ///
+    /// Fails if no port between 15000 and 30000 is free.
     pub fn free() -> io::Result<Ports> {
         Ok(Ports { postgres: free_port()?, kafka: free_port()?, kafka_controller: free_port()? })
     }
 }
 
-/// Picks one free port below the range from which the kernel takes the ports of outgoing connections, so
-/// that none of those grabs it before the server is up. A process never picks the same port twice.
+/// Picks a free port between 15000 and 30000. A process never gets the same port twice.
+///
+/// The range lies below the one from which the kernel takes the ports of outgoing connections. Such a connection
+/// could otherwise take the port before the server is up. Fails if the whole range is in use.
 pub fn free_port() -> io::Result<u16> {
     const FIRST: u32 = 15_000;
     const COUNT: u32 = 15_000;
     static START: OnceLock<u32> = OnceLock::new();
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // A random start keeps processes that run at the same time apart.
-    let start = *START.get_or_init(|| (RandomState::new().hash_one(std::process::id()) % 15_000) as u32);
+    // Processes that run at the same time start at different random ports, so they seldom pick the same one.
+    let start =
+        *START.get_or_init(|| (RandomState::new().hash_one(std::process::id()) % u64::from(COUNT)) as u32);
     for _ in 0..COUNT {
         let next = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
         let port = (FIRST + next) as u16;
@@ -47,56 +52,10 @@ pub fn free_port() -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no port between 15000 and 30000 is free"))
 }
 
-/// Who uses a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// The process, unless it belongs to another user or another container and can't be seen.
-    pub process: Option<Process>,
-    /// False when the port is merely the near end of an outgoing connection, which passes.
-    pub listening: bool,
-}
-
-/// A process as `ps` would name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// Its id.
-    pub pid: u32,
-    /// Its command line, cut to a readable length.
-    pub command: String,
-}
-
-impl Process {
-    pub(crate) fn of(pid: u32) -> Process {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let mut command: String = line.trim().chars().take(120).collect();
-        if command.is_empty() {
-            command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-        }
-        Process { pid, command }
-    }
-}
-
-impl fmt::Display for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.command)
-    }
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.process, self.listening) {
-            (Some(process), true) => write!(f, "{process}"),
-            (Some(process), false) => write!(f, "an outgoing connection of {process}"),
-            (None, true) => {
-                f.write_str("a process that can't be seen from here (another user's, or a container's)")
-            }
-            (None, false) => f.write_str("a connection that is just being closed"),
-        }
-    }
-}
-
-/// Fails with an error that names the holder when `port` can't be bound; `what` says what it is for.
+/// Checks that `port` can be bound on 127.0.0.1. `what` is the port's purpose, for the error message.
+///
+/// Fails with [`Error::PortBusy`], which names the holder, or with [`Error::PortRefused`] if the kernel refuses the
+/// port.
 pub fn ensure_free(port: u16, what: &str) -> Result<(), Error> {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(()),
@@ -107,7 +66,7 @@ pub fn ensure_free(port: u16, what: &str) -> Result<(), Error> {
     }
 }
 
-/// Finds out who uses a local TCP port, a listener before anyone else.
+/// Returns the user of a local TCP port, or `None` if nothing uses it. A listener comes before all others.
 pub fn port_holder(port: u16) -> Option<Holder> {
     let mut sockets: Vec<Socket> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -117,7 +76,7 @@ pub fn port_holder(port: u16) -> Option<Holder> {
         .collect();
     sockets.sort_by_key(|socket| !socket.listening);
     let first = sockets.first()?;
-    // Inode 0 means that no process has the socket any more (it is in TIME_WAIT).
+    // Inode 0 means that no process has the socket any more: it is in TIME_WAIT.
     let process = (first.inode != 0).then(|| owner(first.inode)).flatten();
     Some(Holder { process, listening: first.listening })
 }
@@ -154,13 +113,4 @@ fn owner(inode: u64) -> Option<Process> {
                 .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()))
         })
         .map(Process::of)
-}
-
-/// All processes that can be seen.
-pub(crate) fn pids() -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! Waiting until a server really serves: an open port is not enough.
+//! The wait until clients can use a server. An open port is not enough for that.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Doing, Error};
-use crate::files::POLL;
-use crate::unit::Unit;
+use crate::instance::Instance;
+use crate::process::POLL_INTERVAL;
 
 /// Repeats `attempt` until it succeeds, the server ends, or `limit` has passed.
 ///
-/// It runs on a thread of its own, so that callers may be inside an async runtime or not.
-pub(crate) fn await_ready<E, F>(unit: &Unit, limit: Duration, attempt: F) -> Result<(), Error>
+/// Fails with [`Error::Ended`] or [`Error::NotReady`], which quote the server's log. The attempts run on a thread of
+/// their own, because the caller's thread may belong to an async runtime, which must not be blocked by another one.
+pub(crate) fn await_ready<E, F>(instance: &Instance, limit: Duration, attempt: F) -> Result<(), Error>
 where
     E: Display,
     F: AsyncFn() -> Result<(), E> + Send,
@@ -23,7 +24,7 @@ where
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .doing("make a runtime to await", Path::new(unit.name))?;
+            .doing("make a runtime to await", Path::new(instance.name))?;
         runtime.block_on(async {
             let deadline = Instant::now() + limit;
             loop {
@@ -32,18 +33,18 @@ where
                     Ok(Err(fault)) => fault.to_string(),
                     Err(_) => "an attempt got no answer for 3 s".to_owned(),
                 };
-                if let Some(status) = unit.ended() {
-                    return Err(Error::Ended { server: unit.name, status, log: unit.log_tail() });
+                if let Some(status) = instance.ended() {
+                    return Err(Error::Ended { server: instance.name, status, log: instance.log_tail() });
                 }
                 if Instant::now() >= deadline {
                     return Err(Error::NotReady {
-                        server: unit.name,
+                        server: instance.name,
                         after: limit,
                         last,
-                        log: unit.log_tail(),
+                        log: instance.log_tail(),
                     });
                 }
-                sleep(POLL).await;
+                sleep(POLL_INTERVAL).await;
             }
         })
     };

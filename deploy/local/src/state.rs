@@ -1,27 +1,30 @@
-//! The state folder: what one run of the suite keeps. One run at a time may use it.
+//! The state folder: the data and logs that the servers of one run keep for the next.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Options;
 use crate::account::Account;
-use crate::cache::{Cache, short_hash};
+use crate::cache::Cache;
 use crate::docker::Container;
 use crate::error::{Doing, Error};
-use crate::files::{self, Lock};
+use crate::files;
+use crate::lock::{Lock, Waiting};
+use crate::options::Options;
+use crate::orphans::await_vacant;
 use crate::ports::ensure_free;
-use crate::progress::{Progress, Step};
-use crate::unit::{await_vacant, turn_log};
+use crate::progress::Progress;
+use crate::tool::short_hash;
 
-/// How long a run that was told to stop may take to be gone.
-const STOPPING: Duration = Duration::from_secs(5);
+/// How long to wait for a run that was told to stop and still holds the state folder.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One server's part of a state folder, held by this process.
 pub(crate) struct Claim {
+    /// The state folder.
     pub state: PathBuf,
-    /// The server's data, unless it had to be put elsewhere.
+    /// The server's data folder. For root's PostgreSQL it may be a link; see [`postgres_home`].
     pub dir: PathBuf,
     pub log: PathBuf,
     pub container: Container,
@@ -29,8 +32,10 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Takes the server's part of the state folder, waits for what an earlier run left to be gone, and
-    /// makes sure of the ports.
+    /// Takes the server's part of the state folder and begins a new log. With [`Options::fresh`] it deletes the data.
+    ///
+    /// It first waits for an earlier run and its servers to be gone. Fails with [`Error::StateInUse`] or
+    /// [`Error::StillRunning`] if they are not, and with [`Error::PortBusy`] if one of the `ports` is taken.
     pub fn take(
         options: &Options,
         server: &'static str,
@@ -40,18 +45,14 @@ impl Claim {
     ) -> Result<Claim, Error> {
         files::make_dir(&options.state)?;
         let state = options.state.canonicalize().doing("find", &options.state)?;
-        let mut step = None;
-        let lock = Lock::take(&state.join(format!("{folder}.lock")), STOPPING, |holder| {
-            let who = holder.as_ref().map_or_else(|| "another run".to_owned(), ToString::to_string);
-            step = Some(Step::begin(progress, format!("waiting for {who} to leave {}", state.display())));
-        })?
-        .map_err(|holder| Error::StateInUse { state: state.clone(), holder })?;
-        if let Some(step) = step {
-            step.done("the state folder is free");
-        }
+        let waiting = Waiting {
+            step: &|holder| format!("waiting for {holder} to leave {}", state.display()),
+            done: "the state folder is free",
+        };
+        let lock = Lock::take(&state, &format!("{folder}.lock"), LOCK_LIMIT, &waiting, progress)?;
         let dir = state.join(folder);
         let container = Container::of(&state, folder);
-        if container.marker.exists() {
+        if container.has_volume() {
             container.remove();
         }
         await_vacant(server, &dir)?;
@@ -59,17 +60,17 @@ impl Claim {
             ensure_free(*port, what)?;
         }
         if options.fresh {
-            container.forget()?;
-            forget(&dir)?;
+            container.remove_volume()?;
+            remove_data(&dir)?;
         }
         let log = state.join(format!("{folder}.log"));
-        turn_log(&log)?;
+        rotate(&log)?;
         Ok(Claim { state, dir, log, container, lock })
     }
 }
 
-/// Removes a server's data, also when it is elsewhere.
-fn forget(dir: &Path) -> Result<(), Error> {
+/// Removes a server's data folder, and the folder that it links to.
+fn remove_data(dir: &Path) -> Result<(), Error> {
     if let Ok(elsewhere) = fs::read_link(dir) {
         files::remove_tree(&elsewhere)?;
         return fs::remove_file(dir).doing("remove", dir);
@@ -77,10 +78,18 @@ fn forget(dir: &Path) -> Result<(), Error> {
     files::remove_tree(dir)
 }
 
-/// Where PostgreSQL's data goes, and the account that is to own it.
+/// Begins a new log and keeps the log of the run before.
+fn rotate(log: &Path) -> Result<(), Error> {
+    if log.exists() {
+        fs::rename(log, log.with_extension("log.1")).doing("rename", log)?;
+    }
+    File::create(log).map(drop).doing("create", log)
+}
+
+/// Returns the folder for PostgreSQL's data and the account that must own it.
 ///
-/// When we are root and the state folder is below a private one (such as /root), the unprivileged account
-/// can't get there. Then the data is kept beside the cache, and a link in the state folder leads to it.
+/// If root's state folder lies below a private one, such as `/root`, PostgreSQL's account can't enter it. The data
+/// then lies beside the cache, and a link in the state folder leads to it.
 pub(crate) fn postgres_home(claim: &Claim, cache: &Cache) -> Result<(PathBuf, Option<Account>), Error> {
     let plain = &claim.dir;
     let Some(account) = Account::for_postgres()? else {
@@ -89,29 +98,26 @@ pub(crate) fn postgres_home(claim: &Claim, cache: &Cache) -> Result<(PathBuf, Op
     if let Some(owner) = Account::owner_of(plain) {
         return Ok((plain.canonicalize().doing("find", plain)?, Some(owner)));
     }
+    // A link that is still here leads to data that is gone, or that belongs to root.
+    if plain.is_symlink() {
+        fs::remove_file(plain).doing("remove", plain)?;
+    }
     if account.may_enter(&claim.state) {
-        // A link whose data is gone would only lead astray.
-        if plain.is_symlink() {
-            fs::remove_file(plain).doing("remove", plain)?;
-        }
         return Ok((plain.clone(), Some(account)));
     }
     let states = cache.root.join("states");
     files::make_dir(&states)?;
     sweep(&states);
     let home = states.join(short_hash(&[&claim.state.to_string_lossy()]));
-    // Data without a link belongs to a state folder that was deleted since: Kafka's half of it is gone.
+    // Data without a link belonged to a state folder that was deleted since, and Kafka's half of it with it.
     files::remove_tree(&home)?;
-    if plain.is_symlink() {
-        fs::remove_file(plain).doing("remove", plain)?;
-    }
     let origin = home.with_extension("origin");
     fs::write(&origin, claim.dir.as_os_str().as_encoded_bytes()).doing("write", &origin)?;
     symlink(&home, plain).doing("create", plain)?;
     Ok((home, Some(account)))
 }
 
-/// Removes data whose state folder no longer links to it. It is only tidying, so faults are ignored.
+/// Removes data whose state folder no longer links to it. Errors are ignored, because the data is only waste.
 fn sweep(states: &Path) {
     for origin in fs::read_dir(states).into_iter().flatten().flatten().map(|entry| entry.path()) {
         if origin.extension().is_none_or(|it| it != "origin") {
