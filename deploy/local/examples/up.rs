@@ -1,4 +1,4 @@
-//! Starts both servers and keeps them until this program's stdin closes: `cargo run -p local --example up DIR`.
+//! Starts both servers and stops them when stdin closes: `cargo run -p local --example up [STATE [CACHE]]`.
 
 use std::io::Write;
 use std::time::Instant;

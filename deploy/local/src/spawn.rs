@@ -1,4 +1,4 @@
-//! Child processes that die with this process, even when it is killed with `kill -9`.
+//! Child processes that end with this process, even if `kill -9` ends it.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,10 +16,10 @@ struct Job {
 
 static SPAWNER: Mutex<Option<mpsc::Sender<Job>>> = Mutex::new(None);
 
-/// Starts `command` so that the kernel sends it `signal` as soon as this process is gone, however it ended.
+/// Starts `command` as a child process. The kernel sends `signal` to it when this process ends for any reason.
 ///
-/// The child leads a process group of its own: Ctrl-C in a terminal reaches only this process, which can
-/// then stop its children in order. Children that must read the terminal are not for this function.
+/// The child gets its own process group. So Ctrl-C in a terminal reaches only this process, which can then stop its
+/// children in order. For the same reason the child can't read from the terminal.
 pub fn spawn_bound(command: Command, signal: Signal) -> io::Result<Child> {
     let (reply, answer) = mpsc::sync_channel(1);
     spawner()?
@@ -28,8 +28,9 @@ pub fn spawn_bound(command: Command, signal: Signal) -> io::Result<Child> {
     answer.recv().map_err(|_| io::Error::other("the spawner thread is gone"))?
 }
 
-/// The kernel sends the signal when the *thread* that forked ends, so all children come from one thread
-/// that lasts as long as the process.
+/// Returns the thread that starts all children, and starts it if need be.
+///
+/// The kernel sends the signal when the *thread* that forked ends. So this thread lasts as long as the process.
 fn spawner() -> io::Result<mpsc::Sender<Job>> {
     let mut slot = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sender) = &*slot {
@@ -39,7 +40,7 @@ fn spawner() -> io::Result<mpsc::Sender<Job>> {
     thread::Builder::new().name("spawner".into()).spawn(move || {
         for mut job in jobs {
             bind(&mut job.command, job.signal);
-            // A caller that stopped waiting would leave a child nobody reaps.
+            // If the caller no longer waits, nothing else would end and reap the child.
             if let Err(mpsc::SendError(Ok(mut orphan))) = job.reply.send(job.command.spawn()) {
                 let _ = orphan.kill();
                 let _ = orphan.wait();
@@ -59,7 +60,7 @@ fn bind(command: &mut Command, signal: Signal) {
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(signal))?;
-            // The parent may have died before the signal was set; then nobody would ever send it.
+            // If the parent died before the signal was set, the kernel will never send it.
             if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
         });
     }

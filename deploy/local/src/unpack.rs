@@ -1,4 +1,4 @@
-//! PostgreSQL's artifact: a jar that holds an xz tarball.
+//! Unpacks PostgreSQL's artifact, which is a jar that holds an xz tarball.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,8 +7,11 @@ use std::path::Path;
 use liblzma::read::XzDecoder;
 
 use crate::error::{Doing, Error};
+use crate::files::set_mode;
 
-/// Unpacks the PostgreSQL jar among `jars` to `target`, and removes the jar, which is no part of Kafka.
+/// Unpacks the PostgreSQL jar in the folder `jars` to `target`.
+///
+/// It then removes the jar, because all jars that stay in the folder become Kafka's class path.
 pub(crate) fn postgres(jars: &Path, target: &Path) -> Result<(), Error> {
     let jar = fs::read_dir(jars)
         .doing("read", jars)?
@@ -23,12 +26,12 @@ pub(crate) fn postgres(jars: &Path, target: &Path) -> Result<(), Error> {
     let name = name.ok_or(io::ErrorKind::InvalidData).doing("find a tarball in", &jar)?;
     let tarball = zip.by_name(&name).doing("read", &jar)?;
     let mut tar = tar::Archive::new(XzDecoder::new(tarball));
-    // The account PostgreSQL runs as reads these files, so their modes must not depend on root's umask.
+    // PostgreSQL's account must read these files, so their modes must not depend on root's umask.
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(false);
     tar.unpack(target).doing("unpack", &jar)?;
     for folder in ["", "bin", "lib", "share"] {
-        crate::files::set_mode(&target.join(folder), 0o755)?;
+        set_mode(&target.join(folder), 0o755)?;
     }
     fs::remove_file(&jar).doing("remove", &jar)
 }

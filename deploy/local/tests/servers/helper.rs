@@ -1,4 +1,4 @@
-//! What the tests share: throw-away folders, waits with a deadline, and this binary run as another process.
+//! Helpers of the tests: temporary folders, waits with a deadline, and this binary as another process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use local::{Backend, Options, Ports, Postgres, Servers, Silent};
 use sqlx::{Connection, PgConnection};
 
-/// A folder that is removed with the test.
+/// A temporary folder. Dropping it removes it, and the volumes of containers that kept their state in it.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -23,7 +23,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Containers keep their data in volumes, whose names are in the state folder.
+        // Containers keep their data in volumes. Files in the state folder hold the names.
         for state in [self.0.clone(), self.0.join("state")] {
             for volume in
                 ["postgres.volume", "kafka.volume"].map(|it| std::fs::read_to_string(state.join(it)))
@@ -43,7 +43,7 @@ pub fn options(state: &Path) -> Options {
     options
 }
 
-/// Waits for a fact.
+/// Waits until `fact` is true. Panics if it isn't within `limit`.
 pub fn until(what: &str, limit: Duration, fact: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
     while !fact() {
@@ -61,7 +61,7 @@ pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
-/// Runs SQL and gives the first column of the first row, if there is one.
+/// Runs `statement` and returns the first column of the first row, if there is a row.
 pub fn sql(url: &str, statement: &'static str) -> Result<Option<i64>, sqlx::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -72,20 +72,20 @@ pub fn sql(url: &str, statement: &'static str) -> Result<Option<i64>, sqlx::Erro
 
 const TASK: &str = "LOCAL_TEST_TASK";
 
-/// Runs this test binary as another process that does `task` on `folder`.
+/// Returns a command that runs this test binary as another process, which does `task` in `folder`.
 pub fn another_process(task: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "helper::task", "--nocapture"]).env(TASK, task).env("LOCAL_TEST_FOLDER", folder);
     command
 }
 
-/// Kills with SIGKILL and reaps.
+/// Kills `child` with SIGKILL and reaps it.
 pub fn kill(mut child: Child) {
     child.kill().expect("kill");
     child.wait().expect("wait");
 }
 
-/// Not a test: what `another_process` does.
+/// Does the task of [`another_process`]. Without a task it does nothing, so it passes as a test.
 #[test]
 fn task() {
     let (Ok(task), Some(folder)) = (std::env::var(TASK), std::env::var_os("LOCAL_TEST_FOLDER")) else {
@@ -94,7 +94,7 @@ fn task() {
     let folder = PathBuf::from(folder);
     let mut options = options(&folder.join("state"));
     match task.as_str() {
-        // Starts both, says so in a file, and waits to be killed.
+        // Starts both servers, writes their pids to a file, and waits to be killed.
         "serve" => {
             let servers = Servers::start(&options, &Silent).expect("servers");
             sql(&servers.admin_url(), "create table kept as select 42::bigint as n").expect("a table");
@@ -111,7 +111,7 @@ fn task() {
             options.cache = Some(folder.join("cache"));
             Postgres::start(&options, &Silent).expect("PostgreSQL").stop();
         }
-        // Has neither Java nor Maven nor Docker.
+        // Finds neither Java nor Maven nor Docker.
         "bare" => {
             options.cache = Some(folder.join("cache"));
             let error = Servers::start(&options, &Silent).err().expect("there is nothing to run on");

@@ -1,4 +1,4 @@
-//! The ordinary life of the servers, and that nothing of it outlives its run.
+//! Starts and stops: servers end with their run, and their data stays for the next.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn a_killed_run_takes_its_servers_along_and_the_next_finds_its_data() {
     let pids: Vec<u32> = text.split(' ').map(|pid| pid.parse().expect("a pid")).collect();
     assert!(pids.iter().all(|pid| runs(*pid)));
     kill(child);
-    // Straight away: the start itself must wait for what is still shutting down.
+    // This test doesn't wait: the start itself must wait for the servers that are still shutting down.
     let servers = Servers::start(&options(&folder.0.join("state")), &Silent).expect("servers");
     assert!(!pids.iter().any(|pid| runs(*pid)), "servers of the killed run are still there");
     assert_eq!(sql(&servers.admin_url(), "select n from kept").expect("an answer"), Some(42));
@@ -73,7 +73,7 @@ fn root_may_keep_its_state_in_a_private_folder() {
     let second = begin();
     assert_eq!(sql(&second.admin_url(), "select n from kept").expect("an answer"), Some(42));
     second.stop();
-    // Whoever deletes the state folder means all of it.
+    // A user who deletes the state folder wants to be rid of the data beside the cache, too.
     std::fs::remove_dir_all(&state).expect("removed");
     let third = begin();
     assert!(sql(&third.admin_url(), "select n from kept").is_err());

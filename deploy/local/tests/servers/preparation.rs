@@ -1,4 +1,4 @@
-//! The cache: filled once, by one process at a time, whole or not at all.
+//! The cache: one process at a time fills it, and an interruption leaves it usable.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn an_interrupted_preparation_leaves_the_next_start_fine() {
     kill(child);
     assert_eq!(unfinished(&cache), 1, "the kill came too late to interrupt anything");
 
-    // Two at once, on state folders of their own but one cache.
+    // Two processes at the same time, each with its own state folder, share one cache.
     let other = Folder::new();
     std::os::unix::fs::symlink(&cache, other.0.join("cache")).expect("a link");
     let children =
