@@ -20,7 +20,7 @@ pub use self::draft::{AppendError, Draft};
 pub use self::unsent::{count_unsent, read_by_index};
 use crate::db::{Db, NOW, PgQuery, hash, quote_ident};
 use crate::envelope::Cause;
-use crate::fault::Fault;
+use crate::fault::{Class, Classified};
 use crate::step_outcome::{self, Record};
 
 /// A message that waits for the end of its transaction.
@@ -68,6 +68,26 @@ fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
         .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
 }
 
+/// Why a message was not appended to the outbox in the application's own transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The message itself can't be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The database did not answer, or refused the statement. The transaction can only be rolled back.
+    #[error("the message could not be written to the outbox")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Classified for PublishError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Append(error) => error.class(),
+            Self::Database(error) => error.class(),
+        }
+    }
+}
+
 /// Appends messages inside transactions of the application's own pool, whatever schema their search path begins with.
 #[derive(Clone)]
 pub struct Outbox {
@@ -95,13 +115,14 @@ impl Outbox {
         key: &str,
         cause: &Cause,
         message: impl Into<Draft<'m, D>>,
-    ) -> Result<Uuid, Fault> {
+    ) -> Result<Uuid, PublishError> {
         let draft = message.into();
         let lock = format!("select {NOW}, pg_advisory_xact_lock($1)");
         let locked = sqlx::query(AssertSqlSafe(lock)).bind(hash(key)).fetch_one(&mut **tx).await?;
         let now: i64 = locked.try_get(0)?;
         let now =
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000).map_err(Fault::permanent)?;
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000)
+            .map_err(|error| sqlx::Error::Decode(error.into()))?;
         let (id, row) = draft.encode(&self.db, key, now, cause)?;
         bind(sqlx::query(AssertSqlSafe(Arc::clone(&self.insert))), &[row]).execute(&mut **tx).await?;
         Ok(id)

@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use crate::db::{Db, NOW, Tx, hash};
 use crate::envelope::Cause;
-use crate::fault::Fault;
 use crate::inbox::{self, Asked, Claims};
 use crate::outbox::{self, AppendError, Draft, Row};
 use crate::step_outcome::StepOutcomes;
@@ -116,16 +115,8 @@ impl UnitOfWork {
         key: &str,
         cause: &Cause,
         message: impl Into<Draft<'m, D>>,
-    ) -> Result<Uuid, Fault> {
-        Ok(self.append(key, cause, message.into())?)
-    }
-
-    pub(crate) fn append<D: Serialize + ?Sized>(
-        &mut self,
-        key: &str,
-        cause: &Cause,
-        draft: Draft<'_, D>,
     ) -> Result<Uuid, AppendError> {
+        let draft = message.into();
         if !self.keys.contains(key) {
             return Err(AppendError::NotLocked { kind: draft.kind(), key: key.to_owned() });
         }

@@ -87,10 +87,10 @@ pub(super) fn append(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> 
     let topic = uow.parked_topic().to_owned();
     let kind = (ParkedCopy::TYPE, ParkedCopy::DATA_VERSION);
     let copy = of(message, reason);
-    match uow.append(&message.key, &cause, Draft::untyped(kind, topic.clone(), &copy)) {
+    match uow.publish(&message.key, &cause, Draft::untyped(kind, topic.clone(), &copy)) {
         Err(AppendError::TooLarge { .. }) => {
             let shorter = ParkedCopy { body: None, encoding: None, body_omitted: true, ..copy };
-            uow.append(&message.key, &cause, Draft::untyped(kind, topic, &shorter))?;
+            uow.publish(&message.key, &cause, Draft::untyped(kind, topic, &shorter))?;
         }
         appended => drop(appended?),
     }

@@ -1,0 +1,256 @@
+//! A complete saga of two steps in one file: a trip is a room that can be given back, and a payment that can't. One trip is
+//! paid, and one is refused, so that its room is free again. Coordinator and participants are one process here, to be read
+//! in one sitting; in earnest each has its own.
+//!
+//! ```sh
+//! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example saga
+//! ```
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::consumer::Consumer;
+use shared::db::{Db, DbOptions};
+use shared::envelope::{Cause, Command, Event, Message, Never, new_id};
+use shared::fault::Fault;
+use shared::kafka::{Kafka, Topic};
+use shared::relay::Relay;
+use shared::router::MessageRouter;
+use shared::saga::coordinator::Coordinator;
+use shared::saga::engine::Refusal;
+use shared::saga::participant::{Answer, CommandHandler, Task};
+use shared::saga::plan::{Definition, Plan, Saga};
+use shared::saga::registry::Registry;
+use shared::unit_of_work::UnitOfWork;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Declares the messages: a type, its name on the wire, and its topic.
+macro_rules! messages {
+    ($($message:ident { $($member:ident: $kind:ty),* } = $name:literal on $topic:literal;)*) => {
+        $(
+            #[derive(Serialize, Deserialize)]
+            struct $message { $($member: $kind),* }
+
+            impl Message for $message {
+                const TYPE: &'static str = $name;
+                const TOPIC: &'static str = $topic;
+            }
+        )*
+    };
+}
+
+messages! {
+    TripRequested { traveller: String, card: String } = "trip.requested.v1" on "trip.events";
+    BookRoom { traveller: String } = "hotel.book_room.v1" on "travel.commands";
+    FreeRoom { room: i32 } = "hotel.free_room.v1" on "travel.commands";
+    PayTrip { card: String } = "bank.pay_trip.v1" on "travel.commands";
+    ConfirmTrip { room: i32 } = "trip.confirm_trip.v1" on "travel.commands";
+    RejectTrip { reason: String } = "trip.reject_trip.v1" on "travel.commands";
+}
+
+impl Event for TripRequested {}
+
+impl Command for BookRoom {
+    type Reply = i32;
+    type Refusal = Refused;
+}
+
+impl Command for FreeRoom {
+    type Reply = ();
+    type Refusal = Never;
+}
+
+impl Command for PayTrip {
+    type Reply = ();
+    type Refusal = Refused;
+}
+
+impl Command for ConfirmTrip {
+    type Reply = ();
+    type Refusal = Never;
+}
+
+impl Command for RejectTrip {
+    type Reply = ();
+    type Refusal = Never;
+}
+
+/// A business refusal is JSON with a `code`.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+enum Refused {
+    NoRoom,
+    CardDeclined,
+}
+
+/// What the saga remembers of a trip, and its plan.
+#[derive(Serialize, Deserialize)]
+struct BookTrip {
+    trip: TripRequested,
+    room: i32,
+}
+
+impl Saga for BookTrip {
+    const NAME: &'static str = "book_trip";
+    const VERSION: i32 = 1;
+
+    fn plan() -> Definition<Self> {
+        Plan::begin()
+            .step(|saga: &Self| BookRoom { traveller: saga.trip.traveller.clone() })
+            .on_reply(|saga, room| saga.room = room)
+            .undo(|saga| FreeRoom { room: saga.room })
+            .pivot(|saga| PayTrip { card: saga.trip.card.clone() })
+            .then(|saga| ConfirmTrip { room: saga.room })
+            .or_else(|_, refusal: &Refusal| RejectTrip { reason: refusal.code.clone() })
+    }
+}
+
+/// The participants: hotel, bank, and the trips themselves.
+struct Travel;
+
+impl CommandHandler<BookRoom> for Travel {
+    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<BookRoom>]) -> Result<Vec<Answer<BookRoom>>, Fault> {
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let room: Option<i32> = sqlx::query_scalar(
+                "update room set guest = $1
+                 where number in (select number from room where guest is null limit 1 for update) returning number",
+            )
+            .bind(&task.command.traveller)
+            .fetch_optional(uow.db())
+            .await?;
+            answers.push(room.map_or(Answer::Refused(Refused::NoRoom), Answer::Done));
+        }
+        Ok(answers)
+    }
+}
+
+impl CommandHandler<FreeRoom> for Travel {
+    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<FreeRoom>]) -> Result<Vec<Answer<FreeRoom>>, Fault> {
+        let rooms: Vec<i32> = tasks.iter().map(|task| task.command.room).collect();
+        sqlx::query("update room set guest = null where number = any($1)").bind(rooms).execute(uow.db()).await?;
+        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+    }
+}
+
+impl CommandHandler<PayTrip> for Travel {
+    async fn handle(&self, _: &mut UnitOfWork, tasks: &[Task<PayTrip>]) -> Result<Vec<Answer<PayTrip>>, Fault> {
+        // A bank that is asked over the network is an `ExternalCall`.
+        let pay = |task: &Task<PayTrip>| match task.command.card.as_str() {
+            "good" => Answer::Done(()),
+            _ => Answer::Refused(Refused::CardDeclined),
+        };
+        Ok(tasks.iter().map(pay).collect())
+    }
+}
+
+async fn end(uow: &mut UnitOfWork, trip: &str, status: &str) -> Result<(), Fault> {
+    sqlx::query("insert into trip (id, status) values ($1, $2)").bind(trip).bind(status).execute(uow.db()).await?;
+    Ok(())
+}
+
+impl CommandHandler<ConfirmTrip> for Travel {
+    async fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<ConfirmTrip>],
+    ) -> Result<Vec<Answer<ConfirmTrip>>, Fault> {
+        for task in tasks {
+            end(uow, &task.subject, &format!("confirmed: room {}", task.command.room)).await?;
+        }
+        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+    }
+}
+
+impl CommandHandler<RejectTrip> for Travel {
+    async fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<RejectTrip>],
+    ) -> Result<Vec<Answer<RejectTrip>>, Fault> {
+        for task in tasks {
+            end(uow, &task.subject, &format!("rejected: {}", task.command.reason)).await?;
+        }
+        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+    }
+}
+
+/// Asks for a trip. The event begins the saga, which has the id of the trip.
+async fn request(db: &Db, traveller: &str, card: &str) -> Result<Uuid, Fault> {
+    let trip = new_id();
+    let key = trip.to_string();
+    let mut uow = db.write(std::slice::from_ref(&key)).await?;
+    let requested = TripRequested { traveller: traveller.to_owned(), card: card.to_owned() };
+    uow.publish(&key, &Cause::request(trip, None), &requested)?;
+    uow.commit().await?;
+    Ok(trip)
+}
+
+/// What has become of a trip, when it has come to its end.
+async fn outcome(db: &Db, trip: Uuid) -> Result<String, sqlx::Error> {
+    loop {
+        let status = sqlx::query_scalar("select status from trip where id = $1")
+            .bind(trip.to_string())
+            .fetch_optional(&mut *db.read().await?)
+            .await?;
+        match status {
+            Some(status) => return Ok(status),
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options = env::var("DATABASE_URL")?.parse()?;
+    let db = DbOptions::new("travel").reply_topic("travel.replies").connect(options);
+    shared::migrations::apply_with_sagas(&db).await?;
+    let create = "create table if not exists public.room (number integer primary key, guest text);
+                  create table if not exists public.trip (id text primary key, status text not null);
+                  insert into public.room (number) values (7) on conflict (number) do update set guest = null";
+    sqlx::raw_sql(create).execute(&mut db.connect().await?).await?;
+    let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);
+    let retention = Duration::from_secs(7 * 24 * 3600);
+    let topics = ["trip.events", "travel.commands", "travel.replies", "saga.events", "travel.parked"];
+    let topics = topics.map(|name| Topic { name: name.to_owned(), partitions: 4, retention });
+    kafka.create_topics(&topics).await?;
+
+    let registry = Arc::new(Registry::default().with::<BookTrip>());
+    let coordinator = Coordinator::new(db.clone(), registry, "saga.events", "travel.replies")
+        .begin_on(|trip: TripRequested| BookTrip { trip, room: 0 });
+    let timers = coordinator.timers();
+    let travel = Arc::new(Travel);
+    let router = MessageRouter::new()
+        .sagas(coordinator)
+        .command::<BookRoom>(&travel)
+        .command::<FreeRoom>(&travel)
+        .command::<PayTrip>(&travel)
+        .command::<ConfirmTrip>(&travel)
+        .command::<RejectTrip>(&travel);
+
+    let stop = CancellationToken::new();
+    let consumer = Consumer::new(db.clone(), kafka.clone(), "travel", Arc::new(router));
+    let trips = async {
+        // There is one room: it is free for Bob only because Ada's card was declined.
+        let declined = request(&db, "Ada", "bad").await?;
+        println!("Ada's trip was {}", outcome(&db, declined).await?);
+        let paid = request(&db, "Bob", "good").await?;
+        println!("Bob's trip was {}", outcome(&db, paid).await?);
+        stop.cancel();
+        Ok::<_, Fault>(())
+    };
+    let (consumed, timed, (), ended) = tokio::join!(
+        consumer.run(stop.clone()),
+        timers.run(stop.clone()),
+        Relay::new(db.clone(), kafka).run(stop.clone()),
+        trips
+    );
+    consumed?;
+    timed?;
+    ended.map_err(|fault| fault.to_string().into())
+}
