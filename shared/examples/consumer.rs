@@ -59,7 +59,8 @@ impl MessageHandler<SaleMade> for Points {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let db = DbOptions::new("points").connect(env::var("DATABASE_URL")?.parse()?);
     shared::migrations::apply(&db).await?;
-    let create = "create table if not exists public.points (customer text primary key, points bigint not null)";
+    let create =
+        "create table if not exists public.points (customer text primary key, points bigint not null)";
     sqlx::query(create).execute(&mut db.connect().await?).await?;
 
     let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);

@@ -114,7 +114,11 @@ impl Saga for BookTrip {
 struct Travel;
 
 impl CommandHandler<BookRoom> for Travel {
-    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<BookRoom>]) -> Result<Vec<Answer<BookRoom>>, Fault> {
+    async fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<BookRoom>],
+    ) -> Result<Vec<Answer<BookRoom>>, Fault> {
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
             let room: Option<i32> = sqlx::query_scalar(
@@ -131,15 +135,26 @@ impl CommandHandler<BookRoom> for Travel {
 }
 
 impl CommandHandler<FreeRoom> for Travel {
-    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<FreeRoom>]) -> Result<Vec<Answer<FreeRoom>>, Fault> {
+    async fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<FreeRoom>],
+    ) -> Result<Vec<Answer<FreeRoom>>, Fault> {
         let rooms: Vec<i32> = tasks.iter().map(|task| task.command.room).collect();
-        sqlx::query("update room set guest = null where number = any($1)").bind(rooms).execute(uow.db()).await?;
+        sqlx::query("update room set guest = null where number = any($1)")
+            .bind(rooms)
+            .execute(uow.db())
+            .await?;
         Ok(tasks.iter().map(|_| Answer::Done(())).collect())
     }
 }
 
 impl CommandHandler<PayTrip> for Travel {
-    async fn handle(&self, _: &mut UnitOfWork, tasks: &[Task<PayTrip>]) -> Result<Vec<Answer<PayTrip>>, Fault> {
+    async fn handle(
+        &self,
+        _: &mut UnitOfWork,
+        tasks: &[Task<PayTrip>],
+    ) -> Result<Vec<Answer<PayTrip>>, Fault> {
         // A bank that is asked over the network is an `ExternalCall`.
         let pay = |task: &Task<PayTrip>| match task.command.card.as_str() {
             "good" => Answer::Done(()),
@@ -150,7 +165,11 @@ impl CommandHandler<PayTrip> for Travel {
 }
 
 async fn end(uow: &mut UnitOfWork, trip: &str, status: &str) -> Result<(), Fault> {
-    sqlx::query("insert into trip (id, status) values ($1, $2)").bind(trip).bind(status).execute(uow.db()).await?;
+    sqlx::query("insert into trip (id, status) values ($1, $2)")
+        .bind(trip)
+        .bind(status)
+        .execute(uow.db())
+        .await?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod runtime;
 mod watch;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tracing::debug;
 use uuid::Uuid;
@@ -26,6 +27,24 @@ use crate::{metric, parked, retention};
 
 /// Claims and handles messages in one transaction.
 async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result<(), Fault> {
+    let (mut uow, claims) = claim(db, router, batch).await?;
+    let fresh = admit(&mut uow, db.retention().inbox, router, batch, claims).await?;
+    for (handler, messages) in waves(router, &fresh)? {
+        handler.handle(&mut uow, &messages).await?;
+    }
+    uow.commit().await?;
+    for message in fresh {
+        debug!(key = %message.key, message = ?message.id(), kind = message.kind(), "handled");
+    }
+    Ok(())
+}
+
+/// Begins the batch's transaction with its locks and claims.
+async fn claim(
+    db: &Db,
+    router: &MessageRouter,
+    batch: &[&Incoming],
+) -> Result<(UnitOfWork, Claims), sqlx::Error> {
     let mut keys: Vec<String> = batch.iter().map(|message| message.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -42,10 +61,21 @@ async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result
     }
     let asked = Asked { ids: &ids, others: &others, steps: &steps };
     let (mut uow, claims) = UnitOfWork::claim(db.clone(), &keys, &asked).await?;
-    let Claims { mut new, mut parked, resolved } = claims;
-    let duplicates = ids.len() - new.len();
+    let duplicates = ids.len() - claims.new.len();
     uow.after_commit(move || metric::INBOX_DUPLICATES.counter(&[]).increment(duplicates as u64));
+    Ok((uow, claims))
+}
 
+/// Returns the messages that are to be handled, in their order. Parks those that no handler may see and those whose key is
+/// parked, and passes over those that had their effect before.
+async fn admit<'m>(
+    uow: &mut UnitOfWork,
+    memory: Duration,
+    router: &MessageRouter,
+    batch: &[&'m Incoming],
+    claims: Claims,
+) -> Result<Vec<&'m Incoming>, Fault> {
+    let Claims { mut new, mut parked, resolved } = claims;
     let mut fresh = Vec::with_capacity(batch.len());
     for &message in batch {
         let id = message.id();
@@ -59,7 +89,7 @@ async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result
             continue;
         }
         // Its id is new only because it was forgotten, or might have been.
-        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), db.retention().inbox));
+        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), memory));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
         // What is parked is claimed, so that it is parked once.
         if (parked.contains(&message.key) || refused.is_some())
@@ -69,23 +99,16 @@ async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result
             continue;
         }
         if parked.contains(&message.key) {
-            parked::park(&mut uow, message, "an earlier message of this key is parked").await?;
+            parked::park(uow, message, "an earlier message of this key is parked").await?;
         } else if let Some(reason) = refused {
-            if parked::park(&mut uow, message, reason).await? {
+            if parked::park(uow, message, reason).await? {
                 parked.insert(message.key.clone());
             }
         } else {
             fresh.push(message);
         }
     }
-    for (handler, messages) in waves(router, &fresh)? {
-        handler.handle(&mut uow, &messages).await?;
-    }
-    uow.commit().await?;
-    for message in fresh {
-        debug!(key = %message.key, message = ?message.id(), kind = message.kind(), "handled");
-    }
-    Ok(())
+    Ok(fresh)
 }
 
 type Wave<'t, 'm> = (&'t dyn BatchHandler, Vec<&'m Incoming>);

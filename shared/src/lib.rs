@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod backoff;
+pub mod circuit_breaker;
 pub mod cloudevents;
 pub mod consumer;
 pub mod db;

@@ -120,8 +120,7 @@ impl Outbox {
         let lock = format!("select {NOW}, pg_advisory_xact_lock($1)");
         let locked = sqlx::query(AssertSqlSafe(lock)).bind(hash(key)).fetch_one(&mut **tx).await?;
         let now: i64 = locked.try_get(0)?;
-        let now =
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000)
+        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000)
             .map_err(|error| sqlx::Error::Decode(error.into()))?;
         let (id, row) = draft.encode(&self.db, key, now, cause)?;
         bind(sqlx::query(AssertSqlSafe(Arc::clone(&self.insert))), &[row]).execute(&mut **tx).await?;

@@ -4,11 +4,15 @@ mod plain;
 mod versions;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use self::versions::Versions;
+#[cfg(feature = "saga")]
+use crate::circuit_breaker::Dependency;
+use crate::db::Db;
 use crate::envelope::Message;
 use crate::fault::Fault;
 use crate::incoming::Incoming;
@@ -46,10 +50,8 @@ pub trait BatchHandler: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
-/// Something that runs beside the consumer, such as the calls of external dependencies.
-#[cfg(feature = "saga")]
-pub(crate) type Worker =
-    Box<dyn FnOnce(crate::db::Db, tokio_util::sync::CancellationToken) -> BoxFuture<'static, ()> + Send>;
+/// Something that runs beside the consumer until it is told to stop, such as the calls of an external dependency.
+pub(crate) type Worker = Box<dyn FnOnce(Db, CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
 /// The messages that a service takes, each with its handler. It is built by one chain:
 ///
@@ -70,11 +72,10 @@ pub struct MessageRouter {
     /// Topics with events: of these, types that nobody here takes are passed over.
     event_topics: BTreeSet<String>,
     pub(crate) versions: Versions,
+    workers: Mutex<Vec<(&'static str, Worker)>>,
+    /// The external dependencies that handlers call, by name.
     #[cfg(feature = "saga")]
-    workers: std::sync::Mutex<Vec<(&'static str, Worker)>>,
-    #[cfg(feature = "saga")]
-    pub(crate) dependencies:
-        std::collections::BTreeMap<&'static str, Arc<crate::saga::circuit_breaker::Dependency>>,
+    pub(crate) dependencies: std::collections::BTreeMap<&'static str, Arc<Dependency>>,
 }
 
 impl MessageRouter {
@@ -86,13 +87,12 @@ impl MessageRouter {
     /// Adds what runs beside the consumer for the commands of this type.
     #[cfg(feature = "saga")]
     pub(crate) fn add_worker(&mut self, command: &'static str, worker: Worker) {
-        self.workers.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).push((command, worker));
+        self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).push((command, worker));
     }
 
     /// What is to run beside the consumer. Taken once: a second call finds nothing.
-    #[cfg(feature = "saga")]
     pub(crate) fn take_workers(&self) -> Vec<(&'static str, Worker)> {
-        std::mem::take(&mut *self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Gives the messages of these types, each with its topic, to one handler. It sees those of one key in the order

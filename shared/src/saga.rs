@@ -3,14 +3,13 @@
 //! Chris Richardson, "Microservices Patterns".)
 //!
 //! - [`participant`]: carries out commands of sagas and answers them. [`external_call`] does so by asking an external
-//!   dependency, with a [`circuit_breaker`] around it.
+//!   dependency, with a circuit breaker ([`crate::circuit_breaker`]) around it.
 //! - [`plan`]: how a saga is written. The kinds of step are types.
 //! - [`engine`]: the pure function from a saga's state and an input to its next state and decisions.
 //! - [`coordinator`]: the way from messages and deadlines to the engine and back, with the log in the database ([`store`]).
 //! - [`registry`] and [`rehearsal`]: definitions by name and version, and what a new one would decide with old logs.
 //! - [`testing`]: drives a saga by hand, and through every history that it can have.
 
-pub mod circuit_breaker;
 pub mod coordinator;
 pub mod engine;
 pub mod events;

@@ -26,19 +26,20 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use futures::future::BoxFuture;
 use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::config::Common;
 use self::health::Health;
+use crate::circuit_breaker::Dependency;
 use crate::consumer::Consumer;
-use crate::db::{DEFAULT_SCHEMA, Db};
+use crate::db::{DEFAULT_SCHEMA, Db, DbOptions};
 use crate::housekeeper::Housekeeper;
 use crate::kafka::Kafka;
 use crate::migrations::{self, Set};
 use crate::relay::Relay;
 use crate::router::MessageRouter;
-use crate::saga::circuit_breaker::Dependency;
 
 /// A service, as its crate defines it.
 pub trait App: 'static {
@@ -130,6 +131,24 @@ impl Stage {
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
+    fn new<A: App<Config = C>>(config: C, common: Common, db: Db, kafka: Kafka) -> Self {
+        Self {
+            config,
+            common,
+            name: A::NAME,
+            housekeeper: Housekeeper::new(db.clone()),
+            db,
+            kafka,
+            router: Router::new(),
+            stages: Stages::default(),
+            failed: CancellationToken::new(),
+            migrations: Migrations::of::<A>(),
+            dependencies: Vec::new(),
+            messages: Arc::new(MessageRouter::new()),
+            assigned: Arc::default(),
+        }
+    }
+
     /// The service's database.
     pub fn db(&self) -> &Db {
         &self.db
@@ -274,6 +293,23 @@ pub fn main_from<A: App>(
 /// The service's command line, from which its help and its documentation are made.
 pub fn command<A: App>() -> clap::Command {
     CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
+}
+
+/// The types of messages that a service consumes, sorted. It is set up for that with its default settings, but neither
+/// started nor connected to anything. It needs a tokio runtime.
+///
+/// # Errors
+/// If the service can't be set up.
+pub fn consumed_types<A: App>() -> anyhow::Result<Vec<&'static str>> {
+    let line = CommandLine::<A::Config>::from_arg_matches(&command::<A>().try_get_matches_from([A::NAME])?)?;
+    let db = DbOptions::new(A::NAME).connect(PgConnectOptions::new_without_pgpass());
+    let kafka = Kafka::new(line.common.kafka_brokers.clone());
+    let mut service = Service::new::<A>(line.own, line.common, db, kafka);
+    // Its tasks end as soon as they look.
+    service.stages.intake.stop.cancel();
+    service.stages.work.stop.cancel();
+    A::run(&mut service)?;
+    Ok(service.messages.types())
 }
 
 /// The document of a service's HTTP interface, with the routes that all have.

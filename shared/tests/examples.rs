@@ -60,7 +60,8 @@ impl Ground {
 
     /// The first records of a topic, at least so many.
     fn records(&self, topic: &str, count: usize) -> Vec<OwnedMessage> {
-        let consumer: BaseConsumer = self.kafka().client().set("group.id", "test").create().expect("a consumer");
+        let consumer: BaseConsumer =
+            self.kafka().client().set("group.id", "test").create().expect("a consumer");
         let mut partitions = TopicPartitionList::new();
         for partition in 0..4 {
             partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
@@ -91,7 +92,11 @@ impl Example {
         let tests = std::env::current_exe().expect("a path");
         let target = tests.parent().and_then(|deps| deps.parent()).expect("the target folder");
         let program = target.join("examples").join(name);
-        assert!(program.exists(), "run `cargo build -p shared --examples` first: {} is not there", program.display());
+        assert!(
+            program.exists(),
+            "run `cargo build -p shared --examples` first: {} is not there",
+            program.display()
+        );
         let mut command = Command::new(program);
         command.env("DATABASE_URL", database).env("KAFKA_BROKERS", brokers).env("HTTP_ADDR", "127.0.0.1:0");
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -199,7 +204,10 @@ fn send_again(kafka: &Kafka, record: &OwnedMessage) {
         .key(record.key().expect("a key"))
         .payload(record.payload().expect("a value"))
         .headers(record.headers().cloned().expect("headers"));
-    #[expect(clippy::disallowed_methods, reason = "the test repeats a record, as a relay does after a crash")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test repeats a record, as a relay does after a crash"
+    )]
     producer.send(again).map_err(|(error, _)| error).expect("sent");
     producer.flush(PATIENCE).expect("acknowledged");
 }
@@ -225,7 +233,10 @@ async fn a_seat_is_reserved_once_per_step(ground: &Ground) {
     // There was one seat.
     ask(&db, second).await;
     let replies = ground.replies(3);
-    assert!(replies.contains(&(second, "refused".to_owned(), json!({"code": "fully_booked"}))), "{replies:?}");
+    assert!(
+        replies.contains(&(second, "refused".to_owned(), json!({"code": "fully_booked"}))),
+        "{replies:?}"
+    );
     stop.cancel();
     relay.await.expect("no panic");
     airline.stop();
@@ -249,7 +260,8 @@ async fn ask(db: &Db, saga: Uuid) {
 impl Ground {
     /// Waits until a topic is there.
     fn topic(&self, topic: &str) {
-        let consumer: BaseConsumer = self.kafka().client().set("group.id", "test").create().expect("a consumer");
+        let consumer: BaseConsumer =
+            self.kafka().client().set("group.id", "test").create().expect("a consumer");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let metadata = consumer.fetch_metadata(None, PATIENCE).expect("the broker answers");

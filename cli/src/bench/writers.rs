@@ -110,8 +110,7 @@ impl Writers {
                 sequences[number(row)] += 1;
                 sequences[number(row)]
             };
-            uow.publish(key, &cause, &RowWritten::new(row, sequence))
-                .map_err(|fault| anyhow::anyhow!("a row was refused: {}", fault.chain()))?;
+            uow.publish(key, &cause, &RowWritten::new(row, sequence)).context("a row was refused")?;
         }
         uow.commit().await.context("a commit failed")?;
         let now = Instant::now();

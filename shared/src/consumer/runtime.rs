@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::consumer::{
+    BaseConsumer, Consumer as _, ConsumerContext, MessageStream, Rebalance, StreamConsumer,
+};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -132,13 +135,9 @@ impl Consumer {
     /// # Errors
     /// If the client's settings are wrong.
     pub async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
-        #[cfg(feature = "saga")]
-        let workers =
-            self.router.take_workers().into_iter().map(|(_, work)| work(self.db.clone(), stop.clone()));
-        #[cfg(feature = "saga")]
-        return tokio::join!(self.consume(&stop), futures::future::join_all(workers)).0;
-        #[cfg(not(feature = "saga"))]
-        self.consume(&stop).await
+        let workers = self.router.take_workers().into_iter();
+        let workers = workers.map(|(_, work)| work(self.db.clone(), stop.clone()));
+        tokio::join!(self.consume(&stop), join_all(workers)).0
     }
 
     async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
@@ -247,21 +246,12 @@ impl Consumer {
                 patient && batch[looked_at..].iter().all(|message| self.router.may_wait(message.kind()));
             looked_at = batch.len();
             let linger = if patient && !batch.is_empty() { PATIENCE } else { linger };
-            let next = if taken == 0 {
-                tokio::select! {
-                    next = stream.next() => next,
-                    () = tokio::time::sleep(POLL) => None,
-                    () = stop.cancelled() => None,
-                }
-            } else if linger.is_zero() {
-                stream.next().now_or_never().flatten()
-            } else {
-                let since = *since.get_or_insert_with(tokio::time::Instant::now);
-                tokio::select! {
-                    next = tokio::time::timeout_at(since + linger, stream.next()) => next.ok().flatten(),
-                    () = stop.cancelled() => None,
-                }
+            let patience = match taken {
+                0 => Patience::First,
+                _ if linger.is_zero() => Patience::WhatIsThere,
+                _ => Patience::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
             };
+            let next = next(&mut stream, patience, stop).await;
             match next {
                 Some(Ok(record)) => {
                     taken += 1;
@@ -281,7 +271,7 @@ impl Consumer {
     }
 
     /// The message, unless it is of no concern here.
-    fn incoming(&self, record: &rdkafka::message::BorrowedMessage<'_>) -> Option<Incoming> {
+    fn incoming(&self, record: &BorrowedMessage<'_>) -> Option<Incoming> {
         let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
         let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
         if kind.is_some_and(|kind| self.router.passes_over(topic, kind)) {
@@ -417,6 +407,32 @@ impl Consumer {
             warn!(%error, "the partitions could not be resumed");
         }
         Ok(())
+    }
+}
+
+/// How long the next record of a batch is waited for.
+enum Patience {
+    /// The batch is empty.
+    First,
+    /// Not at all.
+    WhatIsThere,
+    Until(tokio::time::Instant),
+}
+
+/// The next record; none if it does not come in time, or at a stop.
+async fn next<'c>(
+    stream: &mut MessageStream<'c, Context>,
+    patience: Patience,
+    stop: &CancellationToken,
+) -> Option<KafkaResult<BorrowedMessage<'c>>> {
+    let until = match patience {
+        Patience::WhatIsThere => return stream.next().now_or_never().flatten(),
+        Patience::First => tokio::time::Instant::now() + POLL,
+        Patience::Until(until) => until,
+    };
+    tokio::select! {
+        next = tokio::time::timeout_at(until, stream.next()) => next.ok().flatten(),
+        () = stop.cancelled() => None,
     }
 }
 

@@ -42,24 +42,6 @@ struct Taken {
     stopped_reason: Option<String>,
 }
 
-/// Settings of the relay's own connection.
-pub(super) async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // A checkpoint that a crash of the server loses makes the relay repeat messages, which the inboxes absorb; it
-    // loses none, so it need not wait for the disk. The outbox is never analyzed: tell the planner to use its indexes, to
-    // plan once, and not to compile what it takes for expensive.
-    for setting in [
-        "set synchronous_commit = off",
-        "set enable_seqscan = off",
-        "set enable_bitmapscan = off",
-        "set plan_cache_mode = force_generic_plan",
-        "set max_parallel_workers_per_gather = 0",
-        "set jit = off",
-    ] {
-        sqlx::query(setting).execute(&mut *db).await?;
-    }
-    Ok(())
-}
-
 /// Takes the shard if nobody holds it: never leased, released, expired, or its holder's connection is gone.
 pub(super) async fn acquire(
     db: &mut PgConnection,

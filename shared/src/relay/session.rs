@@ -164,15 +164,15 @@ impl<'r> RelaySession<'r> {
 
     /// Takes what was acknowledged off the front.
     fn collect_acks(&mut self) -> Result<(), RelayError> {
-        if let Some(refusal) = self.in_flight.iter().find_map(|flight| flight.batch.refusal()) {
+        if let Some(refusal) = self.in_flight.iter().find_map(|run| run.batch.refusal()) {
             return Err(refused(refusal));
         }
-        while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.batch.done()) {
-            metric::RELAY_PUBLISHED.counter(&[]).increment(flight.rows);
-            self.passed(flight.after);
+        while let Some(run) = self.in_flight.pop_front_if(|run| run.batch.done()) {
+            metric::RELAY_PUBLISHED.counter(&[]).increment(run.rows);
+            self.passed(run.after);
             self.dirty = true;
         }
-        let open = self.in_flight.iter().map(|flight| flight.batch.open()).sum();
+        let open = self.in_flight.iter().map(|run| run.batch.open()).sum();
         if open < self.open || self.in_flight.is_empty() {
             self.acknowledged = Instant::now();
         }
@@ -190,7 +190,7 @@ impl<'r> RelaySession<'r> {
 
     /// Whether more may be handed over.
     fn room(&self) -> bool {
-        self.in_flight.iter().map(|flight| flight.bytes).sum::<usize>() < UNDER_WAY_MAX / 2
+        self.in_flight.iter().map(|run| run.bytes).sum::<usize>() < UNDER_WAY_MAX / 2
     }
 
     /// Reads the next rows and hands them over. Whether there may be more at once.

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use sqlx::PgConnection;
 use sqlx::postgres::PgNotification;
 
-use super::{RelayError, checkpoint};
+use super::{RelayError, prepare};
 use crate::db::Db;
 
 /// What was heard.
@@ -72,7 +72,7 @@ async fn notify(db: &mut PgConnection, channel: &str) -> Result<(), sqlx::Error>
 pub async fn tell_relays(db: &Db) -> Result<Infallible, sqlx::Error> {
     let mut wrote = db.relay_wakeup();
     let mut connection = db.connect().await?;
-    checkpoint::prepare(&mut connection).await?;
+    prepare(&mut connection).await?;
     loop {
         // The sender lives in `db`.
         let _ = wrote.changed().await;

@@ -6,7 +6,7 @@
 //! A step that gets no answer stays open and is called again, less and less often, in the end twice a minute. Its saga
 //! is told with the outcome [`crate::saga::participant::ReplyOutcome::Failing`] at the first, second, fourth, eighth ...
 //! attempt, so that an outage costs few messages; the saga concludes nothing from it. All calls with the same
-//! [`ExternalCall::TARGET`] share a circuit breaker ([`crate::saga::circuit_breaker`]): while it is open no call is made, and
+//! [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]): while it is open no call is made, and
 //! steps are put off until one may be tried. That counts as none of their attempts.
 
 mod caller;
@@ -23,11 +23,11 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use self::caller::Caller;
+use crate::circuit_breaker::Dependency;
 use crate::envelope::Command;
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
-use crate::saga::circuit_breaker::Dependency;
 use crate::saga::participant::{self, Answer, Task};
 use crate::step_outcome::{Open, Record, Status};
 use crate::unit_of_work::UnitOfWork;
@@ -72,7 +72,7 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
     /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key. The
     /// error's text goes to the log and to the saga, so it must name nobody. An error of the database, or
     /// [`LocalError`], says nothing about the dependency; any other counts against it
-    /// ([`crate::saga::circuit_breaker`]).
+    /// ([`crate::circuit_breaker`]).
     fn call(
         &self,
         idempotency_key: &str,

@@ -152,17 +152,7 @@ pub(crate) async fn unanswered<C: CommandSet>(
     uow: &mut UnitOfWork,
     messages: &[&Incoming],
 ) -> Result<Vec<Task<C>>, Fault> {
-    let mut tasks = Vec::with_capacity(messages.len());
-    for message in messages {
-        let step = StepKey::of(message)?;
-        let command = C::read(message)?;
-        tasks.push(Task {
-            command,
-            subject: message.envelope()?.subject.clone(),
-            cause: message.cause()?,
-            step,
-        });
-    }
+    let tasks = messages.iter().map(|message| task(message)).collect::<Result<Vec<Task<C>>, Fault>>()?;
     let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
     uow.look_up(&asked).await?;
@@ -179,42 +169,51 @@ pub(crate) async fn unanswered<C: CommandSet>(
             if status == Status::Pending {
                 uow.steps.asked_again.push(task.step);
             }
-            continue;
+        } else if is_to_be_done(uow, &task)? {
+            taken.insert(task.step.clone());
+            rest.push(task);
         }
-        let action = task.step.action().map(|action| {
-            let status = uow.steps.get(&action).map(|record| record.status);
-            (action, status)
-        });
-        // An action that is on record has not been undone: its undo would be on record for longer.
-        if !matches!(action, Some((_, Some(_)))) {
-            still_known(uow, &task.step)?;
-        }
-        match action {
-            None | Some((_, Some(Status::Done))) => {}
-            Some((action, None)) => {
-                uow.steps.add(record(&task, action, Status::Tombstoned, None));
-                nothing_to_undo(uow, &task)?;
-                continue;
-            }
-            Some((_, Some(Status::Refused | Status::Tombstoned))) => {
-                nothing_to_undo(uow, &task)?;
-                continue;
-            }
-            // Its saga, which has not heard of the action's end either, asks again. Parking would call an operator for
-            // what mends itself, and waiting would hold up every other order for as long as the outside is silent.
-            Some((_, Some(Status::Pending))) => {
-                metric::COMPENSATIONS_BEFORE_COMPLETION.counter(&[]).increment(1);
-                warn!(
-                    saga = %task.step.saga_id, step = task.step.step,
-                    "an undo came while its action is under way; it is not answered, its saga asks again"
-                );
-                continue;
-            }
-        }
-        taken.insert(task.step.clone());
-        rest.push(task);
     }
     Ok(rest)
+}
+
+fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
+    Ok(Task {
+        step: StepKey::of(message)?,
+        command: C::read(message)?,
+        subject: message.envelope()?.subject.clone(),
+        cause: message.cause()?,
+    })
+}
+
+/// Whether a command of which nothing is on record is to be carried out. An undo that has nothing to undo is answered here.
+fn is_to_be_done<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<bool, Fault> {
+    let action = task.step.action().map(|action| {
+        let status = uow.steps.get(&action).map(|record| record.status);
+        (action, status)
+    });
+    // An action that is on record has not been undone: its undo would be on record for longer.
+    if !matches!(action, Some((_, Some(_)))) {
+        still_known(uow, &task.step)?;
+    }
+    match action {
+        None | Some((_, Some(Status::Done))) => return Ok(true),
+        Some((action, None)) => {
+            uow.steps.add(record(task, action, Status::Tombstoned, None));
+            nothing_to_undo(uow, task)?;
+        }
+        Some((_, Some(Status::Refused | Status::Tombstoned))) => nothing_to_undo(uow, task)?,
+        // Its saga, which has not heard of the action's end either, asks again. Parking would call an operator for what
+        // mends itself. Waiting would hold up every other order for as long as the dependency is silent.
+        Some((_, Some(Status::Pending))) => {
+            metric::COMPENSATIONS_BEFORE_COMPLETION.counter(&[]).increment(1);
+            warn!(
+                saga = %task.step.saga_id, step = task.step.step,
+                "an undo came while its action is under way; it is not answered, its saga asks again"
+            );
+        }
+    }
+    Ok(false)
 }
 
 /// What is to be recorded of a step because of this command.

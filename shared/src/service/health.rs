@@ -12,10 +12,10 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::circuit_breaker::Dependency;
 use crate::db::Db;
 use crate::kafka::{Inquirer, Kafka};
 use crate::relay;
-use crate::saga::circuit_breaker::Dependency;
 use crate::service::{Migrations, telemetry};
 
 /// How long each check may take.

@@ -75,12 +75,11 @@ async fn run<A: App>(
         .shards(common.outbox_shards)
         .retention(retention)
         .connect(database);
-    let migrations = Migrations::of::<A>();
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
         // The service's own tables belong into the role's schema, not into the core's.
         connection.execute("reset search_path").await?;
-        migrations.apply(&mut connection).await.context("the migrations could not be applied")?;
+        Migrations::of::<A>().apply(&mut connection).await.context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
@@ -92,21 +91,7 @@ async fn run<A: App>(
         client_id: "amends".to_owned(),
         settings: common.kafka_settings.0.clone(),
     };
-    let mut service = Service {
-        config: line.own,
-        name: A::NAME,
-        housekeeper: Housekeeper::new(db.clone()),
-        db,
-        kafka,
-        router: Router::new(),
-        stages: Stages::default(),
-        failed: CancellationToken::new(),
-        migrations,
-        dependencies: Vec::new(),
-        messages: Arc::new(MessageRouter::new()),
-        assigned: Arc::default(),
-        common,
-    };
+    let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
     service.until_told::<A>(told).await
 }
@@ -132,45 +117,23 @@ impl<C: Send + Sync + 'static> Service<C> {
         let address = address::<A>(&self.common);
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
-        let (intake, assigned) = (self.stages.intake.stop.clone(), Arc::clone(&self.assigned));
-        let topics: Vec<&str> = self.messages.topics().collect();
-        let health = Health::new(
-            self.db.clone(),
-            &self.kafka,
-            &topics,
-            self.migrations,
-            intake.clone(),
-            assigned,
-            self.dependencies.clone(),
-        )?;
-        let parked = parked::App {
-            db: self.db.clone(),
-            messages: Arc::clone(&self.messages),
-            stopping: self.stages.intake.stop.clone(),
-        };
-        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
-        let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
-        let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
-        let router = std::mem::take(&mut self.router)
-            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())));
-        let router = router.merge(audit::router(self.db.clone()));
-        let router =
-            http::finish(router.merge(health::router(Arc::new(health))).merge(parked::router(parked)));
+        let intake = self.stages.intake.stop.clone();
+        let router = self.http_router::<A>()?;
         let server = axum::serve(listener, router.into_make_service())
-            .with_graceful_shutdown(intake.cancelled_owned());
+            .with_graceful_shutdown(intake.clone().cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
         self.keep_house();
-        let upkeep = self.stages.intake.stop.clone();
+        let upkeep = intake.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
                 telemetry::upkeep();
             }
             Ok(())
         });
-        let (db, stop) = (self.db.clone(), self.stages.intake.stop.clone());
+        let db = self.db.clone();
         self.spawn(&self.stages.intake, "parked keys", async move {
-            crate::parked::count(db, stop).await;
+            crate::parked::count(db, intake).await;
             Ok(())
         });
         info!(service = self.name, %address, "serving");
@@ -189,6 +152,34 @@ impl<C: Send + Sync + 'static> Service<C> {
         }
         anyhow::ensure!(!failed, "a task of the service ended by itself");
         Ok(())
+    }
+
+    /// The service's own routes and those that all have.
+    fn http_router<A: App>(&mut self) -> anyhow::Result<Router> {
+        let topics: Vec<&str> = self.messages.topics().collect();
+        let health = Health::new(
+            self.db.clone(),
+            &self.kafka,
+            &topics,
+            self.migrations,
+            self.stages.intake.stop.clone(),
+            Arc::clone(&self.assigned),
+            self.dependencies.clone(),
+        )?;
+        let parked = parked::App {
+            db: self.db.clone(),
+            messages: Arc::clone(&self.messages),
+            stopping: self.stages.intake.stop.clone(),
+        };
+        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
+        let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
+        let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+        let router = std::mem::take(&mut self.router)
+            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
+            .merge(audit::router(self.db.clone()))
+            .merge(health::router(Arc::new(health)))
+            .merge(parked::router(parked));
+        Ok(http::finish(router))
     }
 
     /// First what takes work in, then what finishes it, then the relay with a last pass over what was committed.

@@ -12,12 +12,12 @@ use tracing::{debug, error, warn};
 
 use super::{ExternalCall, LocalError, claim, store};
 use crate::backoff::jittered;
+use crate::circuit_breaker::{Call, Dependency};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::envelope::{Cause, Command, Envelope};
 use crate::fault::{Class, Fault};
 use crate::metric;
-use crate::saga::circuit_breaker::{Call, Dependency};
 use crate::saga::participant::{self, Task};
 use crate::step_outcome::{self, Status, StepKey};
 use crate::unit_of_work::UnitOfWork;

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
 use super::*;
+use crate::circuit_breaker::{FIRST_REST, IN_A_ROW};
 use crate::db::DbOptions;
 use crate::envelope::{Direction, Message, new_id};
-use crate::saga::circuit_breaker::{FIRST_REST, IN_A_ROW};
 use crate::saga::participant::Answer;
 
 #[derive(Debug, Serialize, Deserialize)]
