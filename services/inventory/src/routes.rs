@@ -1,6 +1,5 @@
 //! Inventory's HTTP interface: products and their stock.
 
-mod audit;
 mod reservations;
 
 use axum::Json;
@@ -12,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::envelope::{Cause, new_id};
 use shared::outbox::Draft;
+use shared::service::audit::report;
 use shared::service::http::{Body, Path, Trace};
 use shared::service::problem::{Invalid, Problem};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::store::audit::Figures;
 use crate::store::{self, ProductPut, ProductRow};
 
 /// Most pieces that one receipt may bring.
@@ -34,8 +35,7 @@ pub fn router() -> OpenApiRouter<Db> {
         .routes(routes!(get, put))
         .routes(routes!(receive))
         .routes(routes!(reservations::get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// A product and its stock. `onHand + reserved + shipped` is all that was ever received.

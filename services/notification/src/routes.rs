@@ -1,11 +1,10 @@
 //! Notification's HTTP interface: what customers were told.
 
-mod audit;
-
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Query;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -14,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::store::audit::Figures;
 use crate::store::{self, NotificationRow};
 
 #[derive(OpenApi)]
@@ -24,8 +24,7 @@ struct Document;
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// A message to a customer.

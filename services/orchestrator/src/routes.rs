@@ -1,18 +1,18 @@
 //! The orchestrator's HTTP interface: where sagas stand, and what an operator can do about one that is stuck.
 
-mod audit;
 mod views;
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::saga::coordinator::Operator;
 use shared::saga::registry::Registry;
 use shared::saga::store::{self, SagaRow};
+use shared::service::audit::report;
 use shared::service::http::{Body, Path, Query, Trace};
 use shared::service::problem::{Invalid, Problem};
 use sqlx::PgConnection;
@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use self::views::{LogView, SagaView, SagaWithLog, view};
+use crate::store::audit::Figures;
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]
@@ -35,14 +36,19 @@ pub(crate) struct App {
     pub operator: Operator,
 }
 
+impl FromRef<App> for Db {
+    fn from_ref(app: &App) -> Self {
+        app.db.clone()
+    }
+}
+
 /// The routes, and their OpenAPI document.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(retry))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// A page of sagas.

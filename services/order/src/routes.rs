@@ -1,6 +1,5 @@
 //! Order's HTTP interface: place an order, look at it, watch it settle; customers.
 
-mod audit;
 mod cancellations;
 mod customer_input;
 mod customers;
@@ -12,7 +11,9 @@ mod read;
 
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use shared::db::Db;
+use shared::service::audit::report;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +22,7 @@ use utoipa_axum::routes;
 use crate::admission::Admission;
 use crate::intake::OrderIntake;
 use crate::settled::OrderSettlements;
+use crate::store::audit::Figures;
 use crate::watch::Watchers;
 
 #[derive(OpenApi)]
@@ -39,6 +41,12 @@ pub(crate) struct App {
     pub stopping: CancellationToken,
 }
 
+impl FromRef<App> for Db {
+    fn from_ref(app: &App) -> Self {
+        app.db.clone()
+    }
+}
+
 /// The routes, and their OpenAPI document.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
@@ -50,6 +58,5 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(feed::get))
         .routes(routes!(read::products))
         .routes(routes!(customers::get, customers::put))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }

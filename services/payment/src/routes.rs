@@ -1,12 +1,11 @@
 //! Payment's HTTP interface: what was moved for an order.
 
-mod audit;
-
 use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Path;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -15,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::store::audit::Figures;
 use crate::store::{self, EntryRow};
 
 #[derive(OpenApi)]
@@ -25,8 +25,7 @@ struct Document;
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// The payment of an order.

@@ -1,13 +1,12 @@
 //! Shipping's HTTP interface: where an order's shipment stands.
 
-mod audit;
-
 use axum::Json;
 use axum::extract::State;
 use schemas::common::{Address, Line};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Path;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -17,6 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::store;
+use crate::store::audit::Figures;
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: shipping", description = "Shipments."))]
@@ -26,8 +26,7 @@ struct Document;
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// The shipment of an order.
