@@ -12,25 +12,23 @@ use shared::envelope::Message;
 use shared::router::MessageRouter;
 
 use self::timeline::{Products, TIMELINE, Timeline};
-use crate::settled::OrderSettlements;
-use crate::watch::Watchers;
+use crate::order_events::OrderNotifier;
 
 /// Carries out the commands about orders.
 #[derive(Debug)]
 pub struct Orders {
-    watchers: Watchers,
-    settlements: OrderSettlements,
+    events: OrderNotifier,
 }
 
 /// The messages that the order service takes.
-pub fn router(watchers: &Watchers, settlements: &OrderSettlements) -> MessageRouter {
-    let orders = Arc::new(Orders { watchers: watchers.clone(), settlements: settlements.clone() });
+pub fn router(events: &OrderNotifier) -> MessageRouter {
+    let orders = Arc::new(Orders { events: events.clone() });
     MessageRouter::new()
         .command::<ConfirmOrder>(&orders)
         .command::<RejectOrder>(&orders)
         .command::<CancelOrder>(&orders)
         .command::<ReturnOrder>(&orders)
         .command::<RefuseReturn>(&orders)
-        .events(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
+        .events(TIMELINE, Arc::new(Timeline { events: events.clone() }))
         .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
 }

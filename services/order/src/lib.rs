@@ -14,10 +14,9 @@ pub mod config;
 pub mod domain;
 pub mod handlers;
 mod intake;
+pub mod order_events;
 mod routes;
-mod settled;
 pub mod store;
-pub mod watch;
 
 use std::time::Duration;
 
@@ -47,25 +46,23 @@ impl App for Order {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        let watchers = watch::Watchers::default();
-        let settlements = settled::OrderSettlements::default();
-        let (counter, writer) = intake::counter(service.db().clone());
+        let events = order_events::OrderNotifier::default();
+        let (intake, writer) = intake::intake(service.db().clone());
         let Config { outbox_limit, pending_limit, .. } = service.config;
         let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
             db: service.db().clone(),
-            counter,
+            intake,
             admission,
-            watchers: watchers.clone(),
-            settlements: settlements.clone(),
+            events: events.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
         };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::router(&watchers, &settlements));
+        service.consume(handlers::router(&events));
         let db = service.db().clone();
-        service.task("settlements", move |stop| settlements.run(db, stop));
-        service.task("placing", move |stop| writer.run(stop));
+        service.task("order events", move |stop| events.run(db, stop));
+        service.task("intake", move |stop| writer.run(stop));
         service.task("admission", move |stop| sampler.run(stop));
         let kept = service.config.idempotency_key_retention;
         service.prune("idempotency_key", move |db| Box::pin(store::delete_answers(db, kept)));

@@ -8,6 +8,7 @@ mod feed;
 mod input;
 mod place;
 mod read;
+mod returns;
 
 use std::time::Duration;
 
@@ -21,9 +22,8 @@ use utoipa_axum::routes;
 
 use crate::admission::Admission;
 use crate::intake::OrderIntake;
-use crate::settled::OrderSettlements;
+use crate::order_events::OrderNotifier;
 use crate::store::audit::Figures;
-use crate::watch::Watchers;
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: order", description = "Place orders and see what becomes of them."))]
@@ -33,10 +33,9 @@ struct Document;
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
-    pub counter: OrderIntake,
+    pub intake: OrderIntake,
     pub admission: Admission,
-    pub watchers: Watchers,
-    pub settlements: OrderSettlements,
+    pub events: OrderNotifier,
     pub longest_wait: Duration,
     pub stopping: CancellationToken,
 }
@@ -53,7 +52,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(place::post, read::list))
         .routes(routes!(read::get))
         .routes(routes!(cancellations::cancel))
-        .routes(routes!(cancellations::give_back))
+        .routes(routes!(returns::give_back))
         .routes(routes!(events::get))
         .routes(routes!(feed::get))
         .routes(routes!(read::products))

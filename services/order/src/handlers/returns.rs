@@ -74,9 +74,9 @@ impl Orders {
     ) -> Result<(), Fault> {
         let missing = |id| format!("no such return of the order {id} is under way");
         let ids = record(uow, tasks, order, ended, missing, event).await?;
-        let watchers = self.watchers.clone();
+        let events = self.events.clone();
         uow.after_commit(move || {
-            watchers.tell(&ids);
+            events.notify_changed(&ids);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the return has ended");
             }

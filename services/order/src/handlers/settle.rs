@@ -100,10 +100,9 @@ impl Orders {
         let now = uow.now();
         let missing = |id| format!("the order {id} is not pending");
         let ids = record(uow, tasks, order, settled, missing, event).await?;
-        let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
+        let events = self.events.clone();
         uow.after_commit(move || {
-            watchers.settled(&ids, status, now);
-            settlements.tell(&ids);
+            events.notify_settled(&ids, status, now);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the order has settled");
             }

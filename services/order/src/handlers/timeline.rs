@@ -19,8 +19,8 @@ use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use crate::domain::Status;
+use crate::order_events::OrderNotifier;
 use crate::store::{self, ProductRow};
-use crate::watch::Watchers;
 
 const fn of<M: Message>() -> (&'static str, &'static str) {
     (M::TYPE, M::TOPIC)
@@ -52,7 +52,7 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
 ];
 
 pub(super) struct Timeline {
-    pub watchers: Watchers,
+    pub events: OrderNotifier,
 }
 
 impl BatchHandler for Timeline {
@@ -98,8 +98,8 @@ impl BatchHandler for Timeline {
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.dedup();
-            let watchers = self.watchers.clone();
-            uow.after_commit(move || watchers.tell(&orders));
+            let events = self.events.clone();
+            uow.after_commit(move || events.notify_changed(&orders));
             Ok(())
         })
     }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::App;
 use super::read::unknown;
+use crate::order_events::OrderWatch;
 use crate::store;
-use crate::watch::Watch;
 
 /// What happens to an order. One event for each entry of the timeline, with its position as id; then `settled` with
 /// the order, and the end. `Last-Event-ID` takes the stream up where it broke off.
@@ -47,7 +47,7 @@ pub(super) async fn get(
     }
     drop(db);
     let follow = Follow {
-        watch: app.watchers.watch(id),
+        watch: app.events.watch(id),
         app,
         order: id,
         last: last.unwrap_or(0),
@@ -64,7 +64,7 @@ pub(super) async fn get(
 
 struct Follow {
     app: App,
-    watch: Watch,
+    watch: OrderWatch,
     order: Uuid,
     last: i64,
     /// Events to be sent, the next one last.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::App;
-use crate::watch::Settled;
+use crate::order_events::Settlement;
 
 /// The outcome of every order that this replica settles, from now on.
 ///
@@ -26,7 +26,8 @@ use crate::watch::Settled;
 ))]
 pub(super) async fn get(State(app): State<App>) -> Response {
     // Listens before the answer begins: whoever has the answer misses nothing that settles from then on.
-    let feed = Feed { settled: app.watchers.listen(), stopping: app.stopping.clone(), ready: Vec::new() };
+    let feed =
+        Feed { settlements: app.events.subscribe(), stopping: app.stopping.clone(), ready: Vec::new() };
     let events = stream::unfold(feed, |mut feed| async move {
         let event = feed.next().await?;
         Some((Ok::<_, Infallible>(event), feed))
@@ -35,7 +36,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
 }
 
 struct Feed {
-    settled: Receiver<Settled>,
+    settlements: Receiver<Settlement>,
     stopping: CancellationToken,
     /// Events to be sent, the next one last.
     ready: Vec<Event>,
@@ -47,12 +48,12 @@ impl Feed {
             if let Some(event) = self.ready.pop() {
                 return Some(event);
             }
-            let settled = tokio::select! {
-                settled = self.settled.recv() => settled,
+            let settlement = tokio::select! {
+                settlement = self.settlements.recv() => settlement,
                 () = self.stopping.cancelled() => return None,
             };
-            match settled {
-                Ok(settled) => match events(&settled) {
+            match settlement {
+                Ok(settlement) => match events(&settlement) {
                     Ok(events) => self.ready = events,
                     Err(error) => {
                         warn!(%error, "the feed of settled orders broke off");
@@ -69,7 +70,7 @@ impl Feed {
 }
 
 /// The events of one commit, the first one last.
-fn events(settled: &Settled) -> Result<Vec<Event>, axum::Error> {
-    let event = |id| Event::default().event("settled").json_data(settled.outcome(id));
-    settled.orders.iter().rev().map(event).collect()
+fn events(settlement: &Settlement) -> Result<Vec<Event>, axum::Error> {
+    let event = |id| Event::default().event("settled").json_data(settlement.outcome(id));
+    settlement.orders.iter().rev().map(event).collect()
 }

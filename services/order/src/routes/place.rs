@@ -54,16 +54,16 @@ pub(super) async fn post(
         return Err(Problem::invalid(errors));
     }
     // Held until the answer is there, so that a repetition meanwhile learns that this one runs.
-    let _running = app.counter.run(key)?;
+    let _in_flight = app.intake.reserve_key(key)?;
     // `Value` keeps its members sorted, so the order of the members does not matter.
     let request_hash = || Sha256::digest(body.to_string().as_bytes()).to_vec();
     let key = key.map(|text| Key { text: text.to_owned(), request_hash: request_hash() });
-    let placed = app.counter.place(order, key, trace.0).await?;
+    let placed = app.intake.place(order, key, trace.0).await?;
 
     // From here on nothing is an error: the order is on record, and whoever is told otherwise places it twice.
     let settled = match wait {
         Some(wait) => tokio::select! {
-            settled = app.settlements.wait(placed.id, wait, placed.replayed) => settled,
+            settled = app.events.wait_until_settled(placed.id, wait, placed.replayed) => settled,
             () = app.stopping.cancelled() => None,
         },
         None => None,
