@@ -30,6 +30,28 @@ pub struct Change<'s> {
     pub shipped: i64,
 }
 
+/// How a reservation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The pieces go back to the shelf.
+    Released,
+    /// The pieces leave the house.
+    Committed,
+    /// The pieces left the house, and came back to the shelf.
+    Restocked,
+}
+
+impl End {
+    /// The reservation's status then, as it stands in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Committed => "committed",
+            Self::Restocked => "restocked",
+        }
+    }
+}
+
 impl Shelf {
     pub fn put(&mut self, sku: String, on_hand: i64, low_threshold: i64) {
         let stock = Stock { on_hand, low_threshold, before: on_hand, reserved: 0, shipped: 0 };

@@ -14,7 +14,7 @@ use shared::saga::participant::CommandSet;
 
 /// Carries out the commands about stock.
 #[derive(Debug)]
-pub struct Inventory;
+pub struct StockHandler;
 
 /// A command about stock.
 #[derive(Debug)]
@@ -54,5 +54,5 @@ impl CommandSet for StockCommand {
 
 /// The messages that inventory takes.
 pub fn router() -> MessageRouter {
-    MessageRouter::new().commands::<StockCommand>(&Arc::new(Inventory))
+    MessageRouter::new().commands::<StockCommand>(&Arc::new(StockHandler))
 }

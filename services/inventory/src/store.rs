@@ -10,7 +10,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::Shelf;
+use crate::domain::{End, Shelf};
 
 /// A product as it is shown.
 #[derive(Debug, FromRow)]
@@ -42,24 +42,6 @@ pub struct Moves<'m> {
     pub held: Vec<(Uuid, &'m [Line])>,
     pub ended: Vec<(Uuid, End)>,
     pub entries: Vec<Entry>,
-}
-
-/// How a reservation ends.
-#[derive(Debug, Clone, Copy)]
-pub enum End {
-    Released,
-    Committed,
-    Restocked,
-}
-
-impl End {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Committed => "committed",
-            Self::Restocked => "restocked",
-        }
-    }
 }
 
 /// A row of the ledger.

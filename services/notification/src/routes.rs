@@ -30,7 +30,8 @@ pub fn router() -> OpenApiRouter<Db> {
 /// A message to a customer.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Notification {
+#[schema(as = Notification)]
+struct NotificationView {
     id: Uuid,
     order_id: Uuid,
     customer_id: String,
@@ -48,7 +49,7 @@ struct Notification {
     created_at: OffsetDateTime,
 }
 
-impl From<NotificationRow> for Notification {
+impl From<NotificationRow> for NotificationView {
     fn from(row: NotificationRow) -> Self {
         Self {
             id: row.id,
@@ -67,7 +68,7 @@ impl From<NotificationRow> for Notification {
 /// Messages to customers.
 #[derive(Serialize, ToSchema)]
 struct Notifications {
-    notifications: Vec<Notification>,
+    notifications: Vec<NotificationView>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -85,5 +86,5 @@ struct ListQuery {
 async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Notifications>, Problem> {
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
     let rows = store::list(&mut *db.read().await?, query.order_id, limit).await?;
-    Ok(Json(Notifications { notifications: rows.into_iter().map(Notification::from).collect() }))
+    Ok(Json(Notifications { notifications: rows.into_iter().map(NotificationView::from).collect() }))
 }

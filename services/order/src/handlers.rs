@@ -11,7 +11,7 @@ use schemas::order::{CancelOrder, ConfirmOrder, RefuseReturn, RejectOrder, Retur
 use shared::envelope::Message;
 use shared::router::MessageRouter;
 
-use self::timeline::{Products, TIMELINE, Timeline};
+use self::timeline::{ProductUpdates, TIMELINE, Timeline};
 use crate::order_events::OrderNotifier;
 
 /// Carries out the commands about orders.
@@ -30,5 +30,5 @@ pub fn router(events: &OrderNotifier) -> MessageRouter {
         .command::<ReturnOrder>(&orders)
         .command::<RefuseReturn>(&orders)
         .events(TIMELINE, Arc::new(Timeline { events: events.clone() }))
-        .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
+        .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(ProductUpdates))
 }

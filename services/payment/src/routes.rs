@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::domain::Status;
 use crate::store::audit::Figures;
 use crate::store::{self, EntryRow};
 
@@ -31,10 +32,10 @@ pub fn router() -> OpenApiRouter<Db> {
 /// The payment of an order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Payment {
+#[schema(as = Payment)]
+struct PaymentView {
     order_id: Uuid,
-    /// `authorizing`, `authorized`, `declined`, `voided`, `captured` or `refunded`.
-    status: String,
+    status: Status,
     /// Why the card was declined.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -71,10 +72,10 @@ impl From<EntryRow> for Entry {
 
 /// The payment of an order, with its ledger entries.
 #[utoipa::path(get, path = "/payments/{orderId}", params(("orderId" = Uuid, Path)), responses(
-    (status = 200, body = Payment),
+    (status = 200, body = PaymentView),
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Payment>, Problem> {
+async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<PaymentView>, Problem> {
     let mut db = db.read().await?;
     let Some(row) = store::find(&mut db, order).await? else {
         return Err(Problem::not_found(format!("there is no payment for the order {order}, or not yet")));
@@ -83,7 +84,7 @@ async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Payme
         store::find_entries(&mut db, order).await?.into_iter().map(Entry::from).collect();
     let moved = |kind: &str| entries.iter().filter(|e| e.kind == kind).map(|e| e.amount.amount).sum::<i64>();
     let money = |amount| Money { amount, currency: row.currency.clone() };
-    Ok(Json(Payment {
+    Ok(Json(PaymentView {
         order_id: row.order_id,
         authorized: money(moved("authorize") - moved("void") - moved("capture")),
         captured: money(moved("capture")),

@@ -10,11 +10,11 @@ use shared::saga::participant::{Answer, CommandBatchHandler, Reply, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
-use super::{Inventory, StockCommand};
-use crate::domain::{Shelf, merged};
-use crate::store::{self, End, Entry, Moves};
+use super::{StockCommand, StockHandler};
+use crate::domain::{End, Shelf, merged};
+use crate::store::{self, Entry, Moves};
 
-impl CommandBatchHandler<StockCommand> for Inventory {
+impl CommandBatchHandler<StockCommand> for StockHandler {
     async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
         let (skus, ending) = touched(tasks);
         let (mut shelf, mut held, mut taken) = store::lock_stock(uow.db(), &skus, &ending).await?;

@@ -16,7 +16,7 @@ pub struct Figures {
     /// The number of reservations in each status. A status without reservations is left out.
     reservations: BTreeMap<String, i64>,
     /// The stock of every product, by sku.
-    products: BTreeMap<String, Stock>,
+    products: BTreeMap<String, StockFigures>,
 }
 
 impl AuditFigures for Figures {
@@ -27,7 +27,7 @@ impl AuditFigures for Figures {
     async fn read(db: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let stock = |row: ProductRow| {
             let ProductRow { sku, on_hand, reserved, shipped, received, .. } = row;
-            (sku, Stock { on_hand, reserved, shipped, received })
+            (sku, StockFigures { on_hand, reserved, shipped, received })
         };
         Ok(Self {
             reservations: count_by_status(db).await?,
@@ -39,7 +39,7 @@ impl AuditFigures for Figures {
 /// Where the pieces of a product are.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Stock {
+struct StockFigures {
     on_hand: i64,
     reserved: i64,
     shipped: i64,

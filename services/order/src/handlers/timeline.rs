@@ -105,9 +105,9 @@ impl BatchHandler for Timeline {
     }
 }
 
-pub(super) struct Products;
+pub(super) struct ProductUpdates;
 
-impl BatchHandler for Products {
+impl BatchHandler for ProductUpdates {
     fn handle<'a>(
         &'a self,
         uow: &'a mut UnitOfWork,
