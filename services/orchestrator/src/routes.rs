@@ -95,20 +95,20 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     Ok(Json(SagaPage { sagas, next }))
 }
 
-/// Who has a saga retried, and why.
+/// An operator's request to retry a saga.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Retry {
-    /// Who it is; the log of the saga says so.
+    /// The operator's name, for the log of the saga.
     by: String,
-    /// Why it should work now.
-    why: String,
+    /// Why the saga should work now, for the log of the saga.
+    reason: String,
 }
 
 impl Retry {
     fn invalid(&self) -> Vec<Invalid> {
         let wrong = |text: &str| text.trim().is_empty() || text.chars().count() > 200;
-        let said = [("/by", &self.by), ("/why", &self.why)].into_iter().filter(|(_, text)| wrong(text));
+        let said = [("/by", &self.by), ("/reason", &self.reason)].into_iter().filter(|(_, text)| wrong(text));
         said.map(|(pointer, _)| Invalid::new(pointer, "has 1 to 200 characters, not all of them blank"))
             .collect()
     }
@@ -116,19 +116,23 @@ impl Retry {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Exactly {
-    /// The id is the saga's, and means no other saga about the order that is called so.
-    exact: Option<bool>,
+#[serde(rename_all = "camelCase")]
+struct IdQuery {
+    /// With `sagaId=true` the id in the path is a saga's id, never an order's.
+    saga_id: Option<bool>,
 }
 
-impl Exactly {
+impl IdQuery {
     async fn find(&self, db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
-        if self.exact == Some(true) { exactly(db, id).await } else { find(db, id).await }
+        if self.saga_id == Some(true) { find_by_saga_id(db, id).await } else { find_by_any_id(db, id).await }
     }
 }
 
-/// A saga by its id, or of the sagas about an order, by the order's id, one that is under way, or else the newest.
-#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
+/// Returns a saga with its log. The id is the saga's or the order's.
+///
+/// With an order's id, the answer is a saga about the order that is under way, or else the newest. An order's first saga has
+/// the id of the order; to get that one for sure, use `sagaId=true`.
+#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -136,16 +140,18 @@ impl Exactly {
 async fn get(
     State(app): State<App>,
     Path(id): Path<Uuid>,
-    Query(query): Query<Exactly>,
+    Query(query): Query<IdQuery>,
 ) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
     let row = query.find(&mut db, id).await?;
     show(&app, &mut db, row).await
 }
 
-/// Has every open step of a saga asked at once, as if it had not been asked before. The log says who it was, and why.
+/// Retries a saga: every open step is asked at once, as if it had not been asked before.
+///
+/// The log of the saga records who asked for it, and why.
 #[utoipa::path(post, path = "/sagas/{id}/retry", request_body = Retry,
-    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
+    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -155,7 +161,7 @@ async fn get(
 async fn retry(
     State(app): State<App>,
     Path(id): Path<Uuid>,
-    Query(query): Query<Exactly>,
+    Query(query): Query<IdQuery>,
     trace: Trace,
     Body(input): Body<Retry>,
 ) -> Result<Json<SagaWithLog>, Problem> {
@@ -170,15 +176,17 @@ async fn retry(
             .detail(format!("it is {}; there is nothing to retry", row.status)));
     }
     let saga = row.saga_id;
-    app.operator.retry(saga, row.subject, trace.0, input.by, input.why).await?;
+    app.operator.retry(saga, row.subject, trace.0, input.by, input.reason).await?;
     let mut db = app.db.read().await?;
-    let row = exactly(&mut db, saga).await?;
+    let row = find_by_saga_id(&mut db, saga).await?;
     show(&app, &mut db, row).await
 }
 
-/// The saga of this id. An order's first saga is called like the order, so the id may mean another one about the order:
-/// one that is under way, or else the newest.
-async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
+/// Returns the saga for a saga's id or an order's id.
+///
+/// An order's first saga has the id of the order. Such an id therefore selects, of all sagas about the order, one that is
+/// under way, or else the newest.
+async fn find_by_any_id(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
     let mut about_order = store::find_by_subject(db, &id.to_string()).await?;
     let open = about_order.iter().position(|row| !has_ended(row)).unwrap_or(0);
     let row = if about_order.is_empty() {
@@ -191,7 +199,7 @@ async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
     })
 }
 
-async fn exactly(db: &mut PgConnection, saga: Uuid) -> Result<SagaRow, Problem> {
+async fn find_by_saga_id(db: &mut PgConnection, saga: Uuid) -> Result<SagaRow, Problem> {
     let row = store::find_sagas(db, &[saga]).await?.pop();
     row.ok_or_else(|| Problem::not_found(format!("there is no saga {saga}")))
 }

@@ -173,7 +173,7 @@ fn stuck_view(stuck: &Stuck, step: Option<&StepState>, saga: Uuid) -> StuckView 
         ),
         last_error: step.and_then(|step| step.last_error.clone()),
         next_action: format!(
-            "see to it that the participant can answer, then have it asked at once: POST /sagas/{saga}/retry?exact=true"
+            "see to it that the participant can answer, then have it asked at once: POST /sagas/{saga}/retry?sagaId=true"
         ),
     }
 }
