@@ -1,4 +1,4 @@
-//! Notification's HTTP interface: what customers were told.
+//! Notification's HTTP interface: the notices to customers.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,17 +17,17 @@ use crate::store::audit::Figures;
 use crate::store::{self, NotificationRow};
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Amends: notification", description = "What customers were told."))]
+#[openapi(info(title = "Amends: notification", description = "The notices to customers."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
         .merge(report::router::<Figures, _>())
 }
 
-/// A message to a customer.
+/// A notice to a customer.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Notification)]
@@ -35,14 +35,14 @@ struct NotificationView {
     id: Uuid,
     order_id: Uuid,
     customer_id: String,
-    /// What it is about, for example `order_confirmed`.
+    /// The notice's subject, for example `order_confirmed`.
     kind: String,
     text: String,
-    /// The way it goes: `smtp`, or `kept` if it is only kept here.
+    /// `smtp` for a mail, or `kept` for a notice that is only kept here.
     channel: String,
     /// `sending`, `sent` or `failed`.
     status: String,
-    /// Why it failed, as the mail server said it.
+    /// Why it failed, in the mail server's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
@@ -65,7 +65,7 @@ impl From<NotificationRow> for NotificationView {
     }
 }
 
-/// Messages to customers.
+/// Notices to customers.
 #[derive(Serialize, ToSchema)]
 struct Notifications {
     notifications: Vec<NotificationView>,
@@ -75,13 +75,13 @@ struct Notifications {
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
 struct ListQuery {
-    /// Only messages about this order.
+    /// Only notices about this order.
     order_id: Option<Uuid>,
     /// How many, at most 200.
     limit: Option<u16>,
 }
 
-/// What customers were told, the newest first.
+/// Lists the notices to customers, the newest first.
 #[utoipa::path(get, path = "/notifications", params(ListQuery), responses((status = 200, body = Notifications)))]
 async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Notifications>, Problem> {
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));

@@ -28,7 +28,7 @@ use crate::store::audit::Figures;
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]
 struct Document;
 
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
@@ -42,7 +42,7 @@ impl FromRef<App> for Db {
     }
 }
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
@@ -67,13 +67,13 @@ struct ListQuery {
     status: Option<String>,
     /// How many, at most 200.
     limit: Option<u16>,
-    /// Where the page before ended.
+    /// The `next` of the page before.
     cursor: Option<Uuid>,
 }
 
 const STATUSES: [&str; 5] = ["running", "compensating", "completed", "compensated", "stuck"];
 
-/// The sagas, the newest first.
+/// Lists the sagas, the newest first.
 #[utoipa::path(get, path = "/sagas", params(ListQuery), responses(
     (status = 200, body = SagaPage),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -131,7 +131,7 @@ impl IdQuery {
 /// Returns a saga with its log. The id is the saga's or the order's.
 ///
 /// With an order's id, the answer is a saga about the order that is under way, or else the newest. An order's first saga has
-/// the id of the order; to get that one for sure, use `sagaId=true`.
+/// the id of the order. `sagaId=true` selects that one.
 #[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
     responses(
         (status = 200, body = SagaWithLog),

@@ -1,4 +1,4 @@
-//! The messages that the order service takes: the saga's commands, and everybody's events for the timeline.
+//! The messages that order consumes: the sagas' commands, and the other services' events for the timeline.
 
 mod returns;
 mod settle;
@@ -14,13 +14,13 @@ use shared::router::MessageRouter;
 use self::timeline::{ProductUpdates, TIMELINE, Timeline};
 use crate::order_events::OrderNotifier;
 
-/// Carries out the commands about orders.
+/// Handles the commands about orders.
 #[derive(Debug)]
 pub struct Orders {
     events: OrderNotifier,
 }
 
-/// The messages that the order service takes.
+/// Returns the handlers of all messages that order consumes.
 pub fn router(events: &OrderNotifier) -> MessageRouter {
     let orders = Arc::new(Orders { events: events.clone() });
     MessageRouter::new()

@@ -1,4 +1,4 @@
-//! Order's HTTP interface: place an order, look at it, watch it settle; customers.
+//! Order's HTTP interface: placing, reading and watching orders; customers.
 
 mod cancellations;
 mod customer_input;
@@ -26,10 +26,10 @@ use crate::order_events::OrderNotifier;
 use crate::store::audit::Figures;
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Amends: order", description = "Place orders and see what becomes of them."))]
+#[openapi(info(title = "Amends: order", description = "Place orders, and follow them until they settle."))]
 struct Document;
 
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
@@ -46,7 +46,7 @@ impl FromRef<App> for Db {
     }
 }
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place::post, read::list))

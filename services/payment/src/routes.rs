@@ -1,4 +1,4 @@
-//! Payment's HTTP interface: what was moved for an order.
+//! Payment's HTTP interface: the payment of an order and its ledger entries.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ use crate::store::{self, EntryRow};
 #[openapi(info(title = "Amends: payment", description = "Payments and the ledger of their moves."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
@@ -39,7 +39,7 @@ struct PaymentView {
     /// Why the card was declined.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What is set aside now: nothing any more once it is captured or voided.
+    /// The amount on hold. It is 0 once the payment is captured or voided.
     authorized: Money,
     captured: Money,
     refunded: Money,
@@ -50,7 +50,7 @@ struct PaymentView {
     updated_at: OffsetDateTime,
 }
 
-/// An entry of the ledger: the amount moves from the credited to the debited account.
+/// An entry of the ledger. The amount moves from the credited to the debited account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -70,7 +70,7 @@ impl From<EntryRow> for Entry {
     }
 }
 
-/// The payment of an order, with its ledger entries.
+/// Returns the payment of an order, with its ledger entries.
 #[utoipa::path(get, path = "/payments/{orderId}", params(("orderId" = Uuid, Path)), responses(
     (status = 200, body = PaymentView),
     (status = 404, body = Problem, content_type = "application/problem+json"),

@@ -43,7 +43,7 @@ pub struct EntryRow {
     pub at: OffsetDateTime,
 }
 
-/// What the provider said to an authorization.
+/// The provider's answer to an authorization.
 #[derive(Debug)]
 pub struct VerdictRow<'v> {
     pub order_id: Uuid,
@@ -52,7 +52,7 @@ pub struct VerdictRow<'v> {
     pub reason: Option<&'static str>,
 }
 
-/// Notes payments whose authorization is about to be asked for.
+/// Inserts payments before the provider is asked for their authorization.
 pub async fn insert_authorizing(
     db: &mut PgConnection,
     payments: &[&AuthorizePayment],
@@ -72,7 +72,7 @@ pub async fn insert_authorizing(
     Ok(())
 }
 
-/// Writes the provider's verdicts on payments that wait for one.
+/// Writes the provider's answers to payments that wait for one. Returns the number of rows written.
 pub async fn save_verdicts(db: &mut PgConnection, verdicts: &[VerdictRow<'_>]) -> Result<u64, sqlx::Error> {
     let saved = sqlx::query(
         "update payment p
@@ -91,7 +91,7 @@ pub async fn save_verdicts(db: &mut PgConnection, verdicts: &[VerdictRow<'_>]) -
     Ok(saved.rows_affected())
 }
 
-/// Makes a move of payments that are in the right state for it, and returns their amounts.
+/// Makes a move of those payments that have the right status for it, and returns their amounts.
 pub async fn save_move(
     db: &mut PgConnection,
     orders: &[Uuid],
@@ -135,13 +135,13 @@ pub async fn append_ledger(
 
 const PAYMENT: &str = "order_id, amount, currency, status, authorization_id, reason, created_at, updated_at";
 
-/// The payment of an order.
+/// Returns the payment of an order.
 pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<PaymentRow>, sqlx::Error> {
     let find = format!("select {PAYMENT} from payment where order_id = $1");
     sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(order).fetch_optional(db).await
 }
 
-/// The card and the authorization that an order's money was taken by.
+/// Returns the card and the authorization with which an order's money was taken.
 pub async fn find_card(db: &mut PgConnection, order: Uuid) -> Result<Option<(String, String)>, sqlx::Error> {
     sqlx::query_as(
         "select token, authorization_id from payment
@@ -154,7 +154,7 @@ pub async fn find_card(db: &mut PgConnection, order: Uuid) -> Result<Option<(Str
     .await
 }
 
-/// The ledger's entries of an order.
+/// Returns the ledger's entries of an order.
 pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
     sqlx::query_as(
         "select kind, debit, credit, amount, currency, at from ledger_entry where order_id = $1 order by id",

@@ -1,4 +1,4 @@
-//! Shipping's HTTP interface: where an order's shipment stands.
+//! Shipping's HTTP interface: the shipment of an order.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ use crate::store::audit::Figures;
 #[openapi(info(title = "Amends: shipping", description = "Shipments."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
@@ -49,12 +49,12 @@ struct Shipment {
     /// When the carrier picked the parcel up.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     dispatched_at: Option<OffsetDateTime>,
-    /// When the customer got it.
+    /// When the customer got the parcel.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     delivered_at: Option<OffsetDateTime>,
 }
 
-/// The shipment of an order.
+/// Returns the shipment of an order.
 #[utoipa::path(get, path = "/shipments/{orderId}", params(("orderId" = Uuid, Path)), responses(
     (status = 200, body = Shipment),
     (status = 404, body = Problem, content_type = "application/problem+json"),

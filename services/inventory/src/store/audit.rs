@@ -50,19 +50,19 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 2,
         name: "stock_adds_up",
-        says: "Of every product, what is on hand, reserved and shipped is what was received",
+        says: "The on-hand, reserved and shipped pieces of every product add up to the received pieces",
         sql: "select sku from product where on_hand + reserved + shipped <> received order by sku limit 20",
     },
     StatementSpec {
         invariant: 2,
         name: "nothing_is_negative",
-        says: "Of no product is less than nothing on hand, reserved, shipped or received",
+        says: "No product has a negative number of on-hand, reserved, shipped or received pieces",
         sql: "select sku from product where least(on_hand, reserved, shipped, received) < 0 order by sku limit 20",
     },
     StatementSpec {
         invariant: 2,
         name: "reserved_is_what_orders_hold",
-        says: "What is reserved of a product is what held reservations have of it",
+        says: "The reserved pieces of a product are those of its held reservations",
         sql: "with held as (
              select line->>'sku' as sku, sum((line->>'quantity')::bigint) as quantity
              from reservation, json_array_elements(items) as line where status = 'held' group by 1)
@@ -72,7 +72,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 2,
         name: "shipped_is_what_orders_took",
-        says: "What is shipped of a product is what committed reservations have of it",
+        says: "The shipped pieces of a product are those of its committed reservations",
         sql: "with taken as (
              select line->>'sku' as sku, sum((line->>'quantity')::bigint) as quantity
              from reservation, json_array_elements(items) as line where status = 'committed' group by 1)
@@ -82,7 +82,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 2,
         name: "the_ledger_tells_the_stock",
-        says: "The ledger's moves of a product sum up to what there is of it",
+        says: "The ledger's moves of a product add up to its stock",
         sql: "with moved as (
              select sku, coalesce(sum(quantity) filter (where kind = 'received'), 0) as received,
                     coalesce(sum(quantity) filter (where kind = 'reserved'), 0) as reserved,
@@ -99,7 +99,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 2,
         name: "the_ledger_tells_the_reservation",
-        says: "A reservation was reserved in the ledger, and ended there as its status says",
+        says: "Every reservation has the ledger entries that its status needs",
         sql: "select r.order_id::text from reservation r left join stock_entry e on e.order_id = r.order_id
          group by r.order_id, r.status
          having array_agg(distinct e.kind order by e.kind) is distinct from case r.status
@@ -112,8 +112,8 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "an_entry_is_the_effect_of_a_step",
-        says: "Stock is reserved, released and committed by a step on record",
-        // What is older may have been forgotten: a step is kept for longer than a week.
+        says: "Stock is reserved, released and committed only by a step on record",
+        // Older steps may be deleted. A step is kept for longer than a week.
         sql: "select distinct e.order_id::text from stock_entry e
          where e.kind in ('reserved', 'released', 'committed') and e.at > now() - interval '7 days' and not exists (
              select from step_outcome s
@@ -128,7 +128,7 @@ const STATEMENTS: &[StatementSpec] = &[
 const STANDINGS: &str = "select order_id as id, array[status] as states, null::bigint as amount, null::text as currency, null::bigint as age
      from reservation where order_id > $1 order by order_id limit $2";
 
-/// How many reservations there are in each status. A status without reservations is left out.
+/// Returns the number of reservations in each status. A status without reservations is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from reservation group by status").fetch_all(db).await?;

@@ -29,21 +29,21 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "a_customer_is_told_once",
-        says: "Of each kind there is one notice about an order",
+        says: "An order has at most one notice of each kind",
         sql: "select order_id::text from notification group by order_id, kind having count(*) > 1 order by order_id limit 20",
     },
     StatementSpec {
         invariant: 3,
         name: "a_failure_has_a_reason",
-        says: "A notice that failed says why, and no other does",
+        says: "A failed notice has a reason, and no other notice has one",
         sql: "select order_id::text from notification
          where (status = 'failed') <> (reason is not null) order by order_id limit 20",
     },
     StatementSpec {
         invariant: 5,
         name: "a_notice_is_the_effect_of_a_step",
-        says: "That an order was confirmed is told by one step on record, which is open as long as the notice is under way",
-        // What is older may have been forgotten: a step is kept for longer than a week.
+        says: "Every notice of a confirmation belongs to one step on record, which is open as long as the notice is being sent",
+        // Older steps may be deleted. A step is kept for longer than a week.
         sql: "select n.order_id::text from notification n left join step_outcome s
              on s.saga_id = n.order_id and s.step = 'notify_customer' and s.direction = 'do'
          where n.kind = 'order_confirmed' and n.created_at > now() - interval '7 days'
@@ -58,7 +58,7 @@ const STANDINGS: &str =
             null::text as currency, null::bigint as age
      from notification where order_id > $1 group by order_id order by order_id limit $2";
 
-/// How many notices there are in each status. A status without notices is left out.
+/// Returns the number of notices in each status. A status without notices is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from notification group by status").fetch_all(db).await?;

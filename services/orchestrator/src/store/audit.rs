@@ -38,7 +38,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "an_end_is_decided_once",
-        says: "A saga that has ended has decided so once, and no other has",
+        says: "A saga that has ended has exactly one decision to end, and no other saga has one",
         sql: "select s.saga_id::text from saga s left join lateral (
              select count(*) filter (where d ->> 'decision' = 'complete') as completed,
                     count(*) filter (where d ->> 'decision' = 'compensated') as compensated
@@ -50,7 +50,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 4,
         name: "an_open_saga_is_woken",
-        says: "A saga that has not ended has a time at which it is looked at, which is not long past; else it is stuck and says so",
+        says: "Every open saga has a time for its next action, and that time is not long past",
         sql: "select saga_id::text from saga
          where status in ('running', 'compensating', 'stuck') and (due_at is null or due_at < now() - interval '5 minutes')
          order by saga_id limit 20",
@@ -70,7 +70,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 9,
         name: "nothing_is_undone_past_an_open_step",
-        says: "A saga turns round when every step that it had asked has answered",
+        says: "A saga turns back only when every step that it asked has answered",
         // Only sagas that have turned round are read, and each entry of theirs once.
         sql: "with turned as materialized (
              select saga_id, min(sequence) as turned_at from saga_log, json_array_elements(decisions) as d
@@ -90,7 +90,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 9,
         name: "undoing_goes_group_by_group",
-        says: "A step is undone, and a saga closed, when each undo before it has its answer and no later step stands",
+        says: "A step is undone, and a saga closed, only when every earlier undo has its answer and no later step stands",
         // What is asked again counts once: of a group, one undo may be asked again while another is open. Only sagas that undo
         // are read, each by itself: a join of all steps with all would take minutes where the planner expects few of them.
         sql: "with turned as materialized (
@@ -125,7 +125,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "a_step_is_answered_once",
-        says: "A saga has heard of each step once that it was done or refused, and once that it was undone",
+        says: "The log of a saga has at most one final answer of each step, and one of each undo",
         sql: "select distinct saga_id::text
          from (select saga_id from saga_log where input ->> 'input' in ('done', 'refused')
                group by saga_id, input ->> 'step', coalesce(input ->> 'direction', 'do') having count(*) > 1) as twice
@@ -134,7 +134,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 6,
         name: "answers_are_in_order",
-        says: "What a step has answered is in the log in the order in which it was written, as the messages' ids tell",
+        says: "The log has a step's answers in the order in which they were written, by their messages' ids",
         // What is failing is no answer: it is logged again after a crash, behind what was logged since.
         sql: "select distinct saga_id::text
          from (select saga_id, message_id,
@@ -146,7 +146,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 9,
         name: "the_pivot_is_never_undone",
-        says: "Money that was taken, or given back, stays so",
+        says: "The capture and the refund of money are never undone",
         sql: "select distinct l.saga_id::text from saga_log l, json_array_elements(l.decisions) as d
          where l.decisions::text like '%\"undo\"%' and d ->> 'decision' = 'ask' and d ->> 'direction' = 'undo'
            and d ->> 'step' in ('capture_payment', 'refund_payment')
@@ -161,7 +161,7 @@ const STANDINGS: &str = "select subject::uuid as id, array_agg(definition || '='
             max(extract(epoch from now() - started_at)::bigint) filter (where due_at is not null) as age
      from saga where subject > $1::uuid::text group by subject order by subject limit $2";
 
-/// How many sagas there are in each status. A status without sagas is left out.
+/// Returns the number of sagas in each status. A status without sagas is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from saga group by status").fetch_all(db).await?;

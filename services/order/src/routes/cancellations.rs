@@ -1,4 +1,4 @@
-//! `POST /orders/{id}/cancellation`. The order's saga decides the request; a repetition returns how far that has come.
+//! `POST /orders/{id}/cancellation`. The order's saga decides the request. A repetition returns its present state.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,10 +17,10 @@ use super::read::unknown;
 use crate::domain::{Order, Status};
 use crate::store;
 
-/// Cancels an order, as long as its money is not being taken.
+/// Cancels an order. That is possible until its money is being taken.
 ///
-/// With 202 the wish is on record, and the saga decides: the order becomes `cancelled`, or its `cancellation` becomes
-/// `refused`. With `Prefer: wait=N` the answer waits up to N seconds for the order to settle.
+/// 202 means that the request is on record, and that the saga will decide it. The order becomes `cancelled`, or its
+/// `cancellation` becomes `refused`. With `Prefer: wait=N` the answer waits up to N seconds for the order to settle.
 #[utoipa::path(post, path = "/orders/{id}/cancellation",
     params(
         ("id" = Uuid, Path),
@@ -28,7 +28,7 @@ use crate::store;
     ),
     responses(
         (status = 200, description = "The order is cancelled.", body = Order),
-        (status = 202, description = "The wish is on record.", body = Order),
+        (status = 202, description = "The request is on record.", body = Order),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is too late, or there is nothing to cancel.", body = Problem, content_type = "application/problem+json"),
     ))]
@@ -41,7 +41,7 @@ pub(super) async fn cancel(
     let mut uow = app.db.write(&[id.to_string()]).await?;
     let order = store::find(uow.db(), id).await?.ok_or_else(|| unknown(id))?;
     if let Some(version) = store::request_cancellation(uow.db(), id).await? {
-        // The saga is called like its order.
+        // The saga has the id of its order.
         let cause = Cause::request(id, trace.0);
         let event = CancellationRequested { order_id: id };
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(version))?;

@@ -15,17 +15,16 @@ use tracing::warn;
 use super::App;
 use crate::order_events::Settlement;
 
-/// The outcome of every order that this replica settles, from now on.
+/// Streams the outcome of every order that this replica settles from now on.
 ///
-/// One event `settled` per order, sent after its commit, with `id`, `status` and `at`: when it was settled, by the
-/// database's clock. What was before is not told again. A reader that is too slow gets an event `missed` with the
-/// number of transactions that it was not told of; `GET /orders/{id}` tells what became of those orders, and of those
-/// that other replicas settled.
+/// Each order gets one event `settled` after its commit. It has `id`, `status`, and the time `at` which the order settled, by
+/// the database's clock. The stream does not have earlier outcomes, nor those of other replicas. A reader that is too slow
+/// gets an event `missed` with the number of transactions that it missed. `GET /orders/{id}` has the outcome of any order.
 #[utoipa::path(get, path = "/orders/events", responses(
     (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
 ))]
 pub(super) async fn get(State(app): State<App>) -> Response {
-    // Listens before the answer begins: whoever has the answer misses nothing that settles from then on.
+    // Subscribes before the answer begins, so that a client with the answer misses nothing that settles from then on.
     let feed =
         Feed { settlements: app.events.subscribe(), stopping: app.stopping.clone(), ready: Vec::new() };
     let events = stream::unfold(feed, |mut feed| async move {
@@ -38,7 +37,7 @@ pub(super) async fn get(State(app): State<App>) -> Response {
 struct Feed {
     settlements: Receiver<Settlement>,
     stopping: CancellationToken,
-    /// Events to be sent, the next one last.
+    /// The events to send, the next one last.
     ready: Vec<Event>,
 }
 
@@ -69,7 +68,7 @@ impl Feed {
     }
 }
 
-/// The events of one commit, the first one last.
+/// Returns the events of one commit, the first one last.
 fn events(settlement: &Settlement) -> Result<Vec<Event>, axum::Error> {
     let event = |id| Event::default().event("settled").json_data(settlement.outcome(id));
     settlement.orders.iter().rev().map(event).collect()

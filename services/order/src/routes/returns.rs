@@ -1,4 +1,4 @@
-//! `POST /orders/{id}/returns`. A saga of its own decides the request; a repetition returns how far that has come.
+//! `POST /orders/{id}/returns`. A saga of its own decides the request. A repetition returns its present state.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,10 +17,10 @@ use super::read::unknown;
 use crate::domain::{Order, Status};
 use crate::store;
 
-/// Sends an order back: the money is given back, and the goods go on the shelf again.
+/// Sends an order back. The money is given back, and the goods go back to the shelf.
 ///
-/// With 202 the wish is on record, and the saga decides: the order becomes `returned`, or its `return` becomes `refused`
-/// with a reason.
+/// 202 means that the request is on record, and that a saga will decide it. The order becomes `returned`, or its `return`
+/// becomes `refused` with a reason.
 #[utoipa::path(post, path = "/orders/{id}/returns", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The order is returned.", body = Order),
     (status = 202, description = "The return is under way.", body = Order),
@@ -75,7 +75,7 @@ pub(super) async fn give_back(
         uow.commit().await?;
         app.events.notify_changed(&[id]);
     } else {
-        // One is under way already.
+        // A return is under way already.
         uow.abandon().await?;
     }
     let order = store::find(&mut *app.db.read().await?, id).await?.ok_or_else(|| unknown(id))?;

@@ -51,7 +51,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 3,
         name: "an_outcome_is_told_once",
-        says: "The timeline has the outcome of a settled order once, and none of a pending one",
+        says: "The timeline has the outcome of a settled order once, and no outcome of a pending order",
         sql: "select o.id::text from orders o left join order_timeline t
              on t.order_id = o.id
              and t.type in ('order.confirmed.v1', 'order.rejected.v1', 'order.cancelled.v1', 'order.returned.v1')
@@ -67,13 +67,13 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 3,
         name: "a_rejection_has_a_reason",
-        says: "A rejected order says why, and no other does",
+        says: "A rejected order has a reason, and no other order has one",
         sql: "select id::text from orders where (status = 'rejected') <> (reason is not null) order by id limit 20",
     },
     StatementSpec {
         invariant: 8,
         name: "an_answer_has_its_order",
-        says: "An answer on record under an Idempotency-Key is that of an order that there is",
+        says: "Every answer on record under an Idempotency-Key is that of an existing order",
         sql: "select k.order_id::text from idempotency_key k left join orders o on o.id = k.order_id
          where o.id is null or k.answer::json ->> 'id' is distinct from k.order_id::text
          order by k.order_id limit 20",
@@ -87,7 +87,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 6,
         name: "a_timeline_is_in_order",
-        says: "The events of one service are in an order's timeline in the order in which they were written, as their ids tell",
+        says: "An order's timeline has the events of one service in the order in which they were written, by their messages' ids",
         sql: "select distinct order_id::text
          from (select order_id, message_id,
                       lag(message_id) over (partition by order_id, service order by position) as before
@@ -102,7 +102,7 @@ const STANDINGS: &str = "select id, array[status] as states, total_amount as amo
             extract(epoch from now() - created_at)::bigint as age
      from orders where id > $1 order by id limit $2";
 
-/// How many orders there are in each status. A status without orders is left out.
+/// Returns the number of orders in each status. A status without orders is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from orders group by status").fetch_all(db).await?;

@@ -3,8 +3,8 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Notes that a pending order is to be cancelled. Its new version, unless that is on record already. The caller holds
-/// the order's lock.
+/// Records the request to cancel a pending order. Returns the order's new version; `None` if the request is on record already
+/// or the order is not pending. The caller holds the order's lock.
 pub async fn request_cancellation(db: &mut PgConnection, order: Uuid) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
         "update orders set cancellation = 'requested', version = version + 1, updated_at = now()
@@ -15,7 +15,7 @@ pub async fn request_cancellation(db: &mut PgConnection, order: Uuid) -> Result<
     .await
 }
 
-/// Notes that these are not cancelled: (order, why).
+/// Records that cancellations were refused. Each item is an order with the reason.
 pub async fn refuse_cancellations(
     db: &mut PgConnection,
     orders: &[(Uuid, String)],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// What was answered under an Idempotency-Key.
+/// The answer that was given under an Idempotency-Key.
 #[derive(Debug, FromRow)]
 pub struct AnswerRow {
     pub key: String,
@@ -15,7 +15,7 @@ pub struct AnswerRow {
     pub answer: String,
 }
 
-/// What was answered under these keys. The caller holds their locks.
+/// Returns the answers that were given under these keys, by key. The caller holds the keys' locks.
 pub async fn find_answers(
     db: &mut PgConnection,
     keys: &[&str],
@@ -28,7 +28,7 @@ pub async fn find_answers(
     Ok(rows.into_iter().map(|row| (row.key.clone(), row)).collect())
 }
 
-/// Keeps what was answered.
+/// Writes answers.
 pub async fn insert_answers(db: &mut PgConnection, answers: &[AnswerRow]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into idempotency_key (key, request_hash, order_id, answer)
@@ -43,7 +43,7 @@ pub async fn insert_answers(db: &mut PgConnection, answers: &[AnswerRow]) -> Res
     Ok(())
 }
 
-/// Deletes a batch of answers that were given longer ago than `kept`, and returns how many.
+/// Deletes a batch of answers that are older than `kept`. Returns the number of rows deleted.
 pub async fn delete_answers(db: &mut PgConnection, kept: Duration) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
         "delete from idempotency_key

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use schemas::common::Money;
 use sqlx::{FromRow, PgConnection};
 
-/// A product as inventory tells of it.
+/// A product as inventory published it.
 #[derive(Debug, FromRow)]
 pub struct ProductRow {
     pub sku: String,
@@ -21,7 +21,7 @@ impl ProductRow {
     }
 }
 
-/// The products of these skus.
+/// Returns the products with these skus, by sku.
 pub async fn find_products(
     db: &mut PgConnection,
     skus: &[&str],
@@ -35,14 +35,14 @@ pub async fn find_products(
     Ok(rows.into_iter().map(|row| (row.sku.clone(), row)).collect())
 }
 
-/// All products.
+/// Returns all products, by sku.
 pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
     sqlx::query_as("select sku, name, price_amount, price_currency, version from product order by sku")
         .fetch_all(db)
         .await
 }
 
-/// Takes over a product's news, unless newer ones are here already.
+/// Writes a product, unless the row has a newer version already.
 pub async fn save_product(db: &mut PgConnection, product: &ProductRow) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into product (sku, name, price_amount, price_currency, version) values ($1, $2, $3, $4, $5)

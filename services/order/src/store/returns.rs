@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::SettledRow;
 
-/// An order whose return begins.
+/// An order whose return was requested.
 #[derive(Debug, sqlx::FromRow)]
 pub struct ReturnRow {
     pub customer_id: String,
@@ -15,7 +15,7 @@ pub struct ReturnRow {
     pub version: i64,
 }
 
-/// Notes that an order that stands is sent back, unless a return of it is under way. The caller holds the order's lock.
+/// Records the request to return an order that stands, unless a return of it is under way. The caller holds the order's lock.
 pub async fn request_return(
     db: &mut PgConnection,
     order: Uuid,
@@ -33,7 +33,7 @@ pub async fn request_return(
     .await
 }
 
-/// Marks orders as returned: (order, return). Those that were being returned under that id.
+/// Marks orders as returned: (order, return). Returns the orders whose return with that id was under way.
 pub async fn finish_returns(
     db: &mut PgConnection,
     returns: &[(Uuid, Uuid)],
@@ -51,7 +51,8 @@ pub async fn finish_returns(
     .await
 }
 
-/// Leaves orders as they stood: (order, return, why). Those that were being returned under that id.
+/// Refuses returns, so that their orders stay as they are: (order, return, reason). Returns the orders whose return with that
+/// id was under way.
 pub async fn refuse_returns(
     db: &mut PgConnection,
     returns: &[(Uuid, Uuid, &str)],

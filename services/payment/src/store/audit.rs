@@ -38,7 +38,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 1,
         name: "the_ledger_tells_the_status",
-        says: "A payment's ledger entries are those that its status needs, each of the payment's amount",
+        says: "A payment has exactly the ledger entries that its status needs, each with the payment's amount",
         sql: "select p.order_id::text from payment p left join ledger_entry e
              on e.order_id = p.order_id and e.amount = p.amount and e.currency = p.currency
          group by p.order_id, p.status
@@ -53,7 +53,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 1,
         name: "an_entry_has_its_payment",
-        says: "Every ledger entry is of a payment, and of its amount",
+        says: "Every ledger entry belongs to a payment, and has its amount",
         sql: "select e.order_id::text from ledger_entry e left join payment p
              on p.order_id = e.order_id and p.amount = e.amount and p.currency = e.currency
          where p.order_id is null order by e.order_id limit 20",
@@ -61,7 +61,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 1,
         name: "captured_was_authorized",
-        says: "No money is captured that was not authorized, and none that was voided",
+        says: "All captured money was authorized, and none of it was voided",
         sql: "select c.order_id::text from ledger_entry c
          where c.kind = 'capture' and (
              not exists (select from ledger_entry a where a.order_id = c.order_id and a.kind = 'authorize')
@@ -71,7 +71,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 1,
         name: "nothing_is_negative",
-        says: "Of no order is more given back than was taken, or more let go than was held",
+        says: "No order has more money refunded than captured, or more released than held",
         sql: "select order_id::text from ledger_entry group by order_id
          having sum(amount * case debit when 'holds' then 1 else 0 end - amount * case credit when 'holds' then 1 else 0 end) < 0
              or sum(amount * case kind when 'capture' then 1 when 'refund' then -1 else 0 end) < 0
@@ -80,7 +80,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 1,
         name: "what_is_held_is_authorized",
-        says: "The ledger's account of holds is the sum of the payments that are authorized, in every currency",
+        says: "The ledger's account of holds is the sum of the authorized payments, in every currency",
         sql: "with held as (
              select currency, sum(case when debit = 'holds' then amount when credit = 'holds' then -amount else 0 end) as amount
              from ledger_entry group by currency),
@@ -92,8 +92,8 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "an_entry_is_the_effect_of_a_step",
-        says: "Money is authorized, voided and captured by a step on record, and each such step that is done has its entry",
-        // What is older may have been forgotten: a step is kept for longer than a week.
+        says: "Money is authorized, voided and captured only by a step on record, and each such step that is done has its entry",
+        // Older steps may be deleted. A step is kept for longer than a week.
         sql: "with done as (
              select saga_id as order_id, case when step = 'capture_payment' then 'capture'
                                               when direction = 'undo' then 'void' else 'authorize' end as kind
@@ -115,7 +115,7 @@ const STANDINGS: &str =
     "select order_id as id, array[status] as states, amount, currency, null::bigint as age
      from payment where order_id > $1 order by order_id limit $2";
 
-/// How many payments there are in each status. A status without payments is left out.
+/// Returns the number of payments in each status. A status without payments is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from payment group by status").fetch_all(db).await?;

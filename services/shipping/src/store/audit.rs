@@ -29,7 +29,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 3,
         name: "a_booked_shipment_has_a_number",
-        says: "A shipment has a tracking number once the carrier has taken it, and not before",
+        says: "A shipment has a tracking number once the carrier has accepted it, and not before",
         sql: "select order_id::text from shipment
          where status <> 'cancelled' and (status in ('booking', 'refused')) <> (tracking_number is null)
          order by order_id limit 20",
@@ -48,7 +48,7 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 4,
         name: "a_released_shipment_is_asked_about",
-        says: "The carrier is asked about every released shipment that has not arrived, and not long after its time",
+        says: "The carrier is asked about every released shipment until it has arrived, and not long after it is due",
         sql: "select order_id::text from shipment
          where released_at is not null and status in ('booked', 'dispatched')
            and (due_at is null or due_at < now() - interval '5 minutes')
@@ -57,8 +57,8 @@ const STATEMENTS: &[StatementSpec] = &[
     StatementSpec {
         invariant: 5,
         name: "a_shipment_is_the_effect_of_a_step",
-        says: "A shipment was booked by one step on record, which ended as the shipment says",
-        // What is older may have been forgotten: a step is kept for longer than a week.
+        says: "Every shipment was booked by one step on record, whose outcome fits the shipment's status",
+        // Older steps may be deleted. A step is kept for longer than a week.
         sql: "select h.order_id::text from shipment h left join step_outcome s
              on s.saga_id = h.order_id and s.step = 'book_shipment' and s.direction = 'do'
          where h.created_at > now() - interval '7 days'
@@ -71,7 +71,7 @@ const STATEMENTS: &[StatementSpec] = &[
 const STANDINGS: &str = "select order_id as id, array[status] as states, null::bigint as amount, null::text as currency, null::bigint as age
      from shipment where order_id > $1 order by order_id limit $2";
 
-/// How many shipments there are in each status. A status without shipments is left out.
+/// Returns the number of shipments in each status. A status without shipments is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select status, count(*) from shipment group by status").fetch_all(db).await?;
