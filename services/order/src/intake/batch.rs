@@ -7,7 +7,8 @@ use schemas::common::PricedLine;
 use schemas::order::OrderCreated;
 use shared::db::Db;
 use shared::envelope::{Cause, Message, new_id};
-use shared::fault::{Class, Fault};
+use shared::fault::Fault;
+use shared::isolate::together_or_each;
 use shared::outbox::Draft;
 use shared::service::problem::{Invalid, Problem};
 use shared::unit_of_work::UnitOfWork;
@@ -23,25 +24,21 @@ type Verdict = Result<Placed, Problem>;
 
 /// Places the orders and answers each.
 pub(super) async fn place(db: &Db, batch: Vec<Placement>) {
-    match write(db, &batch).await {
-        Ok(verdicts) => {
-            for (placement, verdict) in batch.into_iter().zip(verdicts) {
-                // It fails if the client has hung up. A repetition of the request finds the order under its key.
-                let _ = placement.answer.send(verdict);
-            }
-        }
-        Err(fault) if fault.class() == Class::Permanent && batch.len() > 1 => {
-            // One order must not fail the others, so each is written by itself.
-            for placement in batch {
-                Box::pin(place(db, vec![placement])).await;
-            }
-        }
-        Err(fault) => {
-            let problem = Problem::from(fault);
-            for placement in batch {
-                let _ = placement.answer.send(Err(problem.clone()));
-            }
-        }
+    let write = async |batch: Vec<Placement>| {
+        let verdicts = write(db, &batch).await;
+        (batch, verdicts)
+    };
+    together_or_each(batch, write, answer).await;
+}
+
+fn answer(placements: Vec<Placement>, verdicts: Result<Vec<Verdict>, Fault>) {
+    let verdicts = verdicts.unwrap_or_else(|fault| {
+        let problem = Problem::from(fault);
+        placements.iter().map(|_| Err(problem.clone())).collect()
+    });
+    for (placement, verdict) in placements.into_iter().zip(verdicts) {
+        // It fails if the client has hung up. A repetition of the request finds the order under its key.
+        let _ = placement.answer.send(verdict);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemas::shipping::{Delivered, Dispatched};
 use shared::envelope::Cause;
 use shared::fault::{Class, Fault};
+use shared::isolate::together_or_each;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -82,18 +83,24 @@ impl<K: Carrier> Tracker<K> {
     }
 
     async fn write_all(&self, news: Vec<News>) -> Result<(), Fault> {
-        match self.write(&news).await {
-            Err(fault) if fault.class() == Class::Permanent => {
-                // One shipment must not fail the others, so each is written by itself.
+        let batch = news.len();
+        let mut retry = Ok(());
+        let done = |news: Vec<News>, written: Result<(), Fault>| match written {
+            Ok(()) => {}
+            // The whole batch has to be retried.
+            Err(fault) if fault.class() == Class::Retry && news.len() == batch => retry = Err(fault),
+            Err(fault) => {
                 for one in news {
-                    if let Err(fault) = self.write(std::slice::from_ref(&one)).await {
-                        error!(order = %one.order_id, %fault, "a parcel's move could not be written; the carrier is asked again");
-                    }
+                    error!(order = %one.order_id, %fault, "a parcel's move could not be written; the carrier is asked again");
                 }
-                Ok(())
             }
-            ended => ended,
-        }
+        };
+        let write = async |news: Vec<News>| {
+            let written = self.write(&news).await;
+            (news, written)
+        };
+        together_or_each(news, write, done).await;
+        retry
     }
 
     async fn write(&self, news: &[News]) -> Result<(), Fault> {
