@@ -1,4 +1,4 @@
-//! `GET /audit/outbox`, which every service has: what its topics must have from it.
+//! `GET /audit/outbox`, which every service has: what its outbox committed, to be compared with its topics.
 
 use axum::Json;
 use axum::extract::State;
@@ -29,7 +29,7 @@ fn documented() -> OpenApiRouter<Db> {
     OpenApiRouter::new().routes(routes!(outbox))
 }
 
-/// How far to look back.
+/// The time to look back.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Window {
@@ -44,14 +44,15 @@ struct OutboxLedger {
     /// The time of the service's database.
     #[serde(with = "time::serde::rfc3339")]
     now: OffsetDateTime,
-    /// By minute and topic.
+    /// Counts by minute and topic.
     lines: Vec<OutboxLine>,
-    /// Why messages stand still, where the broker refuses one for good.
+    /// The reasons why shards of the outbox stand still: the broker refuses a message of theirs for good.
     stopped: Vec<String>,
 }
 
-/// What was committed to the outbox in the last minutes, and how much of it is not acknowledged by the broker yet. It reads
-/// all that is still in the outbox, which is what was written in the last three minutes, so ask seldom.
+/// Returns what was committed to the outbox in the last minutes, and how much of it the broker has not acknowledged yet.
+///
+/// It reads the whole outbox, which holds the messages of the last three minutes, so call it seldom.
 #[utoipa::path(get, path = "/audit/outbox", tag = "audit", params(Window), responses((status = 200, body = OutboxLedger)))]
 async fn outbox(State(db): State<Db>, Query(window): Query<Window>) -> Result<Json<OutboxLedger>, Problem> {
     let minutes = i32::from(window.minutes.unwrap_or(5).clamp(1, 20_160));
@@ -63,7 +64,7 @@ async fn outbox(State(db): State<Db>, Query(window): Query<Window>) -> Result<Js
     Ok(Json(OutboxLedger { now, lines, stopped }))
 }
 
-/// The time of the database's clock.
+/// Returns the time of the database's clock.
 async fn now(db: &mut PgConnection) -> Result<OffsetDateTime, sqlx::Error> {
     sqlx::query_scalar("select clock_timestamp()").fetch_one(db).await
 }
