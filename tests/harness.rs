@@ -6,7 +6,6 @@ pub mod kafka;
 mod order;
 pub mod parked;
 mod process;
-pub mod relay;
 mod rest;
 mod sequence;
 pub mod servers;

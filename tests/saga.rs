@@ -1,6 +1,5 @@
 //! What is promised of sagas: steps are done or undone, silence is no refusal, and every order comes to its end.
 
-mod barrier;
 mod breaker;
 mod delivery;
 mod mail;

@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use sqlx::Connection;
 
-use crate::harness::relay::{Outbox, out_of_order};
+use crate::harness::outbox::{Outbox, out_of_order};
 
 const NONE: Duration = Duration::ZERO;
 
@@ -188,17 +188,24 @@ async fn a_row_that_is_no_message_stops_the_shard_until_it_is_deleted() {
 const RESTING: &str = "(select slot from generate_series(0, 2) as slot
                        where slot <> (extract(epoch from now())::bigint / 60) % 3)";
 
-async fn fill_resting_slots(outbox: &Outbox) {
+/// Copies a row that was sent into the resting slots. How many rows there are then, before any slot can be truncated.
+async fn fill_resting_slots(outbox: &Outbox) -> i64 {
     outbox.write("key", 10, NONE).await;
     let copy = format!(
         "insert into outbox (slot, shard, topic, key, body)
          select resting.slot, shard, topic, key, body from outbox, {RESTING} as resting"
     );
-    outbox.execute(&copy).await;
+    let mut db = outbox.connect().await;
+    sqlx::raw_sql("begin").execute(&mut db).await.expect("begun");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(copy)).execute(&mut db).await.expect("copies");
+    let rows: i64 =
+        sqlx::query_scalar("select count(*) from outbox").fetch_one(&mut db).await.expect("a number");
+    sqlx::raw_sql("commit").execute(&mut db).await.expect("committed");
+    rows
 }
 
-async fn rows_left(outbox: &Outbox) -> String {
-    outbox.text("select count(*)::text from outbox").await.expect("a number")
+async fn rows_left(outbox: &Outbox) -> i64 {
+    outbox.number("select count(*) from outbox").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,9 +213,8 @@ async fn a_shard_without_messages_does_not_keep_the_outbox_from_being_truncated(
     let outbox = Outbox::new(4).await;
     let relay = outbox.relay("only");
     outbox.led_by("only").await;
-    fill_resting_slots(&outbox).await;
-    assert_eq!(rows_left(&outbox).await, "3");
-    outbox.until("a slot to be truncated", async || rows_left(&outbox).await != "3").await;
+    assert_eq!(fill_resting_slots(&outbox).await, 3);
+    outbox.until("a slot to be truncated", async || rows_left(&outbox).await != 3).await;
     outbox
         .until("the truncation to be counted", async || {
             outbox.metric(&relay, "amends_outbox_truncations_total").await.is_some_and(|count| count >= 1.0)
@@ -221,10 +227,11 @@ async fn a_transaction_that_keeps_the_outbox_from_being_truncated_is_named() {
     let outbox = Outbox::new(1).await;
     let relay = outbox.relay("only");
     outbox.led_by("only").await;
+    // It is there before the rows, lest they be truncated first.
     let mut long = outbox.connect().await;
-    fill_resting_slots(&outbox).await;
     sqlx::raw_sql("begin; select count(*) from outbox").execute(&mut long).await.expect("begun");
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut long).await.expect("a pid");
+    assert_eq!(fill_resting_slots(&outbox).await, 3);
     outbox
         .until("the metric to tell", async || {
             outbox
@@ -235,14 +242,14 @@ async fn a_transaction_that_keeps_the_outbox_from_being_truncated_is_named() {
         .await;
     outbox
         .until("the metric to name it", async || {
-            let held = format!("amends_outbox_truncation_holder{{service=\"bench\",pid=\"{pid}\"}}");
+            let held = format!("amends_outbox_truncation_holder{{service=\"relayed\",pid=\"{pid}\"}}");
             outbox.metric(&relay, &held).await.is_some_and(|since| since > 0.0)
         })
         .await;
     outbox.until("the log to name it", async || outbox.said("only").contains(&format!("pid={pid}"))).await;
-    assert_eq!(rows_left(&outbox).await, "3", "nothing was truncated under it");
+    assert_eq!(rows_left(&outbox).await, 3, "nothing was truncated under it");
     sqlx::raw_sql("commit").execute(&mut long).await.expect("committed");
-    outbox.until("a slot to be truncated", async || rows_left(&outbox).await != "3").await;
+    outbox.until("a slot to be truncated", async || rows_left(&outbox).await != 3).await;
     outbox
         .until("the metric to fall", async || {
             outbox.metric(&relay, "amends_outbox_truncation_held_back_seconds").await == Some(0.0)

@@ -3,44 +3,28 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
 use shared::db::{DEFAULT_SCHEMA, Db, DbOptions};
-use shared::envelope::{Cause, Envelope, Event, Message, new_id};
-use shared::kafka::{Kafka, Topic};
+use shared::envelope::{Cause, Envelope, Message, new_id};
 use shared::migrations;
+use shared::service::App;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 
+use super::PATIENCE;
+use super::place::Place;
 use super::process::Process;
-use super::servers::{self, Servers};
-use super::{NUMBER, PATIENCE, sql};
+use crate::relayed::{Counted, Relayed};
 
-const TOPIC: &str = "relayed.events";
 const PARTITIONS: i32 = 4;
 /// Few, so that writers often want the same one.
 const KEYS: usize = 20;
-
-#[derive(Serialize, Deserialize)]
-struct Counted {
-    /// Within the key.
-    number: u32,
-    filler: String,
-}
-
-impl Message for Counted {
-    const TYPE: &'static str = "relayed.counted.v1";
-    const TOPIC: &'static str = TOPIC;
-}
-
-impl Event for Counted {}
+const WRITERS: usize = 8;
 
 /// A record of the topic.
 pub struct Arrived {
@@ -49,90 +33,47 @@ pub struct Arrived {
 }
 
 pub struct Outbox {
-    name: String,
-    servers: Arc<dyn Servers>,
+    place: Place,
     shards: i16,
     writes: Db,
     numbers: RefCell<HashMap<String, u32>>,
-    client: reqwest::Client,
+}
+
+impl Deref for Outbox {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Outbox {
     pub async fn new(shards: i16) -> Self {
-        let name = format!("r{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let servers = servers::shared();
-        let admin: PgConnectOptions = servers.admin_url().parse().expect("a URL");
-        let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
-        let create = format!("create database {name}");
-        sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut db).await.expect("a new database");
-        let writes = DbOptions::new("relayed").connections(8).shards(shards).connect(admin.database(&name));
-        let numbers = RefCell::default();
-        let outbox = Self { name, servers, shards, writes, numbers, client: super::client() };
-        let mut db = outbox.connect().await;
-        let retention = Duration::from_secs(3600);
-        let topic = Topic { name: TOPIC.to_owned(), partitions: PARTITIONS, retention };
+        let place = Place::new(&[(Counted::TOPIC, PARTITIONS)]).await;
+        let mut db = place.connect().await;
         migrations::apply_sets(&mut db, DEFAULT_SCHEMA, &[&migrations::CORE]).await.expect("migrations");
-        outbox.kafka().create_topics(&[topic]).await.expect("a topic");
-        outbox
+        let options: PgConnectOptions = place.database_url().parse().expect("a URL");
+        let writes = DbOptions::new(Relayed::NAME).connections(8).shards(shards).connect(options);
+        Self { place, shards, writes, numbers: RefCell::default() }
     }
 
-    pub fn kafka(&self) -> Kafka {
-        Kafka { prefix: format!("{}.", self.name), ..Kafka::new(self.servers.kafka_brokers()) }
-    }
-
+    /// The name of the topic on the broker.
     pub fn topic(&self) -> String {
-        self.kafka().name(TOPIC)
-    }
-
-    pub async fn connect(&self) -> PgConnection {
-        sql::connect(&self.servers.postgres_url(&self.name, "postgres")).await
-    }
-
-    pub async fn execute(&self, sql: &str) {
-        let mut db = self.connect().await;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .execute(&mut db)
-            .await
-            .unwrap_or_else(|e| panic!("{sql}: {e}"));
-    }
-
-    pub async fn text(&self, sql: &str) -> Option<String> {
-        let mut db = self.connect().await;
-        let found: Option<Option<String>> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .fetch_optional(&mut db)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
-        found.flatten()
-    }
-
-    fn log(&self, instance: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{instance}.log", self.name))
-    }
-
-    /// What a relay has said.
-    pub fn said(&self, instance: &str) -> String {
-        std::fs::read_to_string(self.log(instance)).unwrap_or_default()
+        self.kafka().name(Counted::TOPIC)
     }
 
     /// Starts a process that relays, or stands by.
     pub fn relay(&self, instance: &str) -> Process {
-        let settings = [
-            ("DATABASE_URL", self.servers.postgres_url(&self.name, "postgres")),
-            ("KAFKA_BROKERS", self.servers.kafka_brokers()),
-            ("TOPIC_PREFIX", format!("{}.", self.name)),
-            ("INSTANCE", instance.to_owned()),
-            ("OUTBOX_SHARDS", self.shards.to_string()),
-        ];
-        Process::run(&["bench", "service"], None, &settings, &self.log(instance))
+        self.start::<Relayed>(instance, None, &[("OUTBOX_SHARDS", self.shards.to_string())])
     }
 
     /// Who relays a shard.
-    pub async fn owner(&self, shard: i16) -> Option<String> {
+    async fn owner(&self, shard: i16) -> Option<String> {
         let held = format!(
             "select owner from relay_checkpoint where shard = {shard} and lease_until > clock_timestamp()"
         );
         let owner = self.text(&held).await?;
-        owner.strip_prefix("bench-").map(str::to_owned)
+        owner.strip_prefix("relayed-").map(str::to_owned)
     }
 
     /// Waits until this process relays all shards.
@@ -170,13 +111,12 @@ impl Outbox {
     /// Writes so many messages from eight writers at once; one transaction in a hundred stays open for a second.
     pub async fn write_many(&self, count: usize) {
         let writer = async |first: usize| {
-            for number in (first..count).step_by(8) {
+            for number in (first..count).step_by(WRITERS) {
                 let open = if number % 101 == 0 { Duration::from_secs(1) } else { Duration::ZERO };
                 self.write(&format!("key-{}", number * 7 % KEYS), 300, open).await;
             }
-            Ok::<_, ()>(())
         };
-        try_join_all((0..8).map(writer)).await.expect("writers");
+        join_all((0..WRITERS).map(writer)).await;
     }
 
     /// Everything that arrives until there are so many different messages.
@@ -209,30 +149,9 @@ impl Outbox {
         arrived
     }
 
-    /// The sum of a metric over its labels, where a relay has it.
-    pub async fn metric(&self, relay: &Process, name: &str) -> Option<f64> {
-        let url = format!("http://127.0.0.1:{}/metrics", relay.port);
-        let text = self.client.get(url).send().await.ok()?.text().await.ok()?;
-        let values = text.lines().filter(|line| line.starts_with(name));
-        values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).reduce(|a, b| a + b)
-    }
-
     /// What a relay says of its health.
     pub async fn health(&self, relay: &Process) -> String {
-        let url = format!("http://127.0.0.1:{}/readyz", relay.port);
-        match self.client.get(url).send().await {
-            Ok(answer) => answer.text().await.unwrap_or_default(),
-            Err(_) => String::new(),
-        }
-    }
-
-    /// Waits for a fact.
-    pub async fn until(&self, what: &str, fact: impl AsyncFn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !fact().await {
-            assert!(Instant::now() < deadline, "{}: waited {PATIENCE:?} for {what}", self.name);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.get(relay, "/readyz").await.map(|(_, text)| text).unwrap_or_default()
     }
 }
 
