@@ -1,7 +1,7 @@
-//! Where a suite's PostgreSQL and Kafka come from: processes of this machine, or containers. The tests are the same.
+//! The PostgreSQL and the Kafka of a suite: processes of this machine, or containers. The tests are the same.
 //!
-//! `AMENDS_SERVERS` is `local` or `docker`; without it containers are taken where Java or Maven is missing and an
-//! engine answers.
+//! `AMENDS_SERVERS` chooses between `local` and `docker`. With `auto`, or without it, the servers are containers if Java or
+//! Maven is missing and a container engine answers.
 
 mod containers;
 mod local;
@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
-/// One of the two.
+use ::local::Backend;
+
+/// One of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     Postgres,
@@ -60,11 +62,13 @@ fn start(name: &str) -> Arc<dyn Servers> {
 }
 
 fn in_containers() -> bool {
-    static CHOICE: LazyLock<bool> = LazyLock::new(|| match std::env::var("AMENDS_SERVERS").as_deref() {
-        Ok("docker") => true,
-        Ok("local") => false,
-        Ok(other) => panic!("AMENDS_SERVERS is `{other}`; it may be `local` or `docker`"),
-        Err(_) => !(runs("java", "-version") && runs("mvn", "--version")) && runs("docker", "version"),
+    static CHOICE: LazyLock<bool> = LazyLock::new(|| match Backend::from_env() {
+        Ok(Backend::Docker) => true,
+        Ok(Backend::Local) => false,
+        Ok(Backend::Auto) => {
+            !(runs("java", "-version") && runs("mvn", "--version")) && runs("docker", "version")
+        }
+        Err(error) => panic!("{error}"),
     });
     *CHOICE
 }
@@ -75,7 +79,7 @@ fn runs(program: &str, argument: &str) -> bool {
     command.status().is_ok_and(|ended| ended.success())
 }
 
-/// Does what blocks, and brings a runtime of its own, from within a test's runtime.
+/// Calls, from within a test's runtime, a function that blocks and has a runtime of its own.
 fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
