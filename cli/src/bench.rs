@@ -83,7 +83,7 @@ impl Bench {
 impl Relay {
     fn run(self) -> anyhow::Result<()> {
         let ground = Ground::lay(&self.place)?;
-        let measured = crate::block_on(async {
+        let measured = crate::runtime::block_on(async {
             ground.prepare().await?;
             let measured = tokio::select! {
                 measured = self.measure(&ground) => measured,

@@ -85,7 +85,7 @@ pub struct List {
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::Place(place) => place.run().await,
                 Self::Get(one) => one.get().await,

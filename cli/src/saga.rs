@@ -83,7 +83,7 @@ pub struct Retry {
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::List(list) => list.run().await,
                 Self::Show(show) => show.run().await,

@@ -35,12 +35,11 @@ impl Database {
 
     /// `None` if PostgreSQL can't be reached.
     pub async fn commits(&mut self) -> Option<Commits> {
-        let services: Vec<&str> = SERVICES.iter().map(|service| service.name).collect();
         let read = sqlx::query_as(
             "select sum(xact_commit)::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
              from pg_stat_database where datname = any($1)",
         );
-        let read = read.bind(services).fetch_one(self.0.as_mut()?);
+        let read = read.bind(SERVICES).fetch_one(self.0.as_mut()?);
         let (all, writing) = tokio::time::timeout(ANSWER, read).await.ok()?.ok()?;
         Some(Commits { all, writing })
     }
@@ -50,7 +49,7 @@ impl Database {
 pub async fn published(api: &Api) -> Option<[u64; SERVICES.len()]> {
     let mut all = [0; SERVICES.len()];
     for (sent, service) in all.iter_mut().zip(SERVICES) {
-        let url = api.url(service.name, "/metrics");
+        let url = api.url(service, "/metrics");
         let response = api.request(|client| client.get(url).timeout(ANSWER)).await.ok()?;
         *sent = counted(&response.text().await.ok()?, PUBLISHED);
     }

@@ -170,7 +170,7 @@ pub struct Audit {
 impl From<Verdict> for Audit {
     fn from(verdict: Verdict) -> Self {
         let (money, stock) = (verdict.of_number(1), verdict.of_number(2));
-        Self { money, stock, statements: verdict.statements, findings: verdict.findings }
+        Self { money, stock, statements: verdict.invariants, findings: verdict.findings }
     }
 }
 
