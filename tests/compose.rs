@@ -1,5 +1,5 @@
 //! docker-compose.yml: the images are built, the stack comes up, services, the broker and the database are killed under
-//! load, all of it is stopped and started again, and in the end the books are in order and nothing is left.
+//! load, all of it is stopped and started again. In the end the audit passes, and nothing is left behind.
 //!
 //! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
 
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::Client;
+use schemas::SERVICES;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -25,18 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many orders are under way at a time.
 const CLIENTS: usize = 8;
-const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
+/// How far each server's port is from the stack's first one.
 const POSTGRES: u16 = 10;
-const PORTS: [(&str, u16); 8] = [
-    ("ORDER_PORT", 1),
-    ("PAYMENT_PORT", 2),
-    ("INVENTORY_PORT", 3),
-    ("SHIPPING_PORT", 4),
-    ("NOTIFICATION_PORT", 5),
-    ("ORCHESTRATOR_PORT", 6),
-    ("POSTGRES_PORT", POSTGRES),
-    ("KAFKA_PORT", 11),
-];
+const KAFKA: u16 = 11;
+
+/// The variables that set the published ports, and how far each port is from the stack's first one.
+fn ports() -> Vec<(String, u16)> {
+    let mut ports: Vec<_> = SERVICES.into_iter().zip(1..).collect();
+    ports.extend([("postgres", POSTGRES), ("kafka", KAFKA)]);
+    ports.into_iter().map(|(name, offset)| (format!("{}_PORT", name.to_uppercase()), offset)).collect()
+}
 
 /// Orders, and how each must end.
 type Placed = BTreeMap<String, &'static str>;
@@ -45,7 +44,7 @@ type Placed = BTreeMap<String, &'static str>;
 #[ignore = "it builds images and starts the whole stack"]
 async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     let stack = Arc::new(Stack::new());
-    // What only the profiles start is well-formed at least.
+    // The services of the profiles are not started here, but their definitions must be well-formed.
     stack.compose(&["--profile", "*", "config", "--quiet"]);
     stack.up();
     stack.roles_are_kept_apart().await;
@@ -104,7 +103,7 @@ impl Stack {
     fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
         let project = format!("amends-test-{now}-{}", std::process::id());
-        // First what the test may have been doing to the stack when it was killed.
+        // A killed test may have left a running `docker compose`, so end that first.
         let down = "pkill -f -- \"--env-file .env.example -p $0\"
             docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
         let reaper = when_this_has_ended(down, &project);
@@ -122,15 +121,15 @@ impl Stack {
             command.env_remove(name);
         }
         command.args(arguments);
-        for (name, offset) in PORTS {
+        for (name, offset) in ports() {
             command.env(name, (self.ports_from + offset).to_string());
         }
         for role in ["postgres", "migrations"].into_iter().chain(SERVICES) {
             command.env(format!("{}_PASSWORD", role.to_uppercase()), password(role));
         }
-        // So that a saga takes long enough to be met in the middle.
+        // Sagas must take long enough to be interrupted.
         command.env("PAYMENT_PROVIDER_LATENCY", "200ms");
-        // So that `confirmed` is where an order stays.
+        // Orders must stay `confirmed`.
         command.env("SHIPPING_DISPATCH_AFTER", "1h");
         command
     }
@@ -282,7 +281,7 @@ impl Stack {
         .await;
     }
 
-    /// Every order has ended as it must, and all nine statements of the audit hold.
+    /// Checks that every order has reached its final state, and that all nine invariants of the audit hold.
     async fn all_are_well(&self, placed: &Placed) {
         for (order, end) in placed {
             self.settled(order, end).await;
@@ -337,11 +336,11 @@ fn said(ended: &Output) -> String {
     [&ended.stdout, &ended.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
-/// The first of thirteen ports of which all that are needed are free.
+/// Returns the first of thirteen ports. Those that the stack needs are free.
 fn free_ports() -> u16 {
     loop {
         let first = local::free_port().expect("a free port");
-        if PORTS.iter().all(|(_, offset)| local::ensure_free(first + offset, "the test").is_ok()) {
+        if ports().iter().all(|(_, offset)| local::ensure_free(first + offset, "the test").is_ok()) {
             return first;
         }
     }

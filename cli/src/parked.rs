@@ -34,7 +34,7 @@ struct Place {
     #[command(flatten)]
     suite: Suite,
     /// Only this service; without it, every one is asked.
-    #[arg(long, value_parser = SERVICES.map(|service| service.name))]
+    #[arg(long, value_parser = SERVICES)]
     service: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub struct Skip {
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::List(list) => list.run().await,
                 Self::Show(show) => show.run().await,
@@ -90,7 +90,7 @@ impl Place {
     fn services(&self) -> Vec<&str> {
         match &self.service {
             Some(service) => vec![service],
-            None => SERVICES.iter().map(|service| service.name).collect(),
+            None => SERVICES.to_vec(),
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::output::{complain, say};
-use crate::suite::{SERVICES, ServiceInfo, Suite};
+use crate::suite::{SERVICES, SUITE, Suite};
 
 /// How long a suite may take to stop.
 const STOPPING: Duration = Duration::from_secs(15);
@@ -92,9 +92,9 @@ impl Run {
 
     /// The run that listens on these ports, wherever its state folder is: the parent of its order service.
     pub fn by_ports(suite: &Suite) -> Option<Self> {
-        let listener = |service: ServiceInfo| {
+        let listener = |service: &str| {
             let pid = local::port_holder(suite.port(service))?.process?.pid;
-            Some(RunningService { name: service.name.to_owned(), pid })
+            Some(RunningService { name: service.to_owned(), pid })
         };
         let services: Vec<RunningService> = SERVICES.into_iter().filter_map(listener).collect();
         let order = services.iter().find(|service| service.name == "order")?;
@@ -174,7 +174,7 @@ pub fn status(place: &Where) -> ExitCode {
     };
     say!("amends up, process {}, ports from {}", run.pid, run.ports_from);
     let suite = Suite { ports_from: run.ports_from, ..Default::default() };
-    let all_ready = crate::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
+    let all_ready = crate::runtime::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
     ExitCode::from(u8::from(!all_ready))
 }
 
@@ -182,12 +182,12 @@ async fn services(suite: &Suite, run: &Run) -> bool {
     let api = Api::new(suite);
     let mut all_ready = true;
     for service in SERVICES {
-        let pid = run.services.iter().find(|known| known.name == service.name).map(|known| known.pid);
+        let pid = run.services.iter().find(|known| known.name == service).map(|known| known.pid);
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let state = ready(&api, service.name).await;
+        let state = ready(&api, service).await;
         all_ready &= state.is_ok();
         let said = state.err().unwrap_or_else(|| "ready".to_owned());
-        say!("  {:<13} {:<8} {}  {said}", service.name, pid, suite.url(service.name));
+        say!("  {service:<13} {pid:<8} {}  {said}", suite.url(service));
     }
     let ports = suite.server_ports();
     say!("  postgres      127.0.0.1:{}", ports.postgres);

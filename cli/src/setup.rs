@@ -55,7 +55,7 @@ impl Topics {
             Self::Apply(broker) => {
                 let kafka = broker.cluster.kafka(broker.kafka_brokers);
                 let create = async || Ok(kafka.create_topics(&topics).await?);
-                crate::block_on(patiently(broker.wait, create))?;
+                crate::runtime::block_on(patiently(broker.wait, create))?;
                 say!("{} topics are there", topics.len());
             }
         }
@@ -81,22 +81,21 @@ pub struct Migrate {
 
 impl Migrate {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             for service in SERVICES {
-                let named = |text: &str| text.replace("{service}", service.name);
+                let named = |text: &str| text.replace("{service}", service);
                 let url = named(&self.database_urls);
                 // A migration that fails is not tried again, so only the connection is waited for.
-                patiently(self.wait, async || Ok(connect(service.name, &url).await?.close().await?)).await?;
-                migrate(service.name, &url).await?;
+                patiently(self.wait, async || Ok(connect(service, &url).await?.close().await?)).await?;
+                migrate(service, &url).await?;
                 if let Some(role) = &self.grant_to {
-                    let mut db = connect(service.name, &url).await?;
+                    let mut db = connect(service, &url).await?;
                     let role = named(role);
                     let granted = shared::service::roles::grant(&mut db, &role).await;
-                    granted.with_context(|| {
-                        format!("granting {role} the use of the {} database", service.name)
-                    })?;
+                    granted
+                        .with_context(|| format!("granting {role} the use of the {} database", service))?;
                 }
-                say!("{}: up to date", service.name);
+                say!("{}: up to date", service);
             }
             Ok(())
         })
@@ -157,7 +156,7 @@ pub struct Seed {
 
 impl Seed {
     pub fn run(self) -> anyhow::Result<()> {
-        let products = crate::block_on(seed(&self.suite, &AtomicBool::new(false)))?;
+        let products = crate::runtime::block_on(seed(&self.suite, &AtomicBool::new(false)))?;
         say!("{products} products are there");
         Ok(())
     }
@@ -168,8 +167,7 @@ pub async fn databases(admin_url: &str) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(admin_url)?;
     let mut db = PgConnection::connect_with(&options).await.context("PostgreSQL does not answer")?;
     sqlx::query("revoke all on database postgres, template1 from public").execute(&mut db).await?;
-    for service in SERVICES {
-        let name = service.name;
+    for name in SERVICES {
         let known: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
             .bind(name)
             .fetch_one(&mut db)

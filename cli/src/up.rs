@@ -61,7 +61,7 @@ impl Up {
         let began = Instant::now();
         let suite = &self.place.suite;
         for service in SERVICES {
-            ensure_free(suite.port(service), &format!("the {} service", service.name))?;
+            ensure_free(suite.port(service), &format!("the {service} service"))?;
         }
         let progress = Terminal::new();
         let options = Options {
@@ -96,7 +96,7 @@ impl Up {
     ) -> anyhow::Result<()> {
         let suite = &self.place.suite;
         let step = Step::begin(progress, "databases, topics and migrations");
-        crate::block_on(prepare(servers))?;
+        crate::runtime::block_on(prepare(servers))?;
         step.done(&format!("{} databases and {} topics", SERVICES.len(), schemas::topics::all().len()));
         if told_to_stop.load(Ordering::Acquire) {
             return Ok(());
@@ -107,7 +107,7 @@ impl Up {
             wait_until_ready(suite, &mut children, told_to_stop)?;
             step.done("ready");
             let step = Step::begin(progress, "catalogue");
-            let products = crate::block_on(setup::seed(suite, told_to_stop))?;
+            let products = crate::runtime::block_on(setup::seed(suite, told_to_stop))?;
             step.done(&format!("{products} products"));
             run.services = children.running();
             run.ready = true;
@@ -124,7 +124,7 @@ impl Up {
 async fn prepare(servers: &Servers) -> anyhow::Result<()> {
     setup::databases(&servers.admin_url()).await?;
     for service in SERVICES {
-        setup::migrate(service.name, &servers.postgres_url(service.name, service.name, None)).await?;
+        setup::migrate(service, &servers.postgres_url(service, service, None)).await?;
     }
     let kafka = shared::kafka::Kafka::new(servers.kafka_brokers());
     Ok(kafka.create_topics(&schemas::topics::all()).await?)
@@ -136,7 +136,7 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
     let deadline = Instant::now() + PATIENCE;
     for service in SERVICES {
         loop {
-            let said = crate::block_on(async { Ok(ready(&api, service.name).await) })?;
+            let said = crate::runtime::block_on(async { Ok(ready(&api, service).await) })?;
             let Err(said) = said else { break };
             if told_to_stop.load(Ordering::Acquire) {
                 bail!("stopped while starting");
@@ -144,9 +144,8 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
             children.fail_early()?;
             if Instant::now() > deadline {
                 bail!(
-                    "{} is not ready after {PATIENCE:?}: {said}; its log is {}",
-                    service.name,
-                    children.log(service.name).display()
+                    "{service} is not ready after {PATIENCE:?}: {said}; its log is {}",
+                    children.log(service).display()
                 );
             }
             std::thread::sleep(LOOK_EVERY);
@@ -184,7 +183,7 @@ fn watch_over(
 fn welcome(suite: &Suite, state: &Path, took: Duration) {
     say!("\nAmends is ready ({:.1} s). Logs are in {}.\n", took.as_secs_f64(), state.join("logs").display());
     for service in SERVICES {
-        say!("  {:<13} {}", service.name, suite.url(service.name));
+        say!("  {service:<13} {}", suite.url(service));
     }
     let ports = suite.server_ports();
     say!("  {:<13} postgres://postgres@127.0.0.1:{}", "postgres", ports.postgres);
@@ -220,7 +219,7 @@ fn on_signal() -> anyhow::Result<Arc<Signals>> {
     let heard = Arc::clone(&signals);
     let (ready, wait) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let ended = crate::block_on(async {
+        let ended = crate::runtime::block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;

@@ -105,7 +105,7 @@ async fn the_orchestrator_killed_after_every_commit() {
     killed(&mut suite, "1000").await;
     suite.ready("orchestrator").await;
     let url = format!("{}/sagas/{}/retry", suite.url("orchestrator"), placed.id);
-    let retry = json!({"by": "ada", "why": "to see"});
+    let retry = json!({"by": "ada", "reason": "to see"});
     let answer = suite.client.post(url).json(&retry).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     let committed = format!("select max(sequence) from saga_log where saga_id = '{}'", placed.id);

@@ -49,7 +49,11 @@ async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     let (status, problem) = suite.retry("shipping", &key).await;
     assert_eq!((status, &problem["type"]), (422, &json!("/problems/replay-failed")), "{problem}");
     let parked = suite.parked_messages("shipping", &key, 2).await;
-    assert_eq!((&parked[0]["tries"], &parked[1]["tries"]), (&json!(1), &json!(0)), "it stops at the first");
+    assert_eq!(
+        (&parked[0]["attempts"], &parked[1]["attempts"]),
+        (&json!(1), &json!(0)),
+        "it stops at the first"
+    );
 
     let id = &parked[0]["id"];
     let mut wrong = command.clone();

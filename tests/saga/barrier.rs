@@ -1,5 +1,5 @@
 //! The rules that let a command come twice, late, or after its undo, at one participant: inventory carries its commands
-//! out in the database, payment with the help of the outside.
+//! out in the database, payment calls an external provider.
 
 use schemas::common::{Line, Money};
 use schemas::inventory::{ReleaseStock, ReserveStock};
@@ -197,8 +197,8 @@ async fn a_call_that_comes_after_its_undo_is_never_made() {
     suite.told("payment", &[void(order, "unknown")]).await;
     suite.told("payment", &[authorize(order)]).await;
     assert_eq!(outcomes(&suite.answers("payment", order).await), [("undo", "done")]);
-    let barred = "select count(*) from step_outcome where status = 'tombstoned'";
-    assert_eq!(suite.number("payment", barred).await, 1);
+    let tombstones = "select count(*) from step_outcome where status = 'tombstoned'";
+    assert_eq!(suite.number("payment", tombstones).await, 1);
     assert_eq!(suite.number("payment", "select count(*) from payment").await, 0, "no intent, so no call");
     nothing_is_parked(&suite, "payment").await;
 }

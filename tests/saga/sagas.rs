@@ -214,8 +214,7 @@ async fn a_return_before_the_parcel_has_left_stops_it_and_a_declined_refund_lets
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_outside_is_mended_and_an_operator_retries()
-{
+async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_provider_is_back_and_an_operator_retries() {
     let outage = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stuck-{}", std::process::id()));
     let _ = std::fs::remove_file(&outage);
     let file = outage.to_str().expect("UTF-8").to_owned();
@@ -254,17 +253,18 @@ async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_outside_is_men
         .await;
 
     let url = format!("{}/sagas/{}/retry", suite.url("orchestrator"), order.id);
-    let bad = suite.client.post(&url).json(&json!({"by": " ", "why": "x"})).send().await.expect("an answer");
+    let bad =
+        suite.client.post(&url).json(&json!({"by": " ", "reason": "x"})).send().await.expect("an answer");
     assert_eq!(bad.status(), StatusCode::UNPROCESSABLE_ENTITY);
     std::fs::remove_file(&outage).expect("removed");
-    let retry = json!({"by": "ada", "why": "the provider is back"});
+    let retry = json!({"by": "ada", "reason": "the provider is back"});
     let answer = suite.client.post(&url).json(&retry).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(suite.settled(order).await["status"], "rejected");
     let saga = suite.saga(order).await;
     let log = saga["log"].as_array().expect("a log");
     let by = log.iter().find(|entry| entry["input"]["input"] == "retry").expect("the retry is in the log");
-    assert_eq!((&by["input"]["by"], &by["input"]["why"]), (&retry["by"], &retry["why"]));
+    assert_eq!((&by["input"]["by"], &by["input"]["reason"]), (&retry["by"], &retry["reason"]));
     let again = suite.client.post(&url).json(&retry).send().await.expect("an answer");
     assert_eq!(again.status(), StatusCode::CONFLICT, "it has ended");
     suite.comes_to_rest().await;

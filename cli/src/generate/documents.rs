@@ -23,8 +23,8 @@ pub fn all(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
     documents.push(("schemas/CATALOG.md".to_owned(), catalogue(&entries)));
     documents.push(("schemas/asyncapi.json".to_owned(), pretty(&asyncapi(&entries))?));
     for service in SERVICES {
-        if let Some(openapi) = visit(service.name, OpenApi) {
-            documents.push((format!("schemas/openapi/{}.json", service.name), pretty(&openapi?)?));
+        if let Some(openapi) = visit(service, OpenApi) {
+            documents.push((format!("schemas/openapi/{service}.json"), pretty(&openapi?)?));
         }
     }
     documents.push(("docs/configuration.md".to_owned(), configuration()));
@@ -90,7 +90,7 @@ fn asyncapi(entries: &[Entry]) -> Value {
         let channel =
             channels.entry(entry.topic).or_insert_with(|| json!({"address": entry.topic, "messages": {}}));
         if entry.topic.contains("{service}") {
-            channel["parameters"] = json!({"service": {"enum": SERVICES.map(|service| service.name)}});
+            channel["parameters"] = json!({"service": {"enum": SERVICES}});
         }
         channel["messages"][entry.kind] = reference("components/messages");
         let payload = json!({"$ref": format!("json/{}.json", entry.kind)});
@@ -170,7 +170,7 @@ fn readme(root: &Path) -> anyhow::Result<String> {
 }
 
 fn commands() -> Vec<clap::Command> {
-    SERVICES.iter().filter_map(|service| visit(service.name, Settings)).collect()
+    SERVICES.iter().filter_map(|service| visit(service, Settings)).collect()
 }
 
 fn common_settings() -> String {
