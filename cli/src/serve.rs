@@ -15,7 +15,7 @@ use crate::suite::SERVICES;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Serve {
-    /// order, payment, inventory, shipping, notification or orchestrator
+    /// The service: order, payment, inventory, shipping, notification or orchestrator.
     #[arg(allow_hyphen_values = true)]
     service: String,
     /// The service's own flags.

@@ -18,27 +18,33 @@ use crate::run::{Run, Where, ready};
 use crate::setup;
 use crate::suite::{SERVICES, Suite};
 
-/// How the suite in a terminal is ended.
+/// How to stop a suite that runs in a terminal.
 const CTRL_C: &str = "Ctrl-C stops everything.";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the whole suite.
 #[derive(Debug, Default, clap::Args)]
+#[command(after_help = "Environment:\n  \
+        AMENDS_SERVERS=auto|local|docker   How PostgreSQL and Kafka are run: as processes of this machine (local), in\n  \
+                                           containers (docker), or as processes where Java and Maven are installed,\n  \
+                                           else in containers (auto, the default)")]
 pub struct Up {
-    #[command(flatten)]
-    place: Where,
-    /// Begin with empty databases and topics.
+    /// Delete the data of earlier runs, and begin with empty databases and topics.
     #[arg(long)]
     fresh: bool,
-    /// Return when the suite is ready and leave it running; `amends down` stops it.
+    /// Return when the suite is ready, and leave it running; `amends down` stops it.
     #[arg(long)]
     detach: bool,
+    #[command(flatten)]
+    place: Where,
 }
 
 impl Up {
     pub fn run(self) -> anyhow::Result<()> {
         if self.place.suite.urls.is_some() {
-            bail!("--urls (AMENDS_URLS) is for suites that run elsewhere; `amends up` starts one here");
+            bail!(
+                "--urls (AMENDS_URLS) is for suites that run elsewhere, but `amends up` starts one on this machine"
+            );
         }
         let state = self.place.state();
         if let Some(run) = Run::find(&state) {
@@ -120,7 +126,7 @@ impl Up {
     }
 }
 
-/// Creates what the services need.
+/// Creates the databases, tables and topics.
 async fn prepare(servers: &Servers) -> anyhow::Result<()> {
     setup::databases(&servers.admin_url()).await?;
     for service in SERVICES {
@@ -154,7 +160,7 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
     Ok(())
 }
 
-/// Restarts what dies, until it is told to stop.
+/// Restarts services and servers that die, until the suite is told to stop.
 fn watch_over(
     servers: &Servers,
     children: &mut Children,
@@ -192,7 +198,7 @@ fn welcome(suite: &Suite, state: &Path, took: Duration) {
     say!("{CTRL_C}");
 }
 
-/// The first command that a newcomer runs.
+/// Returns a command that places an order.
 pub fn curl(suite: &Suite) -> String {
     let url = suite.url("order");
     [
@@ -204,16 +210,16 @@ pub fn curl(suite: &Suite) -> String {
     .concat()
 }
 
-/// What the terminal, or `amends down`, wants.
+/// What signals from the terminal, or from `amends down`, have asked for.
 #[derive(Default)]
 struct Signals {
     told_to_stop: AtomicBool,
-    /// Set once the servers run. Before, a signal ends the process at once: whatever it had begun ends with it, and an
-    /// interrupted download or start harms no later one.
+    /// Set once the servers run. Before that, a signal ends the process at once. Its child processes end with it, and an
+    /// interrupted download or start does no harm to a later one.
     stop_in_order: AtomicBool,
 }
 
-/// Listens for signals; a second one ends the process at once, and its children with it.
+/// Listens for signals. A second signal ends the process at once, and its children with it.
 fn on_signal() -> anyhow::Result<Arc<Signals>> {
     let signals = Arc::new(Signals::default());
     let heard = Arc::clone(&signals);
@@ -240,11 +246,11 @@ fn on_signal() -> anyhow::Result<Arc<Signals>> {
             std::process::exit(130);
         }
     })?;
-    wait.recv().context("signals can't be heard")?;
+    wait.recv().context("signals can't be received")?;
     Ok(signals)
 }
 
-/// Where the detached suite says what it would have said in the terminal.
+/// The file with the output of a suite that runs in the background.
 fn up_log(state: &Path) -> PathBuf {
     state.join("up.log")
 }

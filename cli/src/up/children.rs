@@ -1,4 +1,4 @@
-//! The services as child processes, so that `kill -9` of one is a real test.
+//! The services as child processes, so that `kill -9` of a service is a real crash.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use crate::run::RunningService;
 use crate::serve::share_machine;
 use crate::suite::{SERVICES, Suite};
 
-/// How long the services may take to finish what they have begun.
+/// How long the services may take to stop.
 const STOPPING: Duration = Duration::from_millis(2500);
-/// A service that dies sooner than this after its start is started again with growing patience.
+/// A service that dies sooner than this after its start is restarted after a pause, which grows each time.
 const SETTLED: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -67,7 +67,7 @@ impl Children {
             .env("DATABASE_URL", url)
             .env("KAFKA_BROKERS", &self.brokers)
             .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(name)))
-            // The same name after a restart: the broker gives its partitions back at once.
+            // With the same name after a restart, the broker assigns the same partitions at once.
             .env("INSTANCE", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -87,7 +87,7 @@ impl Children {
         self.services.iter().filter_map(running).collect()
     }
 
-    /// During the start a service that ends is a failure, not something to be mended.
+    /// Fails if a service has ended. During the start that is an error, and the service is not restarted.
     pub fn fail_early(&mut self) -> anyhow::Result<()> {
         for service in &mut self.services {
             if let Some(ended) = service.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
@@ -105,7 +105,7 @@ impl Children {
         Ok(())
     }
 
-    /// Starts again what has died. Whether something was.
+    /// Restarts services that have died. Returns whether one was restarted.
     pub fn revive(&mut self) -> anyhow::Result<bool> {
         let mut revived = false;
         for index in 0..self.services.len() {
@@ -130,7 +130,7 @@ impl Children {
         Ok(revived)
     }
 
-    /// Stops all at once, and kills those that take too long: what they leave is taken up at the next start.
+    /// Stops all services at the same time, and kills those that take too long. The next start continues their work.
     pub fn stop(&mut self) {
         for service in &self.services {
             if let Some(pid) =
