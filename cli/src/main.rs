@@ -87,7 +87,6 @@ enum Here {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Write the documents that are generated from the code (schemas, OpenAPI, settings, metrics, plans).
-    #[command(hide = true)]
     Generate(generate::Generate),
 }
 

@@ -24,10 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the whole suite.
 #[derive(Debug, Default, clap::Args)]
-#[command(after_help = "Environment:\n  \
-        AMENDS_SERVERS=auto|local|docker   How PostgreSQL and Kafka are run: as processes of this machine (local), in\n  \
-                                           containers (docker), or as processes where Java and Maven are installed,\n  \
-                                           else in containers (auto, the default)")]
+#[command(
+    after_help = "The environment variable AMENDS_SERVERS says how PostgreSQL and Kafka are run: `local` as processes of \
+                  this machine, `docker` in containers, `auto` (the default) as processes if Java and Maven are \
+                  installed, else in containers."
+)]
 pub struct Up {
     /// Delete the data of earlier runs, and begin with empty databases and topics.
     #[arg(long)]
