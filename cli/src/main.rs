@@ -15,6 +15,7 @@ mod load;
 mod order;
 mod output;
 mod parked;
+mod proc_stat;
 mod run;
 mod runtime;
 mod saga;

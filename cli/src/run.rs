@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::output::{complain, say};
+use crate::proc_stat;
 use crate::suite::{SERVICES, SUITE, Suite};
 
 /// How long a suite may take to stop.
@@ -98,7 +99,7 @@ impl Run {
         };
         let services: Vec<RunningService> = SERVICES.into_iter().filter_map(listener).collect();
         let order = services.iter().find(|service| service.name == "order")?;
-        let parent: u32 = stat(order.pid)?.get(1)?.parse().ok()?;
+        let parent: u32 = proc_stat::read(order.pid)?.get(1)?.parse().ok()?;
         let is_ours = std::fs::read_link(format!("/proc/{parent}/exe")).ok()?
             == std::fs::read_link(format!("/proc/{}/exe", order.pid)).ok()?;
         let pid = parent.cast_signed();
@@ -137,16 +138,9 @@ impl Run {
 
 /// Returns the start time of a process, from /proc.
 fn began(pid: u32) -> Option<u64> {
-    let fields = stat(pid)?;
+    let fields = proc_stat::read(pid)?;
     // A zombie has ended.
     if fields.first()? == "Z" { None } else { fields.get(19)?.parse().ok() }
-}
-
-/// Returns the fields of /proc/PID/stat behind the process's name: state, parent and so on. The name may contain spaces and
-/// brackets, so the fields begin behind the last bracket.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Stops a suite and waits until its process has ended.

@@ -5,6 +5,7 @@ use std::fs;
 
 use rustix::param::clock_ticks_per_second;
 
+use crate::proc_stat;
 use crate::run::Where;
 use crate::suite::SERVICES;
 
@@ -138,9 +139,9 @@ fn steady() -> HashMap<u32, Stat> {
     stats
 }
 
-/// Parses a line of /proc/PID/stat. The name may contain spaces and brackets, so the fields begin behind the last bracket.
+/// Parses a line of /proc/PID/stat.
 fn parse(pid: u32, line: &str) -> Option<Stat> {
-    let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+    let fields: Vec<&str> = proc_stat::fields(line)?.collect();
     let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
         pid,
