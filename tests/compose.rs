@@ -1,7 +1,7 @@
 //! docker-compose.yml: the images are built, the stack comes up, services, the broker and the database are killed under
 //! load, all of it is stopped and started again. In the end the audit passes, and nothing is left behind.
 //!
-//! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
+//! It needs Docker and takes minutes, so it is run separately: `cargo test -p amends --test compose -- --ignored`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn ports() -> Vec<(String, u16)> {
     ports.into_iter().map(|(name, offset)| (format!("{}_PORT", name.to_uppercase()), offset)).collect()
 }
 
-/// Orders, and how each must end.
+/// The final status that each order must reach, by the order's id.
 type Placed = BTreeMap<String, &'static str>;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,8 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     }
 }
 
-/// A stack beside others, with a project, ports and passwords of its own. When it is dropped, or this process ends
-/// otherwise, it is taken down.
+/// A stack with its own project, ports and passwords. It is taken down when this is dropped, or when this process ends
+/// otherwise.
 struct Stack {
     project: String,
     ports_from: u16,
@@ -111,7 +111,7 @@ impl Stack {
         Self { project, ports_from: free_ports(), client, reaper }
     }
 
-    /// `docker compose` for this stack, with the settings of the example.
+    /// Returns the command `docker compose` for this stack, with the settings of the example.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(root()).args(["compose", "--env-file", ".env.example", "-p", &self.project]);
@@ -147,13 +147,13 @@ impl Stack {
         self.compose(&["up", "--build", "--wait", "--wait-timeout", "300"]);
     }
 
-    /// What the engine knows of a service's container.
+    /// Inspects a service's container.
     fn inspect(&self, service: &str, format: &str) -> String {
         let id = self.compose(&["ps", "--all", "--quiet", service]);
         docker(&["inspect", "--format", format, &id])
     }
 
-    /// Every volume that its containers have, also those without a name.
+    /// Returns all volumes of its containers, including those without a name.
     fn volumes(&self) -> BTreeSet<String> {
         let all: Vec<String> = lines(&self.compose(&["ps", "--all", "--quiet"])).collect();
         let names = "{{range .Mounts}}{{println .Name}}{{end}}";
@@ -164,7 +164,7 @@ impl Stack {
         volumes
     }
 
-    /// Kills the container's first process from outside, as the kernel would: what `docker kill` kills is not started again.
+    /// Kills the container's first process, as the kernel does. Compose does not restart a container after `docker kill`.
     fn crash(&self, service: &str) {
         let pid: u32 = self.inspect(service, "{{.State.Pid}}").parse().expect("a number");
         assert!(pid > 1, "{service} runs");
@@ -172,7 +172,7 @@ impl Stack {
         docker(&["run", "--rm", "--pid=host", "--entrypoint=bash", "postgres:18", "-c", &kill]);
     }
 
-    /// SIGTERM has reached the first process of each container, which has finished what it had begun.
+    /// Checks that SIGTERM has reached the first process of each container, and that it has finished its work.
     fn all_ended_in_order(&self) {
         for service in SERVICES {
             assert_eq!(self.inspect(service, "{{.State.ExitCode}}"), "0", "{service} was told to stop");
@@ -201,7 +201,7 @@ impl Stack {
         }
     }
 
-    /// A role comes into its own database with its own password, and into no other one.
+    /// Checks that a role can connect to its own database with its own password, and to no other one.
     async fn roles_are_kept_apart(&self) {
         for role in SERVICES {
             assert_eq!(self.connect(role, "amends", role).await, Err("28P01".to_owned()), "{role}");
@@ -213,7 +213,8 @@ impl Stack {
         }
     }
 
-    /// Does something while clients place orders, each as soon as its last one has settled, so that some are always open.
+    /// Runs `what` while clients place orders. Each places the next order when its last one has settled, so some are always
+    /// under way.
     async fn under_load(self: &Arc<Self>, name: &'static str, what: impl AsyncFnOnce()) -> Placed {
         let over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
@@ -221,7 +222,7 @@ impl Stack {
             let (stack, over) = (Arc::clone(self), Arc::clone(&over));
             clients.spawn(async move {
                 let mut placed = Placed::new();
-                // At least one after it is over.
+                // Each client places at least one order afterwards.
                 loop {
                     let last = over.load(Ordering::Acquire);
                     let key = format!("{name}-{client}-{}", placed.len());
@@ -246,7 +247,7 @@ impl Stack {
         clients.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Places an order, for as long as it takes to be accepted. Its id, and how it must end.
+    /// Repeats an order until it is accepted. Returns its id and the final status that it must reach.
     async fn place(&self, key: &str, number: usize) -> (String, &'static str) {
         let (token, end) =
             if number % 5 == 4 { ("tok_chargeDeclined", "rejected") } else { ("tok_visa", "confirmed") };
@@ -260,7 +261,7 @@ impl Stack {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let request = self.client.post(format!("{}/orders", self.url("order"))).json(&body);
-            // No answer, or that there is no database now: the same request again.
+            // If there is no answer, or no database, the same request is sent again.
             if let Ok(answer) = request.header("Idempotency-Key", key).send().await
                 && answer.status().is_success()
                 && let Ok(order) = answer.json::<Value>().await
@@ -304,12 +305,12 @@ impl Drop for Stack {
     }
 }
 
-/// With what a shell, a URL and SQL would trip over.
+/// Returns a password with characters that are special in a shell, a URL and SQL.
 fn password(role: &str) -> String {
     format!("{role} $1 'ä' \"@:/%\\")
 }
 
-/// Not an `AsyncFn`: whether its future is `Send` can't be said, and clients are tasks.
+/// Waits for a fact. It is not an `AsyncFn`, because its future must be `Send` for the clients' tasks.
 async fn until<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !fact().await {

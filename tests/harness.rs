@@ -41,12 +41,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub static NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// A whole suite. Dropped, its processes are gone.
+/// A whole suite. Its processes are killed when it is dropped.
 pub struct Suite {
     pub name: String,
     pub client: reqwest::Client,
     pub servers: Arc<dyn Servers>,
-    /// By service and number of the replica.
+    /// The processes by service and number of the replica.
     processes: BTreeMap<(&'static str, usize), Process>,
     services: Vec<&'static str>,
     replicas: usize,
@@ -56,9 +56,9 @@ pub struct Suite {
 /// The differences from the usual suite.
 #[derive(Default)]
 pub struct Setup {
-    /// Servers that no other test uses, for faults of theirs.
+    /// Whether it has its own servers, for tests that break them.
     pub own_servers: bool,
-    /// How many processes of each service there are beside the first.
+    /// How many further processes each service has.
     pub twins: usize,
     /// The only service that runs, for a test that speaks to it by messages alone.
     pub only: Option<&'static str>,
@@ -85,7 +85,7 @@ impl<'s> Visit for Migrate<'s> {
 }
 
 impl Suite {
-    /// The usual suite, ready, with products on its shelves.
+    /// Starts the usual suite with some products, and waits until it is ready.
     pub async fn start() -> Self {
         Self::with(Setup::default()).await
     }
@@ -126,7 +126,7 @@ impl Suite {
         suite
     }
 
-    /// Databases, tables and topics.
+    /// Creates databases, tables and topics.
     async fn prepare(&self) {
         let admin: PgConnectOptions = self.servers.admin_url().parse().expect("a URL");
         let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
@@ -138,7 +138,7 @@ impl Suite {
             visit(service, Migrate(self)).expect("a service").await;
         }
         let mut topics = schemas::topics::all();
-        // Every service answers the orchestrator.
+        // Every service replies to the orchestrator.
         topics.retain(|topic| {
             let owner = topic.name.split('.').next().unwrap_or_default();
             owner == "orchestrator"
@@ -170,7 +170,7 @@ impl Suite {
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
             ("INSTANCE", replica.to_string()),
-            // Parcels stay at home unless a test says otherwise, however slowly it runs.
+            // Parcels are not picked up unless a test sets another time, however slowly it runs.
             ("SHIPPING_DISPATCH_AFTER", "1h".to_owned()),
         ];
         settings.extend(self.settings.iter().cloned());
@@ -185,7 +185,7 @@ impl Suite {
         self.settings.extend(value.map(|value| (variable, value)));
     }
 
-    /// Where a process writes its log.
+    /// Returns the path of a process's log.
     pub fn log(&self, service: &str, replica: usize) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}-{replica}.log", self.name))
     }
@@ -200,23 +200,23 @@ impl Suite {
             .unwrap_or_else(|| panic!("no process {service}-{replica}"))
     }
 
-    /// Ends a service as a crash would.
+    /// Kills a service, as a crash does.
     pub fn kill9(&mut self, service: &'static str) {
         self.process(service).kill9();
     }
 
-    /// Ends a service as a crash would, and starts it again.
+    /// Kills a service, as a crash does, and starts it again.
     pub fn crash(&mut self, service: &'static str) {
         self.kill9(service);
         self.launch(service);
     }
 
-    /// Lets a frozen service go on.
+    /// Lets a frozen service continue.
     pub fn processes_go_on(&self, service: &'static str) {
         self.processes[&(service, 0)].signal(local::Signal::CONT);
     }
 
-    /// The suite as clients see it, without its processes.
+    /// Returns the suite as clients see it, without its processes.
     pub fn client_side(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -257,7 +257,7 @@ impl Suite {
         answer.json().await.expect("JSON")
     }
 
-    /// Puts a product on the shelves.
+    /// Adds a product with some pieces.
     pub async fn stock(&self, sku: &str, price: i64, pieces: i64) {
         let product = json!({"name": sku, "price": {"amount": price, "currency": "EUR"}});
         let url = format!("{}/products/{sku}", self.url("inventory"));

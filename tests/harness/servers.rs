@@ -19,40 +19,40 @@ pub enum Server {
     Kafka,
 }
 
-/// A PostgreSQL and a Kafka. Dropped, they are gone with their data. The calling thread blocks.
+/// A PostgreSQL and a Kafka. They are deleted with their data when this is dropped. The calls block the thread.
 pub trait Servers: Send + Sync {
     fn postgres_url(&self, database: &str, user: &str) -> String;
     fn kafka_brokers(&self) -> String;
-    /// Ends it as a crash would.
+    /// Kills a server, as a crash does.
     fn kill(&self, server: Server);
-    /// Starts it again under the same address, on its data, and waits until it serves.
+    /// Starts a server again with its address and its data, and waits until it serves.
     fn restart(&self, server: Server);
-    /// It answers nothing and closes no connection.
+    /// Freezes a server: it answers nothing and closes no connection.
     fn freeze(&self, server: Server);
     fn thaw(&self, server: Server);
-    /// The network between it and everybody else, where there is one that can be cut.
+    /// Returns the network of the servers, if it can be cut.
     fn network(&self) -> Option<&dyn Network>;
 
-    /// The superuser's URL.
+    /// Returns the superuser's URL.
     fn admin_url(&self) -> String {
         self.postgres_url("postgres", "postgres")
     }
 }
 
 pub trait Network {
-    /// It works on, but nothing reaches it, nor anybody from it.
+    /// Cuts a server off: it keeps running, but nothing reaches it, and it reaches nobody.
     fn cut(&self, server: Server);
     fn mend(&self, server: Server);
 }
 
 static SHARED: LazyLock<Arc<dyn Servers>> = LazyLock::new(|| start("servers"));
 
-/// The servers that most tests share.
+/// Returns the servers that most tests share.
 pub fn shared() -> Arc<dyn Servers> {
     blocking(|| Arc::clone(&SHARED))
 }
 
-/// Servers of a test's own.
+/// Starts servers for one test.
 pub fn own(name: &str) -> Arc<dyn Servers> {
     blocking(|| start(name))
 }
@@ -85,7 +85,7 @@ fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The folder for what tests leave behind.
+/// Returns the folder for the files of tests.
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }

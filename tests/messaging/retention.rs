@@ -1,4 +1,4 @@
-//! What is forgotten in time, and what is not.
+//! The retention of old rows: which are deleted, and which are kept.
 
 use std::process::Command;
 
@@ -49,7 +49,7 @@ async fn what_is_old_is_forgotten_and_nothing_else() {
         .await;
     suite.crash("order");
     suite.ready("order").await;
-    // The last that a pass does.
+    // This is the last action of a pass.
     suite
         .until("the old key to be forgotten", async |suite| {
             suite.number("order", "select count(*) from idempotency_key where key = 'old'").await == 0

@@ -1,4 +1,4 @@
-//! The services' audits of themselves, and the feed of settled orders.
+//! The services' own statements, and the feed of settled orders.
 
 mod statements;
 

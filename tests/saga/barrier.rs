@@ -15,7 +15,7 @@ async fn inventory() -> Suite {
     Suite::with(Setup { only: Some("inventory"), ..Setup::default() }).await
 }
 
-/// A payment service whose provider takes its time, so that what comes meanwhile finds the call open.
+/// A payment service with a slow provider, so that further commands come while the call is open.
 async fn slow_payment() -> Suite {
     let settings = vec![("PAYMENT_PROVIDER_LATENCY", "2s".to_owned())];
     Suite::with(Setup { only: Some("payment"), settings, ..Setup::default() }).await
@@ -53,7 +53,7 @@ fn outcomes(answers: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Pieces of a product: on hand and reserved.
+/// Returns the pieces of a product: on hand and reserved.
 async fn pieces(suite: &Suite, sku: &str) -> (i64, i64) {
     let of = async |column: &str| {
         suite.number("inventory", &format!("select {column} from product where sku = '{sku}'")).await
@@ -81,7 +81,7 @@ async fn a_command_sent_again_gets_its_recorded_answer() {
     nothing_is_parked(&suite, "inventory").await;
 }
 
-/// What is refused once stays refused, whatever has come in meanwhile: the saga may have acted on the first answer.
+/// A refused command stays refused, even if stock has come meanwhile: the saga may have acted on the first answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_stands_when_it_is_asked_again_under_better_conditions() {
     let suite = inventory().await;
@@ -110,7 +110,7 @@ async fn an_undo_without_its_action_is_answered_as_done_and_bars_it() {
     let order = new_id();
     suite.told("inventory", &[release(order)]).await;
     assert_eq!(outcomes(&suite.answers("inventory", order).await), [("undo", "done")]);
-    // The action, which had been on its way all the time, and once more.
+    // The delayed action, and a copy of it.
     suite.told("inventory", &[reserve(order, "lamp", 2)]).await;
     suite.told("inventory", &[reserve(order, "lamp", 2)]).await;
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::harness::{Order, Setup, Suite, order};
 
 const PROVIDER: &str = "card-provider";
 
-/// A file whose presence is an outage. Dropped, the outage is over.
+/// A file whose presence simulates an outage. The outage ends when this is dropped.
 struct Outage(PathBuf);
 
 impl Outage {
@@ -42,7 +42,7 @@ impl Suite {
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
     }
 
-    /// How often the card provider was asked to authorize, and did not answer.
+    /// Returns how many authorizations the card provider did not answer.
     async fn unanswered(&self) -> f64 {
         self.payment_metric("amends_external_calls_unanswered_total", "payment.authorize_payment.v1").await
     }
@@ -159,8 +159,8 @@ async fn a_card_that_never_gets_an_answer_does_not_hold_up_the_others() {
     }
     let pending = suite.get("order", &format!("/orders/{}", silent.id)).await;
     assert_eq!(pending["status"], "pending");
-    // There is no audit: it is about a suite at rest, and this order waits for its provider for ever. Nothing may end it,
-    // as nobody knows whether the card is authorized.
+    // There is no audit here: the audit needs a suite at rest, and this order waits for its provider for ever. Nothing may
+    // end it, because nobody knows whether the card is authorized.
 }
 
 #[tokio::test(flavor = "multi_thread")]
