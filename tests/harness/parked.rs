@@ -1,4 +1,4 @@
-//! Messages that can't be handled, and an operator's requests about them.
+//! Messages that can't be handled, and what an operator does about them over HTTP.
 
 use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
 use reqwest::{Method, Url};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Suite;
 
-/// Returns a message like one of a foreign service.
+/// A message as somebody else's service might write it.
 pub fn message(kind: &str, subject: &str, correlation: Uuid, data: Value) -> Value {
     json!({
         "id": shared::envelope::new_id(), "type": kind, "source": "foreign", "subject": subject,
@@ -57,7 +57,7 @@ impl Suite {
         self.parked(Method::POST, service, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
     }
 
-    /// Waits until this many messages of a key are parked, and returns them.
+    /// Waits until so many messages of a key are parked, and returns them.
     pub async fn parked_messages(&self, service: &'static str, key: &str, count: usize) -> Vec<Value> {
         self.until(&format!("{count} messages of {key} to be parked"), async |suite| {
             let (status, page) = suite.parked(Method::GET, service, key, &[], None).await;
@@ -68,7 +68,7 @@ impl Suite {
         page["messages"].as_array().expect("messages").clone()
     }
 
-    /// Returns the copies of a key's parked messages, in order.
+    /// The copies of a key's parked messages, in order.
     pub fn copies(&self, service: &'static str, key: &str) -> Vec<Value> {
         let topic = self.kafka().name(&format!("{service}.parked"));
         let ours = |record: &OwnedMessage| {

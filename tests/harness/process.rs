@@ -1,4 +1,4 @@
-//! A service as a process.
+//! A service as a process of its own.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -20,7 +20,7 @@ impl Process {
         Self::run(&["serve", service], port, settings, log)
     }
 
-    /// Starts the program with these arguments.
+    /// A process of the binary with these arguments.
     pub fn run(
         arguments: &[&str],
         port: Option<u16>,
@@ -37,7 +37,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
-        // It ends with the test, even if that panics or is killed.
+        // A test that panics or is killed leaves nothing behind.
         let child = spawn_bound(command, Signal::KILL).expect("a process");
         Self { port, child }
     }
@@ -62,7 +62,7 @@ impl Process {
         self.end().await
     }
 
-    /// Waits until the process has ended without a signal.
+    /// Waits until the process has ended by itself.
     pub async fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {

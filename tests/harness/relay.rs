@@ -1,4 +1,5 @@
-//! An outbox and its relays without services: a database, a topic, and any number of processes that only relay.
+//! An outbox and its relays by themselves: a database, a topic, and as many processes as a test wants that do nothing but
+//! relay.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -24,12 +25,12 @@ use super::{NUMBER, PATIENCE, sql};
 
 const TOPIC: &str = "relayed.events";
 const PARTITIONS: i32 = 4;
-/// The number of keys. It is small, so that writers often want the same key.
+/// Few, so that writers often want the same one.
 const KEYS: usize = 20;
 
 #[derive(Serialize, Deserialize)]
 struct Counted {
-    /// Counted within the key.
+    /// Within the key.
     number: u32,
     filler: String,
 }
@@ -108,12 +109,12 @@ impl Outbox {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{instance}.log", self.name))
     }
 
-    /// Returns the log of a relay.
+    /// What a relay has said.
     pub fn said(&self, instance: &str) -> String {
         std::fs::read_to_string(self.log(instance)).unwrap_or_default()
     }
 
-    /// Starts a process that relays, or waits for its turn.
+    /// Starts a process that relays, or stands by.
     pub fn relay(&self, instance: &str) -> Process {
         let settings = [
             ("DATABASE_URL", self.servers.postgres_url(&self.name, "postgres")),
@@ -125,7 +126,7 @@ impl Outbox {
         Process::run(&["bench", "service"], None, &settings, &self.log(instance))
     }
 
-    /// Returns the process that relays a shard.
+    /// Who relays a shard.
     pub async fn owner(&self, shard: i16) -> Option<String> {
         let held = format!(
             "select owner from relay_checkpoint where shard = {shard} and lease_until > clock_timestamp()"
@@ -144,7 +145,7 @@ impl Outbox {
         }
     }
 
-    /// Writes a message with this much filler, in a transaction that stays open for this long.
+    /// Writes a message with this much filler, in a transaction of its own that stays open for so long.
     pub async fn write(&self, key: &str, bytes: usize, open: Duration) {
         let mut uow = self.writes.write(&[key.to_owned()]).await.expect("a write");
         let number = {
@@ -156,7 +157,7 @@ impl Outbox {
         let message = Counted { number, filler: incompressible(bytes) };
         uow.publish(key, &Cause::request(new_id(), None), &message).expect("a message");
         if !open.is_zero() {
-            // The transaction gets its id early, like one that has work to do first.
+            // Draws the id of the transaction early, as one that has work to do first would.
             sqlx::query("select pg_current_xact_id(), pg_sleep($1)")
                 .bind(open.as_secs_f64())
                 .execute(uow.db())
@@ -166,7 +167,7 @@ impl Outbox {
         uow.commit().await.expect("a commit");
     }
 
-    /// Writes this many messages from eight writers; one transaction in a hundred stays open for a second.
+    /// Writes so many messages from eight writers at once; one transaction in a hundred stays open for a second.
     pub async fn write_many(&self, count: usize) {
         let writer = async |first: usize| {
             for number in (first..count).step_by(8) {
@@ -178,7 +179,7 @@ impl Outbox {
         try_join_all((0..8).map(writer)).await.expect("writers");
     }
 
-    /// Reads records until there are this many different messages, and returns all records.
+    /// Everything that arrives until there are so many different messages.
     pub async fn arrived(&self, different: usize) -> Vec<Arrived> {
         let kafka = self.kafka();
         let consumer: BaseConsumer = kafka
@@ -208,7 +209,7 @@ impl Outbox {
         arrived
     }
 
-    /// Returns the sum of a metric over its labels, if the relay has the metric.
+    /// The sum of a metric over its labels, where a relay has it.
     pub async fn metric(&self, relay: &Process, name: &str) -> Option<f64> {
         let url = format!("http://127.0.0.1:{}/metrics", relay.port);
         let text = self.client.get(url).send().await.ok()?.text().await.ok()?;
@@ -216,7 +217,7 @@ impl Outbox {
         values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).reduce(|a, b| a + b)
     }
 
-    /// Returns the health of a relay.
+    /// What a relay says of its health.
     pub async fn health(&self, relay: &Process) -> String {
         let url = format!("http://127.0.0.1:{}/readyz", relay.port);
         match self.client.get(url).send().await {
@@ -235,7 +236,7 @@ impl Outbox {
     }
 }
 
-/// Returns a text that compresses badly.
+/// A text that compression does not make much smaller.
 fn incompressible(bytes: usize) -> String {
     let ids = std::iter::repeat_with(|| new_id().simple().to_string().split_off(16));
     let mut text: String = ids.take(bytes / 16 + 1).collect();
@@ -243,7 +244,7 @@ fn incompressible(bytes: usize) -> String {
     text
 }
 
-/// Returns the messages that came before an earlier one of their key. Repeated messages don't count.
+/// The messages that came before an earlier one of their key; repeated ones don't count.
 pub fn out_of_order(arrived: &[Arrived]) -> Vec<String> {
     let mut last: HashMap<&str, u32> = HashMap::new();
     let mut wrong = Vec::new();

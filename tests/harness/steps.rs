@@ -1,4 +1,4 @@
-//! Sends commands and events to one service through Kafka, as the other services do, and reads its answers.
+//! Speaking to one service as the others do: commands and events by Kafka, and what it answers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Suite;
 
-/// A message in its envelope.
+/// A message in its envelope, on its way.
 pub struct Asked {
     pub id: Uuid,
     topic: &'static str,
@@ -18,12 +18,12 @@ pub struct Asked {
     body: String,
 }
 
-/// Returns a command of a saga's step. The saga has the order's id.
+/// A command of a saga's step. The saga's id is the order's too.
 pub fn ask<C: Command>(order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
     ask_as(new_id(), order, step, direction, command)
 }
 
-/// Does the same as [`ask`], with this message id.
+/// [`ask`] in a message with this id.
 pub fn ask_as<C: Command>(id: Uuid, order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
     let body = json!({
         "id": id, "type": C::TYPE, "source": "orchestrator", "subject": order, "dataVersion": "1.0.0",
@@ -33,7 +33,7 @@ pub fn ask_as<C: Command>(id: Uuid, order: Uuid, step: &str, direction: Directio
     Asked { id, topic: C::TOPIC, key: order.to_string(), body: body.to_string() }
 }
 
-/// Returns an event about an order.
+/// An event about an order that a saga of its own has placed.
 pub fn event<E: Event>(order: Uuid, event: &E) -> Asked {
     let id = new_id();
     let body = json!({
@@ -44,8 +44,8 @@ pub fn event<E: Event>(order: Uuid, event: &E) -> Asked {
 }
 
 impl Suite {
-    /// Sends commands as one record batch, so that their service gets them as one batch, in this order. It waits until the
-    /// service has handled them.
+    /// Sends commands as one record batch, so that their service gets them as one batch, in this order; and waits
+    /// until it has taken them.
     pub async fn told(&self, service: &str, commands: &[Asked]) {
         self.send_together(commands).await;
         let ids: Vec<String> = commands.iter().map(|command| format!("'{}'", command.id)).collect();
@@ -73,8 +73,8 @@ impl Suite {
         }
     }
 
-    /// Returns a service's answers to a saga, in order: step, direction, outcome, result. A `failing` reply does not count as
-    /// an answer.
+    /// What a service has answered to a saga, in its order: step, direction, outcome, result. That a step is failing is
+    /// no answer.
     pub async fn answers(&self, service: &str, saga: Uuid) -> Vec<Value> {
         let answers = format!(
             "select convert_from(body, 'UTF8')::json ->> 'data' from outbox

@@ -1,5 +1,4 @@
-//! Messages that can't be handled: they are parked, later messages of their key wait behind them, and an operator retries,
-//! edits or skips them.
+//! Messages that can't be handled: each has its path, its key waits in order, and an operator sets it going again.
 
 use futures::future::join;
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use crate::harness::{Suite, order};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     let mut suite = Suite::start().await;
-    // Without payment the saga can't reach shipping, so a bad command comes before the real one.
+    // Without payment the saga can't reach shipping, so that a bad command comes before the real one.
     suite.kill9("payment");
     let placed = suite.place(&order()).await;
     suite.step_is(placed, "authorize_payment", "asked").await;
@@ -50,11 +49,7 @@ async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     let (status, problem) = suite.retry("shipping", &key).await;
     assert_eq!((status, &problem["type"]), (422, &json!("/problems/replay-failed")), "{problem}");
     let parked = suite.parked_messages("shipping", &key, 2).await;
-    assert_eq!(
-        (&parked[0]["attempts"], &parked[1]["attempts"]),
-        (&json!(1), &json!(0)),
-        "it stops at the first"
-    );
+    assert_eq!((&parked[0]["tries"], &parked[1]["tries"]), (&json!(1), &json!(0)), "it stops at the first");
 
     let id = &parked[0]["id"];
     let mut wrong = command.clone();
@@ -72,7 +67,7 @@ async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     let before = "select convert_from(body, 'UTF8') from parked_edit where edited_by = 'ada'";
     assert_eq!(suite.texts("shipping", before).await, [command.to_string()], "the old body is on record");
 
-    // Two operators at the same time: each message is replayed once, and one of them may find nothing to do.
+    // Two operators at once: each message is replayed once, and one of them may find nothing left to do.
     let (one, other) = join(suite.retry("shipping", &key), suite.retry("shipping", &key)).await;
     let replayed = |(status, answer): &(u16, Value)| match status {
         200 => answer["replayed"].as_u64().expect("a number"),
@@ -116,7 +111,7 @@ async fn a_key_keeps_its_order_while_it_is_replayed_and_more_arrives() {
     let parked = suite.parked_messages("order", &key, 11).await;
     assert_eq!(suite.skip("order", &key, &parked[0]["id"]).await.0, 200);
 
-    // The handler of the first message waits, so the replay holds the key's lock.
+    // The first message of the replay is held up in its handler, and with it the key's lock.
     let mut gate = suite.connect("order").await;
     let hold = "begin; lock table order_timeline in access exclusive mode";
     sqlx::raw_sql(hold).execute(&mut gate).await.expect("locked");
@@ -153,7 +148,7 @@ async fn a_key_keeps_its_order_while_it_is_replayed_and_more_arrives() {
     suite.comes_to_rest().await;
 }
 
-/// The timeline is its own inbox: its table detects a repetition, but not an operator's decision.
+/// The timeline is its own inbox: its table tells a repetition, but not what an operator has decided.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_comes_again_is_parked_once_and_stays_skipped() {
     let suite = Suite::start().await;
@@ -207,7 +202,7 @@ async fn what_can_not_be_read_is_parked_under_its_own_key_and_can_be_written_ane
     assert_eq!(suite.copies("order", &key)[0]["data"]["body"], "/wAB");
     assert_eq!(suite.retry("order", &key).await.0, 422);
 
-    // It had no key, so the operator chooses its subject. Its id must be one that has had no effect yet.
+    // It had no key, so what it was about is for the operator to say; its id must be one that had no effect yet.
     let about = placed.id.to_string();
     let mut written = message("payment.authorized.v1", &about, placed.id, json!({}));
     let used = suite.texts("order", "select message_id::text from inbox limit 1").await;
@@ -249,7 +244,7 @@ async fn an_unknown_type_an_unknown_version_and_a_large_record_are_parked() {
     let copy = &suite.copies("payment", "large")[0]["data"];
     assert_eq!((&copy["bodyOmitted"], copy.get("body")), (&json!(true), None));
 
-    // Of events, a service parks only those that it listens to.
+    // Of events only those are parked that this service would have listened to.
     produce("payment.events", "event", "payment.frobnicated.v1", json!({})).await;
     produce("payment.events", "event", "payment.captured.v9", json!({})).await;
     let parked = suite.parked_messages("order", "event", 1).await;

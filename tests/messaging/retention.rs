@@ -1,4 +1,4 @@
-//! The retention of old rows: which are deleted, and which are kept.
+//! What is forgotten in time, and what is not.
 
 use std::process::Command;
 
@@ -49,7 +49,7 @@ async fn what_is_old_is_forgotten_and_nothing_else() {
         .await;
     suite.crash("order");
     suite.ready("order").await;
-    // This is the last action of a pass.
+    // The last that a pass does.
     suite
         .until("the old key to be forgotten", async |suite| {
             suite.number("order", "select count(*) from idempotency_key where key = 'old'").await == 0

@@ -1,5 +1,5 @@
 //! The rules that let a command come twice, late, or after its undo, at one participant: inventory carries its commands
-//! out in the database, payment calls an external provider.
+//! out in the database, payment with the help of the outside.
 
 use schemas::common::{Line, Money};
 use schemas::inventory::{ReleaseStock, ReserveStock};
@@ -15,7 +15,7 @@ async fn inventory() -> Suite {
     Suite::with(Setup { only: Some("inventory"), ..Setup::default() }).await
 }
 
-/// A payment service with a slow provider, so that further commands come while the call is open.
+/// A payment service whose provider takes its time, so that what comes meanwhile finds the call open.
 async fn slow_payment() -> Suite {
     let settings = vec![("PAYMENT_PROVIDER_LATENCY", "2s".to_owned())];
     Suite::with(Setup { only: Some("payment"), settings, ..Setup::default() }).await
@@ -53,7 +53,7 @@ fn outcomes(answers: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Returns the pieces of a product: on hand and reserved.
+/// Pieces of a product: on hand and reserved.
 async fn pieces(suite: &Suite, sku: &str) -> (i64, i64) {
     let of = async |column: &str| {
         suite.number("inventory", &format!("select {column} from product where sku = '{sku}'")).await
@@ -81,7 +81,7 @@ async fn a_command_sent_again_gets_its_recorded_answer() {
     nothing_is_parked(&suite, "inventory").await;
 }
 
-/// A refused command stays refused, even if stock has come meanwhile: the saga may have acted on the first answer.
+/// What is refused once stays refused, whatever has come in meanwhile: the saga may have acted on the first answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_stands_when_it_is_asked_again_under_better_conditions() {
     let suite = inventory().await;
@@ -110,7 +110,7 @@ async fn an_undo_without_its_action_is_answered_as_done_and_bars_it() {
     let order = new_id();
     suite.told("inventory", &[release(order)]).await;
     assert_eq!(outcomes(&suite.answers("inventory", order).await), [("undo", "done")]);
-    // The delayed action, and a copy of it.
+    // The action, which had been on its way all the time, and once more.
     suite.told("inventory", &[reserve(order, "lamp", 2)]).await;
     suite.told("inventory", &[reserve(order, "lamp", 2)]).await;
     assert_eq!(
@@ -197,8 +197,8 @@ async fn a_call_that_comes_after_its_undo_is_never_made() {
     suite.told("payment", &[void(order, "unknown")]).await;
     suite.told("payment", &[authorize(order)]).await;
     assert_eq!(outcomes(&suite.answers("payment", order).await), [("undo", "done")]);
-    let tombstones = "select count(*) from step_outcome where status = 'tombstoned'";
-    assert_eq!(suite.number("payment", tombstones).await, 1);
+    let barred = "select count(*) from step_outcome where status = 'tombstoned'";
+    assert_eq!(suite.number("payment", barred).await, 1);
     assert_eq!(suite.number("payment", "select count(*) from payment").await, 0, "no intent, so no call");
     nothing_is_parked(&suite, "payment").await;
 }

@@ -1,7 +1,8 @@
-//! Participants that don't answer within the deadline of their step, so that nobody knows what they did.
+//! Participants that don't answer within the deadline of their step: nobody knows what they did.
 //!
-//! An undo can't overtake its action here: a saga undoes nothing before its open steps have answered, and both commands go
-//! through one partition. The tests in `barrier` send an action after its undo by hand.
+//! An undo that overtakes its action can't come about here: a saga undoes nothing before its open steps have answered, and
+//! both commands go through one partition. What a participant does with an action that comes after its undo all the same
+//! is shown in `barrier`, which sends the two by hand.
 
 use local::Signal;
 use reqwest::StatusCode;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Order, Setup, Suite, order};
 
-/// Each step of an order, its participant, and whether the order must be held before it, so that the participant can be
+/// Each step of an order, its participant, and whether the order is held up before it, so that the participant can be
 /// frozen in time.
 const STEPS: [(&str, &str, bool); 7] = [
     ("reserve_stock", "inventory", false),
@@ -26,8 +27,8 @@ async fn with_short_deadlines() -> Suite {
     Suite::with(Setup { settings, ..Setup::default() }).await
 }
 
-/// A participant is frozen for longer than the deadline of its step. Then it finds the command as often as the saga has sent
-/// it, and carries it out once. This is true of the pivot too: its outcome is never guessed.
+/// A participant is frozen for longer than its step may take, and then carries out what it was asked, once: it finds the
+/// command as often as the saga has asked. The pivot is no exception; it is asked until it says, and never guessed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_is_silent_is_unknown_and_asked_again_and_done_once() {
     let mut suite = with_short_deadlines().await;
@@ -63,7 +64,7 @@ async fn a_step_that_is_silent_is_unknown_and_asked_again_and_done_once() {
     assert_eq!(suite.number("orchestrator", undone).await, 0);
 }
 
-/// How an order reaches the step whose participant is frozen.
+/// How an order comes to the step that is silent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Story {
     /// Its card is declined.
@@ -92,7 +93,7 @@ impl Story {
         body
     }
 
-    /// The step at which the saga is held until it is to compensate, and the steps that are done by then.
+    /// Where the saga is held up until it is to turn round, and what is done by then.
     fn held_up(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Declined => ("payment", &["reserve_stock"]),
@@ -101,7 +102,7 @@ impl Story {
         }
     }
 
-    /// The final status of the order, and of its return.
+    /// The order's status in the end, and its return's.
     fn end(self) -> (&'static str, Option<&'static str>) {
         match self {
             Declined | Undeliverable => ("rejected", None),
@@ -112,8 +113,8 @@ impl Story {
     }
 }
 
-/// All other steps: undo commands, the closing steps of a compensated saga, and the steps of a return. An undo has the name of
-/// its step.
+/// Every other step: what is undone, what closes a saga that was undone, and the steps of a return. An undo has the name
+/// of its step.
 const OTHERS: [(Story, &str, &str, &str); 12] = [
     (Declined, "reserve_stock", "undoing", "inventory"),
     (Undeliverable, "authorize_payment", "undoing", "payment"),
@@ -129,7 +130,7 @@ const OTHERS: [(Story, &str, &str, &str); 12] = [
     (Stays, "refuse_return", "unknown", "order"),
 ];
 
-/// The same is true of undo commands, and of the saga of a return: a silent step is repeated until it is done, and is done
+/// The same on the way back, and in the saga of a return: what is silent there is asked until it is done, too, and is done
 /// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_an_end_and_a_return_that_are_silent_are_asked_again_and_done_once() {
@@ -199,7 +200,7 @@ impl Suite {
             self.process(service).signal(Signal::STOP);
             self.process(held_up).signal(Signal::CONT);
         } else if shown == "undoing" {
-            // The participant must answer this step first, and must not get further commands meanwhile.
+            // It has to answer before it is silent, and is not to be asked for more meanwhile.
             self.process("orchestrator").signal(Signal::STOP);
             self.process(service).signal(Signal::CONT);
             let booked = "select count(*) from shipment where status = 'booked' and order_id =";
@@ -212,7 +213,7 @@ impl Suite {
         order
     }
 
-    /// Waits until the command of a step is sent again, in this direction.
+    /// Waits until a step is asked again, in this direction.
     async fn is_asked_again(&self, order: Order, step: &str, shown: &str) {
         self.until(&format!("{step} to be {shown}, and asked again"), async |suite| {
             let saga = suite.get("orchestrator", &format!("/sagas/{}", order.id)).await;
