@@ -69,7 +69,7 @@ const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
         "orchestrator",
         "update saga set status = 'running' where status = 'compensated'",
         "update saga set status = 'compensated' where status = 'running'",
-        "which is not long past",
+        "that time is not long past",
     ),
     (
         5,
@@ -100,7 +100,7 @@ const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
         "insert into idempotency_key (key, request_hash, order_id, answer)
          values ('one', '', gen_random_uuid(), '{\"id\": \"none\"}')",
         "delete from idempotency_key",
-        "is that of an order that there is",
+        "is that of an existing order",
     ),
     (
         9,
@@ -109,7 +109,7 @@ const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
          where decisions::text like '%undo%'",
         "update saga_log set decisions = replace(decisions::text, 'capture_payment', 'authorize_payment')::json
          where decisions::text like '%undo%'",
-        "stays so",
+        "are never undone",
     ),
 ];
 
