@@ -1,4 +1,4 @@
-//! The relay by itself: nothing is skipped, nothing overtakes, another one takes over, and what can't go on says why.
+//! The relay on its own: it skips nothing, keeps the order, is taken over, and reports why it has stopped.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ async fn a_backlog_larger_than_a_batch_is_sent_in_order_and_once() {
     assert_eq!(arrived.len(), ROWS);
 }
 
-/// What was sent is still there, in front of the backlog, until its slot is truncated.
+/// Rows that were sent stay in front of the backlog until their slot is truncated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_behind_rows_that_were_sent_is_sent_in_order_and_once() {
     const ROWS: usize = 2500;
@@ -85,7 +85,7 @@ async fn a_relay_that_lost_its_lease_saves_nothing_more() {
     outbox.led_by("old").await;
     outbox.write("key", 10, NONE).await;
     outbox.arrived(1).await;
-    // Somebody else takes the shard, by a connection that stays open.
+    // Another session takes the shard, and keeps its connection open.
     let mut other = outbox.connect().await;
     let taken: i64 = sqlx::query_scalar(
         "update relay_checkpoint set epoch = epoch + 1, owner = 'other', owner_pid = pg_backend_pid(),
@@ -101,7 +101,7 @@ async fn a_relay_that_lost_its_lease_saves_nothing_more() {
         .until("the old one to notice", async || outbox.said("old").contains("lost to another relay"))
         .await;
     assert_eq!(outbox.text(checkpoint).await, before, "epoch {taken} is the other's");
-    // Its connection ends, and with it its right.
+    // Its connection ends, so it loses the shard.
     other.close().await.expect("closed");
     outbox.led_by("old").await;
     assert_eq!(out_of_order(&outbox.arrived(2).await), [""; 0]);
@@ -127,7 +127,7 @@ async fn a_record_that_the_broker_refuses_stops_its_shard_with_a_reason_until_it
     outbox.until("the shard to stop", async || outbox.text(stopped).await.is_some()).await;
     let reason = outbox.text(stopped).await.expect("a reason");
     assert!(reason.contains(&outbox.topic()) && reason.contains("position"), "{reason}");
-    // Other keys of the shard wait behind it, those of the other shard do not.
+    // Other keys of the shard wait behind it; keys of the other shard do not.
     for number in 0..20 {
         outbox.write(&format!("small-{number}"), 10, NONE).await;
     }
@@ -184,7 +184,7 @@ async fn a_row_that_is_no_message_stops_the_shard_until_it_is_deleted() {
     outbox.until("the shard to go on", async || outbox.text(stopped).await.is_none()).await;
 }
 
-/// The slots that are not written now: one of them is the next to be truncated, also if the minute ends meanwhile.
+/// Returns the slots that are not written now. One of them is the next to be truncated, even if the minute ends meanwhile.
 const RESTING: &str = "(select slot from generate_series(0, 2) as slot
                        where slot <> (extract(epoch from now())::bigint / 60) % 3)";
 
