@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use shared::metric::{Kind, Metric};
 
 /// Every table of metrics, under its heading.
-const TABLES: &[(&str, &[&Metric])] = &[("Every service", shared::metric::ALL)];
+const TABLES: &[(&str, &[&Metric])] =
+    &[("Every service", shared::metric::ALL), ("The order service", order::metrics::ALL)];
 
 const HEAD: &str = "# Metrics
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::intake::overloaded;
-use crate::store;
+use crate::{metrics, store};
 
 /// How often the backlogs are counted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ impl Admission {
         } else {
             ("pending", "orders wait to be settled")
         };
-        metrics::counter!("amends_orders_refused_total", "backlog" => backlog).increment(1);
+        metrics::ORDERS_REFUSED.counter(&[backlog]).increment(1);
         Err(overloaded(format!("too many {what}; nothing was changed, try again"), seconds))
     }
 
@@ -158,8 +158,8 @@ impl Sampler {
     }
 
     fn take_in(&mut self, outbox: i64, pending: i64, after: Duration) {
-        metrics::gauge!("amends_order_outbox_backlog_rows").set(outbox as f64);
-        metrics::gauge!("amends_orders_pending").set(pending as f64);
+        metrics::OUTBOX_BACKLOG.gauge(&[]).set(outbox as f64);
+        metrics::ORDERS_PENDING.gauge(&[]).set(pending as f64);
         let refused = self.outbox.full || self.pending.full;
         self.outbox.counted(outbox, after);
         self.pending.counted(pending, after);

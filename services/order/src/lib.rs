@@ -19,6 +19,7 @@ pub mod config;
 pub mod domain;
 pub mod handlers;
 mod intake;
+pub mod metrics;
 pub mod order_events;
 mod routes;
 pub mod store;

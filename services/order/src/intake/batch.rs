@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{Key, Placed, Placement, Priced, still_running, unknown_product};
 use crate::domain::{NewOrder, Order, Status, total};
+use crate::metrics;
 use crate::store::{self, AnswerRow, NewRow, ProductRow};
 
 /// The answer to one request.
@@ -97,7 +98,7 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
     }
     save(&mut uow, &accepted).await?;
     uow.commit().await?;
-    metrics::counter!("amends_orders_placed_total").increment(accepted.len() as u64);
+    metrics::ORDERS_PLACED.counter(&[]).increment(accepted.len() as u64);
     Ok(verdicts)
 }
 
