@@ -1,4 +1,4 @@
-//! A limit in time around work on the database, and a net under handlers that panic.
+//! A time limit for work on the database, and protection against handlers that panic.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use futures::FutureExt;
 
 use crate::fault::Fault;
 
-/// How long a batch may take before its connection is given up.
+/// How long a batch may take before its connection is closed.
 const LONGEST_BATCH: Duration = Duration::from_secs(45);
 
-/// A connection that has gone silent, or a handler that panics, must not take the consumer with it.
+/// Runs `work` with a time limit and catches panics. A silent connection or a panicking handler must not stop the
+/// consumer.
 pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match tokio::time::timeout(LONGEST_BATCH, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(ended)) => ended,

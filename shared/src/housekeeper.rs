@@ -1,9 +1,10 @@
-//! Housekeeping of the core's tables. The inbox is partitioned by the time in the message ids: days that are over are
-//! dropped, and days to come are created ahead. Step outcomes, and an application's own tables of that kind, are deleted in
-//! small batches.
+//! Housekeeping of the core's tables.
+//! The inbox is partitioned by the time in the message ids. The housekeeper drops the partitions of past days and
+//! creates those of coming days in advance. It deletes old step outcomes in small batches, and can do the same for
+//! the application's own tables.
 //!
-//! A message that is older than this memory can't be told from one that was handled and forgotten. It is never handled: it
-//! is parked, and an operator decides.
+//! A message older than the retention cannot be distinguished from one that was handled and forgotten. It is never
+//! handled: it is parked, and an operator decides.
 
 mod store;
 
@@ -21,27 +22,27 @@ use crate::fault::{Class, Classified};
 use crate::metric;
 use crate::unit_of_work::UnitOfWork;
 
-/// The largest number of rows that one statement deletes, so that it holds its locks for a moment only.
+/// The largest number of rows that one statement deletes. A small number keeps the locks short.
 pub const BATCH: i64 = 1000;
 
-/// How often old rows are looked for.
+/// The interval between two runs.
 const EVERY: Duration = Duration::from_secs(600);
-/// How much longer things are kept than they are relied on, so that a transaction which began just before something
-/// became too old still finds it.
+/// How much longer rows are kept than the retention. A transaction that began just before a row became too old still
+/// finds it.
 const MARGIN: Duration = Duration::from_secs(3600);
 
-/// Deletes a batch of old rows of one table, at most [`BATCH`], and returns how many they were.
+/// Deletes a batch of old rows of one table, at most [`BATCH`], and returns the number of deleted rows.
 type DeleteBatch =
     dyn for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>> + Send + Sync;
 
-/// A table of the application's own from which old rows are deleted.
+/// A table of the application that the housekeeper prunes.
 #[derive(Clone)]
 struct Prune {
     table: &'static str,
     batch: Arc<DeleteBatch>,
 }
 
-/// Keeps the tables small. Any number of replicas may run one: they take turns.
+/// Deletes old rows from the core's tables. Any number of replicas may run one; they take turns.
 #[derive(Clone)]
 pub struct Housekeeper {
     db: Db,
@@ -49,13 +50,13 @@ pub struct Housekeeper {
 }
 
 impl Housekeeper {
-    /// A housekeeper of the core's own tables.
+    /// Creates a housekeeper of the core's tables.
     pub fn new(db: Db) -> Self {
         Self { db, own: Vec::new() }
     }
 
-    /// Also deletes old rows of a table of the application's own. `batch` deletes at most [`BATCH`] rows and returns how many
-    /// it deleted; it is repeated until they are fewer.
+    /// Also deletes old rows of one of the application's tables. `batch` deletes at most [`BATCH`] rows and returns
+    /// the number of deleted rows. It is repeated until it deletes fewer.
     pub fn prune<F>(&mut self, table: &'static str, batch: F)
     where
         F: for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>
@@ -66,14 +67,14 @@ impl Housekeeper {
         self.own.push(Prune { table, batch: Arc::new(batch) });
     }
 
-    /// Looks after the tables at once and every ten minutes, until `stop`. What fails is tried again then: the
-    /// partitions are created days ahead.
+    /// Runs at once and then every ten minutes, until `stop`. A failure is logged, and the next run tries again.
+    /// Partitions are created days in advance, so that a failed run does no harm.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Err(error) = self.pass(&stop).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
-                    "old rows could not be removed; it is tried again"
+                    "old rows could not be removed; the next run tries again"
                 );
             }
             stop.run_until_cancelled(tokio::time::sleep(jittered(EVERY * 4 / 3))).await;
@@ -93,7 +94,7 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Makes the days to come and drops those that are over, each in a transaction of its own.
+    /// Creates the partitions of coming days and drops those of past days, each in its own transaction.
     async fn partitions(&self) -> Result<(), sqlx::Error> {
         let mut db = self.db.read().await?;
         let missing = store::missing_days(&mut db).await?;
@@ -114,14 +115,14 @@ impl Housekeeper {
                 continue;
             }
             uow.commit().await?;
-            info!(%day, "the inbox has forgotten a day");
+            info!(%day, "a past day of the inbox was dropped");
         }
         let partitions = store::count_partitions(&mut *self.db.read().await?).await?;
         metric::INBOX_PARTITIONS.gauge(&[]).set(partitions as f64);
         Ok(())
     }
 
-    /// Deletes batch by batch, so that nobody waits for long.
+    /// Deletes batch by batch, so that other transactions never wait long.
     async fn prune_table(
         &self,
         stop: &CancellationToken,
@@ -145,7 +146,7 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// A transaction that no other replica's keeper has at the same time; `None` if another is at it.
+    /// Begins a transaction with the housekeeping lock. Returns `None` if another replica holds the lock.
     async fn alone(&self) -> Result<Option<UnitOfWork>, sqlx::Error> {
         let mut uow = self.db.write(&[]).await?;
         if store::try_lock(uow.db()).await? {
@@ -156,15 +157,16 @@ impl Housekeeper {
     }
 }
 
-/// A day that can't be made or dropped now is tried again with the next pass, and keeps the others from nothing.
+/// Logs a day whose partition cannot be created or dropped now. The next run tries again, and the other days are not
+/// affected. Returns the error if it concerns the connection.
 fn later(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
     if error.as_database_error().is_none() {
         return Err(error);
     }
     if error.class() == Class::Retry {
-        debug!(%day, %error, "the inbox is in use; its partitions are looked after later");
+        debug!(%day, %error, "the inbox is in use; the next run changes its partitions");
     } else {
-        warn!(%day, %error, "a partition of the inbox could not be made or dropped; it is tried again");
+        warn!(%day, %error, "a partition of the inbox could not be created or dropped; the next run tries again");
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ fn open(until: u64) -> State {
     State::Open { until: at(until) }
 }
 
-/// Makes a call at a time, which ends at once.
+/// Makes one call, which ends at once.
 fn call(breaker: &mut Breaker, milliseconds: u64, answered: bool) -> State {
     let now = at(milliseconds);
     let ticket = breaker.begin(now).expect("the call may be made");
@@ -44,7 +44,7 @@ fn unanswered_calls_in_a_row_open_the_circuit_and_an_answer_between_them_does_no
 #[test]
 fn more_than_half_of_the_last_calls_open_the_circuit_once_there_are_enough_of_them() {
     let mut breaker = Breaker::default();
-    // Two thirds, but too few calls to say anything.
+    // Two thirds are unanswered, but there are too few calls for the rule.
     for number in 0..WINDOW - 1 {
         assert_eq!(call(&mut breaker, 0, number % 3 == 0), State::Closed, "call {number}");
     }
@@ -139,8 +139,8 @@ fn a_call_that_is_dropped_counts_for_nothing() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: an open circuit lets nothing through, a half-open one lets one call through,
-    /// rests are never longer than the longest, and after it the circuit can be closed.
+    /// For any sequence of events: an open circuit lets no call through, and a half-open one lets one call through.
+    /// No open period is longer than the longest one, and the circuit can be closed after it.
     #[test]
     fn a_circuit_keeps_its_rules(events in prop::collection::vec((0_u64..4000, 0_u8..4, any::<prop::sample::Index>()), 1..200)) {
         let mut breaker = Breaker::default();

@@ -1,18 +1,18 @@
-//! Records that come while the partitions are paused: some are held, what is beyond is read again later.
+//! The buffer for records that arrive while the partitions are paused. Records beyond its limit are read again later.
 
 use std::collections::HashMap;
 
 use crate::incoming::Incoming;
 
-/// Most messages held, in bytes of their bodies. Beyond that their partitions are set back.
+/// The largest total of message bodies in the buffer, in bytes. Beyond it, partitions seek back.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// A partition of a topic, by the topic's name on the broker.
+/// A topic's name on the broker, and the number of a partition.
 pub(super) type Partition = (String, i32);
 
-/// Messages that wait for the batch in hand, and where the partitions go on of which some were not held.
+/// Messages that wait behind the current batch, and the offsets at which partitions with rejected records continue.
 pub(super) struct Held {
-    /// Most messages.
+    /// The largest number of messages.
     limit: usize,
     messages: Vec<Incoming>,
     bytes: usize,
@@ -24,8 +24,9 @@ impl Held {
         Self { limit, messages: Vec::new(), bytes: 0, back: HashMap::new() }
     }
 
-    /// Whether the record at this place can be taken; if not, its partition is to be set back to it. Behind a record
-    /// that was not taken none of its partition is, so that none is overtaken.
+    /// Returns whether the buffer accepts the record at this offset. After it has rejected a record, it rejects all
+    /// later ones of that partition, so that no record overtakes another. The partition must then seek back to the
+    /// first rejected record.
     pub(super) fn has_room(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
         let partition = (topic.to_owned(), partition);
         let full = self.messages.len() >= self.limit || self.bytes >= MAX_BYTES;
@@ -42,13 +43,13 @@ impl Held {
         self.messages.push(message);
     }
 
-    /// Hands the messages over.
+    /// Takes all messages out of the buffer.
     pub(super) fn take(&mut self) -> Vec<Incoming> {
         self.bytes = 0;
         std::mem::take(&mut self.messages)
     }
 
-    /// Where partitions are to be set back to. They are forgotten by it.
+    /// Returns the offsets to which partitions must seek back, and clears them.
     pub(super) fn set_back(&mut self) -> HashMap<Partition, i64> {
         std::mem::take(&mut self.back)
     }
@@ -72,7 +73,7 @@ mod tests {
         assert!(offer(&mut held, 0, 10) && offer(&mut held, 1, 50));
         assert!(!offer(&mut held, 0, 11) && !offer(&mut held, 0, 12) && !offer(&mut held, 1, 51));
         assert_eq!(held.take().len(), 2);
-        // There is room again, but not for what would overtake a record that was not held.
+        // There is room again, but a record must not overtake an earlier rejected one.
         assert!(!offer(&mut held, 0, 13));
         assert!(offer(&mut held, 2, 70));
         let back = held.set_back();

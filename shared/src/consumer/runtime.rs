@@ -1,4 +1,4 @@
-//! The loop: gather what has arrived, have it handled, store the offsets.
+//! The consumer's loop: gather a batch, handle it, store the offsets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,25 +32,25 @@ use crate::router::MessageRouter;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often a batch that exhausts the database is tried before it is halved.
+/// A batch that exhausts the database is halved after this many attempts.
 const TRIES_BEFORE_HALVING: u32 = 2;
-/// Most bytes in one transaction, so that large messages fill neither the memory nor a statement.
+/// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
+/// statement.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// How long it may take to set a partition back.
+/// The timeout of a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-/// From this many messages in a batch on, there is so much to do that the next batch is filled for [`LINGER`]: a
-/// transaction, and what comes of it, costs nearly the same for thirty messages as for one.
+/// A batch of at least this many messages means a high load, and the next batch is filled for [`LINGER`]. A
+/// transaction costs nearly the same for thirty messages as for one.
 const BUSY: usize = 32;
 const LINGER: Duration = Duration::from_millis(16);
-/// How long messages wait for others of their kind that nobody waits for.
+/// How long messages that may wait (see [`MessageRouter::may_wait`]) are collected before they are handled.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How often a consumer without messages looks by itself whether there are any. The client's wake-up is what makes it quick;
-/// this is the safety net.
+/// How often an idle consumer polls. Usually the client wakes it earlier; the poll is a safety net.
 const POLL: Duration = Duration::from_secs(1);
-/// The wait before a member that was thrown out joins again.
+/// The wait before a removed member joins its group again.
 const REJOIN: Duration = Duration::from_millis(500);
 
-/// Consumes the topics of a router as one member of a consumer group. Any number of replicas may run one.
+/// Consumes the topics of a router as one member of a consumer group. Any number of replicas may run one each.
 pub struct Consumer {
     db: Db,
     kafka: Kafka,
@@ -60,14 +60,14 @@ pub struct Consumer {
     member: Option<String>,
     /// The largest number of messages in one transaction.
     batch: usize,
-    /// Set while partitions are assigned.
+    /// Set while the member has its share of the partitions.
     assigned: Arc<AtomicBool>,
 }
 
-/// Where the next record of each partition is.
+/// The offset of the next record of each partition.
 type Offsets = HashMap<(String, i32), i64>;
 
-/// What is repeated until it is done.
+/// Work that is repeated until it succeeds.
 #[derive(Clone, Copy)]
 enum Work<'w> {
     Handle(&'w [&'w Incoming]),
@@ -76,7 +76,7 @@ enum Work<'w> {
 
 struct Context {
     assigned: Arc<AtomicBool>,
-    /// Whether the member has its share of the partitions, which may be none.
+    /// Whether the member has joined and has its share of the partitions, which may be empty.
     joined: AtomicBool,
 }
 
@@ -96,7 +96,7 @@ impl ConsumerContext for Context {
         metric::CONSUMER_PARTITIONS.gauge(&[]).set(count as f64);
         self.joined.store(matches!(rebalance, Rebalance::Assign(_)), Ordering::Release);
         if let Rebalance::Assign(_) = rebalance {
-            // Also with none: a member of a group that has more members than partitions is well.
+            // An empty share is fine too: a group may have more members than partitions.
             self.assigned.store(true, Ordering::Release);
             info!(partitions = count, "partitions assigned");
         }
@@ -104,36 +104,36 @@ impl ConsumerContext for Context {
 }
 
 impl Consumer {
-    /// A consumer of the group `group` that gives what arrives to the router's handlers.
+    /// Creates a consumer of the group `group`. It passes the messages to the router's handlers.
     pub fn new(db: Db, kafka: Kafka, group: impl Into<String>, router: Arc<MessageRouter>) -> Self {
         let (group, assigned) = (group.into(), Arc::default());
         Self { db, kafka, router, group, member: None, batch: 500, assigned }
     }
 
-    /// A name for this member of the group that outlives a restart and differs between replicas. With it a restarted member
-    /// gets its partitions back at once, without a rebalance.
+    /// Sets the name of this group member. The name must survive a restart and differ between replicas. A restarted
+    /// member then gets its partitions back without a rebalance.
     #[must_use]
     pub fn static_member(self, name: Option<String>) -> Self {
         Self { member: name, ..self }
     }
 
-    /// The largest number of messages in one transaction; 500 unless it is set.
+    /// Sets the largest number of messages in one transaction. The default is 500.
     #[must_use]
     pub fn batch(self, messages: usize) -> Self {
         Self { batch: messages.max(1), ..self }
     }
 
-    /// Whether the member has its share of the partitions, as a flag that follows it.
+    /// Returns a flag that is set while the member has its share of the partitions.
     #[cfg(feature = "service")]
     pub(crate) fn assigned(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.assigned)
     }
 
-    /// Runs until `stop`. The messages in hand are finished and their offsets committed before it returns. The tables must be
-    /// there: see [`crate::migrations`].
+    /// Runs until `stop`. Before it returns, it finishes the current batch and commits its offsets. The core's tables
+    /// must exist; see [`crate::migrations`].
     ///
     /// # Errors
-    /// If the client's settings are wrong.
+    /// Fails if the settings of the Kafka client are invalid.
     pub async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
         let workers = self.router.take_workers().into_iter();
         let workers = workers.map(|(_, work)| work(self.db.clone(), stop.clone()));
@@ -151,8 +151,9 @@ impl Consumer {
         Ok(())
     }
 
-    /// One membership in the group, until `stop` or until the broker throws the member out for good, as it does with
-    /// a static one after a crash of its own. Nothing is lost by that: what was not stored comes again.
+    /// Runs one membership in the group. It ends at `stop`, or if the broker removes the member for good. The broker
+    /// does that with a static member after the broker itself has crashed. Nothing is lost: records without a stored
+    /// offset are delivered again.
     async fn member(&self, watch: &mut Watch, stop: &CancellationToken) -> Result<(), KafkaError> {
         let consumer = Arc::new(self.connect()?);
         let topics: Vec<String> = self.router.topics().map(|topic| self.kafka.name(topic)).collect();
@@ -169,8 +170,8 @@ impl Consumer {
                 metric::CONSUMER_BATCH_MESSAGES.histogram(&[]).record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
                 if !self.commit_or_park(&consumer, &all, &mut held, stop).await {
-                    // Stopped in the middle of an outage, or at odds with the broker about where to go on: nothing of
-                    // the batch is stored, it comes again.
+                    // Either a stop came during an outage, or a seek failed. The batch's offsets are not stored, so
+                    // it is delivered again.
                     return Ok(());
                 }
                 metric::CONSUMER_BATCH_SECONDS.histogram(&[]).record(began.elapsed().as_secs_f64());
@@ -207,8 +208,8 @@ impl Consumer {
             .set("auto.commit.interval.ms", "500")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
-            // What is fetched ahead is bounded by its bytes. The other bound counts all partitions together, and the client's
-            // usual pause at either is a second, in which the consumer runs dry.
+            // The number of bytes limits prefetching. The limit by messages counts all partitions together. At either
+            // limit the client's default pause is one second, in which the consumer would run out of records.
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.queue.backoff.ms", "5");
@@ -219,8 +220,8 @@ impl Consumer {
         config.create_with_context(Context { assigned, joined })
     }
 
-    /// Waits for the first record and takes with it what else is there, or comes within `linger`. As long as it has only
-    /// messages that may wait, it waits for more of them.
+    /// Waits for the first record, and adds the records that are already there or arrive within `linger`. While the
+    /// batch has only messages that may wait, it waits for more.
     async fn gather(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -231,7 +232,7 @@ impl Consumer {
     ) -> Vec<Incoming> {
         let mut batch: Vec<Incoming> = Vec::new();
         let mut since = None;
-        // How many of the batch were looked at for whether they may wait, and whether all of them may.
+        // How many messages of the batch were checked, and whether all of them may wait.
         let (mut looked_at, mut patient) = (0, true);
         let mut stream = consumer.stream();
         let mut bytes = 0;
@@ -260,7 +261,7 @@ impl Consumer {
                     batch.extend(self.incoming(&record));
                 }
                 Some(Err(error)) => {
-                    // librdkafka goes on by itself, unless the error is fatal; `member` looks after that.
+                    // librdkafka recovers without help unless the error is fatal; `member` checks for that.
                     debug!(%error, "the consumer reports");
                     break;
                 }
@@ -270,7 +271,7 @@ impl Consumer {
         batch
     }
 
-    /// The message, unless it is of no concern here.
+    /// Returns the message, unless this router ignores it.
     fn incoming(&self, record: &BorrowedMessage<'_>) -> Option<Incoming> {
         let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
         let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
@@ -281,7 +282,8 @@ impl Consumer {
         self.router.admit(&mut message).then_some(message)
     }
 
-    /// Repeats until the batch is committed or its bad messages are parked. Whether it was, or a stop came first.
+    /// Repeats until the batch is committed or its bad messages are parked. Returns whether that happened before a
+    /// stop.
     async fn commit_or_park(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -312,8 +314,8 @@ impl Consumer {
         self.retried(consumer, held, stop, Work::Park(message, &reason)).await.is_some()
     }
 
-    /// Repeats `work` while its failure may pass; a batch that is too much for the database is given back after a few
-    /// tries, to be halved. `None` if a stop came first, else how it ended.
+    /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
+    /// attempts, to be halved. Returns `None` if a stop came first.
     async fn retried(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -338,7 +340,8 @@ impl Consumer {
                 }
             }
             match ended {
-                // Parking is repeated whatever it fails with: a message that is neither handled nor parked is lost.
+                // Parking is repeated after any failure, because a message that is neither handled nor parked is
+                // lost.
                 Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
                     metric::CONSUMER_RETRIES.counter(&[]).increment(1);
                     warn!(%fault, retry_in = ?backoff, "the batch is tried again");
@@ -356,11 +359,11 @@ impl Consumer {
         }
     }
 
-    /// Waits while polling, with the partitions paused, so that the member stays in its group however long it takes.
+    /// Waits while polling, with the partitions paused. Polling keeps the member in its group during a long wait.
     ///
     /// # Errors
-    /// If a partition could not be set back to the first record that was not held. The membership must end then: what
-    /// is read next would leave that record out.
+    /// Fails if a seek to the first rejected record fails. The membership must end then, because continuing would
+    /// skip that record.
     async fn wait_paused(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -380,12 +383,12 @@ impl Consumer {
                 () = &mut over => break,
                 () = stop.cancelled() => break,
                 next = stream.next() => {
-                    // A record that was on its way before the pause; it is handled after the batch in hand.
+                    // The record was on its way before the pause. It is handled after the current batch.
                     if let Some(Ok(record)) = next {
                         if held.has_room(record.topic(), record.partition(), record.offset()) {
                             self.incoming(&record).into_iter().for_each(|message| held.push(message));
                         }
-                        // It may be of a partition that was assigned meanwhile: pause that too.
+                        // The record may belong to a newly assigned partition, so that one is paused too.
                         if let Ok(all) = consumer.assignment() {
                             let _ = consumer.pause(&all);
                             partitions = all;
@@ -396,7 +399,7 @@ impl Consumer {
         }
         let owned = consumer.assignment()?;
         for ((topic, partition), offset) in held.set_back() {
-            // Where it has another owner now, that one goes on from what was stored.
+            // If the partition has a new owner, that owner continues from the stored offset.
             if owned.find_partition(&topic, partition).is_none() {
                 continue;
             }
@@ -410,16 +413,16 @@ impl Consumer {
     }
 }
 
-/// How long the next record of a batch is waited for.
+/// How long to wait for the next record of a batch.
 enum Patience {
     /// The batch is empty.
     First,
-    /// Not at all.
+    /// Take only records that are already there.
     WhatIsThere,
     Until(tokio::time::Instant),
 }
 
-/// The next record; none if it does not come in time, or at a stop.
+/// Returns the next record, or `None` if it does not arrive in time or a stop comes first.
 async fn next<'c>(
     stream: &mut MessageStream<'c, Context>,
     patience: Patience,
@@ -436,7 +439,7 @@ async fn next<'c>(
     }
 }
 
-/// Marks the records as done. A partition that was lost meanwhile is its new owner's business.
+/// Marks the records as done. A partition that was lost in the meantime belongs to its new owner.
 fn store(consumer: &StreamConsumer<Context>, offsets: &Offsets) {
     for ((topic, partition), next) in offsets {
         if let Err(error) = consumer.store_offset(topic, *partition, next - 1) {

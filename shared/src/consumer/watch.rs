@@ -1,8 +1,10 @@
-//! Notices a client that stands still. librdkafka knows by itself when the broker is gone; what it does not know is that it
-//! has forgotten to fetch a partition, to say that records are there, or to come back to its group. The first two have been
-//! reported of it after a broker came back (librdkafka issue 4492, rust-rdkafka issues 597 and 665). The last was seen here
-//! after the only broker had been frozen: a client that is told of a cluster without brokers, while that one registers
-//! again, finds none any more (librdkafka issue 5301), and others of the same process go on. Only a new client mends them.
+//! Detects a stalled Kafka client.
+//! librdkafka notices when the broker is gone. It does not notice that it has forgotten to fetch a partition, to
+//! announce records, or to return to its group. Others have reported the first two after a broker came back
+//! (librdkafka issue 4492, rust-rdkafka issues 597 and 665).
+//! We saw the last one after the only broker had been frozen. A client that gets an empty list of brokers, while the
+//! broker registers again, finds no broker any more (librdkafka issue 5301). Other clients in the same process
+//! continue. Only a new client helps in these cases.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,31 +18,31 @@ use tracing::{info, warn};
 use crate::kafka::{Inquirer, Kafka};
 use crate::metric;
 
-/// How often it looks. What is behind at two looks, and has not moved in between, stands still.
+/// The interval between checks. A partition that is behind at two checks and has not moved in between is stalled.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// So many looks one after the other at which the client is in no group, or its group's coordinator does not answer, though
-/// the broker does, are too many. A group may take this long to come together.
+/// After this many checks without a group, or without an answer of the group's coordinator, the client counts as
+/// lost. A group may take this long to form. Checks at which the broker does not answer do not count.
 const LOOKS_ASTRAY: u32 = 3;
-/// How long the broker may take to tell where its partitions end.
+/// The timeout of a request for the end offsets of partitions.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long it may take to find the broker and have it answer.
+/// The timeout of a search for the broker.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a record that a new client did not get either is left alone: it may be no message, but a transaction's mark.
+/// How long a record is ignored that a new client did not receive either. It may be the marker of a transaction.
 const TRIED_FOR: Duration = Duration::from_secs(600);
 
 /// A partition of a topic.
 type Partition = (String, i32);
 
-/// How far a consumer has come.
+/// The consumer's progress at the last check.
 pub(super) struct Watch {
     looked: Instant,
-    /// Whether all that had been fetched was handed over at some moment since the last look.
+    /// Whether all fetched records were handed over at some moment since the last check.
     ran_dry: bool,
-    /// Where the partitions stood at the last look that had records they did not get.
+    /// The offsets, at the last check, of partitions that had records left.
     behind: HashMap<Partition, i64>,
-    /// At how many looks one after the other it was astray.
+    /// The number of checks, one after the other, at which the client was lost.
     astray: u32,
-    /// Where a new client was tried, and when.
+    /// The offset and time at which a new client was tried, by partition.
     tried: HashMap<Partition, (i64, Instant)>,
 }
 
@@ -55,13 +57,13 @@ impl Watch {
         }
     }
 
-    /// A new membership begins.
+    /// Begins a new membership.
     pub fn restart(&mut self) {
         *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new() };
     }
 
-    /// Whether there is a partition whose records do not come, or the client has gone astray. `dry` says that it had no more
-    /// to hand over, `joined` that it is in its group.
+    /// Returns whether a partition is stalled or the client is lost. `dry` means that the client had no more records
+    /// to hand over. `joined` means that the client is in its group.
     pub async fn stands_still<C: ConsumerContext + 'static>(
         &mut self,
         kafka: &Kafka,
@@ -93,7 +95,7 @@ impl Watch {
         still
     }
 
-    /// Whether a client that is in no group, or does not hear of its partitions, does not come back by itself.
+    /// Returns whether a client without a group, or without an answer about its partitions, will not recover.
     fn is_astray(&mut self, broker: &Broker) -> bool {
         self.astray = if matches!(broker, Broker::Gone) { 0 } else { self.astray + 1 };
         let astray = matches!(broker, Broker::Hidden) || self.astray >= LOOKS_ASTRAY;
@@ -109,7 +111,7 @@ impl Watch {
     ) -> Result<bool, KafkaError> {
         let behind = ask(consumer, behind).await?;
         for ((topic, partition), next) in self.stuck(behind) {
-            // What it has not got may have been deleted by now.
+            // The missing records may have been deleted by now.
             let asked = topic.clone();
             let watermarks =
                 ask(consumer, move |client| client.fetch_watermarks(&asked, partition, ASK_TIMEOUT));
@@ -126,9 +128,9 @@ impl Watch {
         Ok(false)
     }
 
-    /// The partitions that stand where they stood at the last look, each with the record that it does not get.
+    /// Returns the partitions that have not moved since the last check, with the offset of the missing record.
     fn stuck(&mut self, behind: HashMap<Partition, i64>) -> Vec<(Partition, i64)> {
-        // While there is a backlog, a partition may have to wait for its turn.
+        // While there is a backlog, a partition may have to wait its turn.
         let looking = std::mem::take(&mut self.ran_dry);
         let before = std::mem::replace(&mut self.behind, behind);
         self.tried.retain(|_, (_, at)| at.elapsed() < TRIED_FOR);
@@ -140,14 +142,14 @@ impl Watch {
     }
 }
 
-/// Who finds the broker.
+/// Which client finds the broker.
 #[derive(Debug)]
 enum Broker {
-    /// The client that is looked at.
+    /// The checked client finds it.
     Found,
-    /// Not that client, but another one.
+    /// Another client finds it, but the checked one does not.
     Hidden,
-    /// Nobody: a new client would be no better off.
+    /// No client finds it, so a new client would not help.
     Gone,
 }
 
@@ -163,7 +165,7 @@ async fn find_broker<C: ConsumerContext + 'static>(
     if on_a_thread(another).await.is_ok() { Broker::Hidden } else { Broker::Gone }
 }
 
-/// Asks the client that is looked at.
+/// Calls a blocking function of the checked client.
 async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
     consumer: &Arc<StreamConsumer<C>>,
     question: impl FnOnce(&StreamConsumer<C>) -> Result<T, KafkaError> + Send + 'static,
@@ -172,7 +174,7 @@ async fn ask<C: ConsumerContext + 'static, T: Send + 'static>(
     on_a_thread(move || question(&consumer)).await
 }
 
-/// Asks on a thread of its own, so that neither a stop nor the consumer has to wait for an answer that does not come.
+/// Runs a blocking call on its own thread, so that neither a stop nor the consumer waits for a missing answer.
 async fn on_a_thread<T: Send + 'static>(
     question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
@@ -184,7 +186,7 @@ async fn on_a_thread<T: Send + 'static>(
     }
 }
 
-/// The assigned partitions that have records beyond what was handed over or committed, each with the first of those.
+/// Returns the assigned partitions with records left, each with the offset of the first such record.
 fn behind<C: ConsumerContext>(consumer: &StreamConsumer<C>) -> Result<HashMap<Partition, i64>, KafkaError> {
     let assignment = consumer.assignment()?;
     if assignment.count() == 0 {
@@ -222,7 +224,7 @@ mod tests {
         HashMap::from([(("order.events".to_owned(), 0), next)])
     }
 
-    /// A look after a time in which all was handed over.
+    /// Makes a check after a time in which all records were handed over.
     fn look(watch: &mut Watch, behind: HashMap<Partition, i64>) -> usize {
         watch.ran_dry = true;
         watch.stuck(behind).len()

@@ -1,10 +1,10 @@
-//! Which partitions a producer may send ahead to.
+//! Decides to which partitions a producer may send further records before the first one is acknowledged.
 //!
-//! Several requests for one partition may be under way because the broker refuses one whose sequence numbers do not follow
-//! on from those before. It can't do so for a producer that it knows nothing of: if the first request to a partition is
-//! refused or lost, as happens while its leader changes, the second is taken nonetheless, and the client concludes from
-//! that that the first has arrived too (librdkafka issue 4134, confluent-kafka-go issue 921). So the first record of a
-//! partition travels alone.
+//! Several requests to one partition may be in flight, because the broker refuses a request whose sequence numbers
+//! have a gap. It cannot do so for a producer that it does not know. If the first request to a partition is refused
+//! or lost, for example while its leader changes, the broker accepts the second one. The client then concludes that
+//! the first one has arrived too (librdkafka issue 4134, confluent-kafka-go issue 921).
+//! The gate therefore sends the first record of a partition alone.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::producer::{PARTITION_UA, Partitioner};
 
-/// After so long without a record the broker may have forgotten the producer; a day is its default
-/// (`producer.id.expiration.ms`).
+/// After this long without a record the gate assumes that the broker has forgotten the producer. The broker's default
+/// is one day (`producer.id.expiration.ms`).
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// The partitions that one producer sends to.
+/// The partitions of one producer, with the state of each.
 #[derive(Default)]
 pub(super) struct PartitionGate {
     topics: Mutex<HashMap<String, Topic>>,
@@ -24,22 +24,23 @@ pub(super) struct PartitionGate {
 
 #[derive(Default)]
 struct Topic {
-    /// How many partitions there are; zero until the client knows.
+    /// The number of partitions; zero until the client knows it.
     partitions: i32,
-    /// As far as anything was sent to them. What is sent before their number is known is at [`PARTITION_UA`].
+    /// The gates of the partitions that were used. Until the number of partitions is known, the key is
+    /// [`PARTITION_UA`].
     lanes: HashMap<i32, Lane>,
 }
 
 #[derive(Clone, Copy)]
 enum Lane {
-    /// The first record is under way.
+    /// The first record is in flight.
     First,
-    /// The broker knew the producer at this time.
+    /// The broker acknowledged a record at this time, so it knows the producer.
     Open(Instant),
 }
 
 impl PartitionGate {
-    /// The lane of a record with this key, if it may be sent now. It counts as sent then.
+    /// Returns the gate of a record with this key, if the record may be sent now. The record then counts as sent.
     pub fn enter(&self, topic: &str, key: &str) -> Option<i32> {
         let mut topics = self.lock();
         if !topics.contains_key(topic) {
@@ -58,15 +59,15 @@ impl PartitionGate {
         Some(lane)
     }
 
-    /// A record that had entered a lane was not sent after all.
+    /// Takes back [`PartitionGate::enter`] for a record that was not sent.
     pub fn leave(&self, topic: &str, lane: i32) {
         if let Some(topic) = self.lock().get_mut(topic) {
             topic.clear(lane);
         }
     }
 
-    /// The broker has acknowledged a record that had entered a lane, and tells its partition. Whether others may have waited
-    /// for that.
+    /// Opens the gate of `partition` after the broker acknowledged a record that had entered `entered`. Returns
+    /// whether other records may have waited for this.
     pub fn open(&self, topic: &str, lane: i32, partition: i32) -> bool {
         let mut topics = self.lock();
         let Some(topic) = topics.get_mut(topic) else { return false };
@@ -85,7 +86,7 @@ impl Topic {
         if self.partitions == 0 { PARTITION_UA } else { of(key.as_bytes(), self.partitions) }
     }
 
-    /// Nobody's first record is under way in this lane. Whether there was one.
+    /// Closes a gate whose first record is in flight. Returns whether it was so.
     fn clear(&mut self, lane: i32) -> bool {
         let first = matches!(self.lanes.get(&lane), Some(Lane::First));
         if first {
@@ -95,7 +96,7 @@ impl Topic {
     }
 }
 
-/// The client's own way to divide keys, which other clients of the same library share.
+/// Returns the partition of a key. It is the client's own rule, which other clients of librdkafka share.
 fn of(key: &[u8], partitions: i32) -> i32 {
     (crc32fast::hash(key) % partitions.unsigned_abs()).cast_signed()
 }
@@ -111,7 +112,7 @@ impl Partitioner for PartitionGate {
         if let Some(topic) = self.lock().get_mut(topic)
             && topic.partitions != partitions
         {
-            // This record had entered another lane than that of the partition which it gets, and travels alone.
+            // This record entered the gate of another partition than the one that it gets now, so it is sent alone.
             if topic.partitions != 0 {
                 topic.lanes.clear();
                 topic.lanes.insert(PARTITION_UA, Lane::First);
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn keys_are_divided_as_the_client_divides_them() {
-        // The check value of CRC-32.
+        // This is the check value of CRC-32.
         assert_eq!(of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
     }
 
@@ -174,7 +175,7 @@ mod tests {
         let lanes = PartitionGate::default();
         lanes.enter("t", "a");
         learnt(&lanes);
-        // The client has learnt of more partitions by the time that it looks for the record's.
+        // The client learns of more partitions before it selects the record's partition.
         for (key, entered) in [("a", PARTITION_UA), ("b", of(b"b", 4))] {
             assert!(lanes.open("t", entered, of(key.as_bytes(), 8)) || key == "b");
             if key == "a" {

@@ -1,4 +1,4 @@
-//! The relay's producer: every record's delivery report is counted, in batches whose order is that of the outbox.
+//! The relay's producer. It counts the delivery reports of all records, in batches with the order of the outbox.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,40 +14,40 @@ use tracing::warn;
 use super::partition_gate::PartitionGate;
 use super::{Kafka, log, report};
 
-/// What may be set otherwise by `KAFKA_SETTINGS`; what the guarantees rest on may not.
+/// Settings that `KAFKA_SETTINGS` may override. The settings behind the guarantees are fixed.
 const TUNABLE: [(&str, &str); 2] = [
     ("compression.type", "lz4"),
-    // The relay hands over what it has read at one go, so there is nothing to wait for; the client would wait for a
-    // millisecond at least.
+    // The relay sends all the rows that it has read at once, so waiting would gain nothing. The client's default
+    // waits for at least a millisecond.
     ("linger.ms", "0"),
 ];
 
-/// Sends records and knows of each whether it arrived.
+/// Sends records and tracks whether each of them arrived.
 pub(crate) struct Publisher {
     producer: ThreadedProducer<Deliveries, PartitionGate>,
     gate: Arc<PartitionGate>,
     progress: Arc<Notify>,
 }
 
-/// A record on its way.
+/// A record to send.
 pub(crate) struct Outgoing<'r> {
     pub topic: &'r str,
     pub key: &'r str,
     pub body: &'r [u8],
     pub headers: OwnedHeaders,
-    /// Where it stands in the outbox.
+    /// The position of the row in the outbox.
     pub position: i64,
 }
 
-/// The delivery reports that a run of records still waits for.
+/// A run of records whose delivery reports are counted.
 pub(crate) struct Batch {
-    /// One more than the reports that are open, until the batch is closed.
+    /// The number of open reports, plus one until the batch is closed.
     left: AtomicUsize,
     refusal: Mutex<Option<Refusal>>,
     progress: Arc<Notify>,
 }
 
-/// Why a record did not arrive.
+/// The reason why a record did not arrive.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub position: i64,
@@ -56,7 +56,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Whether repeating can't help until somebody mends the topic, its rights or the record.
+    /// Returns whether repeating cannot help until an operator corrects the topic, its permissions or the record.
     pub(crate) fn for_good(&self) -> bool {
         use RDKafkaErrorCode as Code;
         matches!(
@@ -83,7 +83,7 @@ struct Deliveries {
     gate: Arc<PartitionGate>,
 }
 
-/// What comes back with a record's delivery report.
+/// The values that a delivery report carries back.
 struct Ticket {
     batch: Arc<Batch>,
     position: i64,
@@ -110,14 +110,14 @@ impl ProducerContext<PartitionGate> for Deliveries {
                     ticket.batch.progress.notify_one();
                 }
             }
-            // Of a batch that the broker says to have already, the client counts the offsets up from -1: its first is refused,
-            // and with it all are sent again.
+            // The broker reports this batch as a duplicate, and the client then counts the offsets up from -1. The
+            // first record is refused here, so that the relay sends all of them again.
             Ok(record) => {
                 let (topic, partition) = (record.topic(), record.partition());
                 warn!(
                     topic,
                     partition,
-                    "no broker has said where the record is that the client presumes to have arrived; it is sent again, perhaps behind later ones"
+                    "the client assumes that a record arrived, but no broker acknowledged it; it is sent again, perhaps behind later ones"
                 );
                 let presumed = KafkaError::MessageProduction(RDKafkaErrorCode::OutOfOrderSequenceNumber);
                 ticket.batch.refuse(ticket.position, topic, presumed);
@@ -145,31 +145,31 @@ impl Batch {
         }
     }
 
-    /// Says that nothing more will be sent with it.
+    /// Closes the batch: no more records will join it.
     pub(crate) fn close(&self) {
         self.one_less();
     }
 
-    /// The first failure, if any: what is behind it must be abandoned.
+    /// Returns the first failure, if there is one. The records behind it must then be abandoned.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many reports are open.
+    /// Returns the number of open reports.
     pub(crate) fn open(&self) -> usize {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Whether it is closed and every record of it has arrived.
+    /// Returns whether the batch is closed and all its records have arrived.
     pub(crate) fn done(&self) -> bool {
-        // In this order: a refusal is written down before its record counts as reported.
+        // The order matters: a refusal is recorded before its record counts as reported.
         self.left.load(Ordering::Acquire) == 0 && self.refusal().is_none()
     }
 }
 
 impl Publisher {
-    /// A producer. If it is `careful` each record travels in a request of its own, so that a refusal tells of this record
-    /// alone: a broker refuses a request as a whole.
+    /// Creates a producer. A `careful` one sends each record in its own request. A broker refuses a request as a
+    /// whole, so that a refusal then names the right record.
     pub(crate) fn new(kafka: &Kafka, careful: bool) -> Result<Self, KafkaError> {
         let mut config = kafka.client();
         for (name, value) in TUNABLE {
@@ -184,18 +184,18 @@ impl Publisher {
         let producer = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            // Where a record is refused for good, nothing behind it may be sent.
+            // If a record is refused for good, nothing behind it may be sent.
             .set("enable.gapless.guarantee", "true")
-            // The relay keeps the records until they are acknowledged; giving up early would only reorder them.
+            // The relay keeps records until they are acknowledged. Giving up early would only reorder them.
             .set("message.timeout.ms", "0")
-            // The relay bounds what is under way by itself, far below these.
+            // The relay limits the number of records in flight far below these values.
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536")
             .create_with_context(Deliveries { gate: Arc::clone(&gate) })?;
         Ok(Self { producer, gate, progress: Arc::default() })
     }
 
-    /// A new run of records.
+    /// Begins a new run of records.
     pub(crate) fn batch(&self) -> Arc<Batch> {
         Arc::new(Batch {
             left: AtomicUsize::new(1),
@@ -204,8 +204,9 @@ impl Publisher {
         })
     }
 
-    /// Hands a record over. Whether it was taken: the queue may be full, the partition's first record may still be under way,
-    /// and behind a refused record nothing is sent, so that nothing overtakes it.
+    /// Hands a record over. Returns whether it was accepted. It is not accepted if the queue is full, or if the
+    /// partition's first record is in flight. Behind a refused record nothing is accepted either, so that no record
+    /// overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
         let Some(lane) = self.gate.enter(topic, key) else { return false };
@@ -224,12 +225,12 @@ impl Publisher {
         false
     }
 
-    /// Waits until a batch is done or has failed, or a partition's first record has arrived.
+    /// Waits until a batch is done or has failed, or until a partition's first record has arrived.
     pub(crate) async fn progress(&self) {
         self.progress.notified().await;
     }
 
-    /// Forgets what was not sent yet, for a relay that stops or has lost its lease.
+    /// Drops all records that were not sent yet. A relay calls this when it stops or has lost its lease.
     pub(crate) fn abandon(&self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }
@@ -252,11 +253,12 @@ mod tests {
     struct Broker(MockCluster<'static, DefaultProducerContext>);
 
     impl Broker {
-        /// With one partition, which does not look at sequence numbers: as a broker that does not know the producer.
+        /// Starts a broker with one partition. It ignores sequence numbers, as a broker does that does not know the
+        /// producer.
         fn start() -> Self {
             let cluster = MockCluster::new(1).expect("a broker");
             cluster.create_topic("t", 1, 1).expect("a topic");
-            // So that all requests are under way before the first is answered.
+            // All requests must be in flight before the first one is answered.
             cluster.broker_round_trip_time(1, Duration::from_millis(100)).expect("a slow broker");
             Self(cluster)
         }
@@ -265,7 +267,7 @@ mod tests {
             Kafka::new(self.0.bootstrap_servers())
         }
 
-        /// The keys of so many records, in their order.
+        /// Returns the keys of the first `count` records, in their order.
         fn keys(&self, count: usize) -> Vec<String> {
             let consumer: BaseConsumer =
                 self.kafka().client().set("group.id", "g").create().expect("a consumer");
@@ -278,7 +280,7 @@ mod tests {
         }
     }
 
-    /// Sends records, each in a request of its own, of which the broker refuses the first; tells how that ended.
+    /// Sends records, each in its own request. The broker refuses the first one. Returns the batch after all reports.
     async fn send(broker: &Broker, publisher: &Publisher) -> Arc<Batch> {
         broker.0.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[NOT_LEADER]);
         let batch = publisher.batch();

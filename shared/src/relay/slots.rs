@@ -1,5 +1,5 @@
-//! Emptying the outbox by truncation: writers use three slots in turn, a minute each, and a slot is truncated when
-//! every relay is past all of its rows and no transaction uses it.
+//! Empties the outbox by truncation. Writers use three slots in turn, one minute each. A slot is truncated when every
+//! relay has sent all its rows and no transaction uses it.
 
 use std::time::{Duration, Instant};
 
@@ -11,36 +11,37 @@ use crate::metric;
 use crate::outbox::receipts;
 use crate::outbox::unsent::IS_SENT;
 
-/// How often a relay looks for a slot to truncate.
+/// How often a relay checks for a slot to truncate.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// How long truncation may be held back before somebody is told, and how often it is said again.
+/// How long truncation may be blocked before a warning, and the interval between warnings.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 const TELL_AGAIN: Duration = Duration::from_secs(300);
 
-/// What is known of the truncation from look to look.
+/// The state of truncation between two checks.
 #[derive(Default)]
 pub(super) struct Slots {
     looked: Option<Instant>,
     held_since: Option<Instant>,
     told: Option<Instant>,
-    /// Which process the gauge names.
+    /// The process that the gauge names.
     holder: Option<i32>,
 }
 
-/// What came of a look at the next slot.
+/// The result of a check of the next slot.
 enum Look {
-    /// It is empty, or was emptied.
+    /// The slot is empty, or was truncated.
     Empty,
-    /// A relay is not past all of its rows.
+    /// Some of its rows are not sent yet.
     Unsent,
-    /// A transaction uses it.
+    /// A transaction uses the slot.
     InUse,
 }
 
 impl Slots {
-    /// Truncates the slot that will be written next, if it holds rows and all of them are on Kafka. If it can't, the
-    /// gauge `amends_outbox_truncation_held_back_seconds` says for how long, and `amends_outbox_truncation_holder`, whose
-    /// label is the process's pid at the server, since when (in seconds since 1970); the log says both.
+    /// Truncates the slot that will be written next, if it has rows and all of them are on Kafka. If a transaction
+    /// prevents this, the gauge `outbox_truncation_held_back_seconds` says for how long. The gauge
+    /// `outbox_truncation_holder` names the server process in its label `pid`; its value is the start of the
+    /// transaction in seconds since 1970. The log has both.
     pub(super) async fn truncate_passed(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.looked.is_some_and(|looked| looked.elapsed() < TIDY_EVERY) {
             return Ok(());
@@ -85,10 +86,10 @@ impl Slots {
                 since = holder.since,
                 application = holder.application,
                 state = holder.state,
-                "the outbox can't be truncated: a transaction holds it; end it, or `select pg_terminate_backend(pid)`"
+                "the outbox cannot be truncated: a transaction holds it; end it, or run `select pg_terminate_backend(pid)`"
             ),
             None if matches!(look, Look::Unsent) => {
-                warn!(slot, "the outbox can't be truncated: it has rows that were not sent yet");
+                warn!(slot, "the outbox cannot be truncated: it has rows that were not sent yet");
             }
             None => {}
         }
@@ -111,7 +112,7 @@ impl Slots {
 }
 
 impl Drop for Slots {
-    /// Whoever relays next measures anew.
+    /// Resets the gauges, because the next relay measures from the start.
     fn drop(&mut self) {
         held_back(Duration::ZERO);
         self.name_holder(None);
@@ -122,20 +123,20 @@ fn held_back(held: Duration) {
     metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(held.as_secs_f64());
 }
 
-/// A transaction that keeps a slot from being truncated.
+/// A transaction that blocks the truncation of a slot.
 #[derive(sqlx::FromRow)]
 struct Holder {
     pid: i32,
     since: String,
-    /// The same in seconds since 1970.
+    /// The start of the transaction in seconds since 1970.
     since_epoch: f64,
-    /// In seconds.
+    /// The age of the transaction in seconds.
     age: f64,
     application: String,
     state: String,
 }
 
-/// The oldest transaction that has a lock on the slot: it has written to it, or reads it.
+/// Returns the oldest transaction with a lock on the slot. It has written to the slot or reads it.
 async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>, sqlx::Error> {
     sqlx::query_as(
         "select a.pid, a.xact_start::text as since,
@@ -161,7 +162,8 @@ async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error
     }
     #[expect(clippy::disallowed_methods, reason = "the relay's own connection, not the pool's")]
     let mut tx = db.begin().await?;
-    // With the lock held no writer is inside the slot, so what is checked is all there is. Don't make writers wait.
+    // While the lock is held no writer is inside the slot, so the check sees all rows. The short timeout keeps
+    // writers from waiting.
     sqlx::query("set local lock_timeout = '50ms'").execute(&mut *tx).await?;
     sqlx::query(sqlx::AssertSqlSafe(format!("lock table {slot} in access exclusive mode")))
         .execute(&mut *tx)

@@ -1,4 +1,4 @@
-//! Versions of messages: which a service understands, and how one of a previous version is cast up.
+//! Versions of messages: which ones a service understands, and how a previous version is converted.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,22 +9,22 @@ use crate::envelope::{Envelope, Message};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 
-/// The versions that a table understands.
+/// The versions that a router understands.
 #[derive(Default)]
 pub(crate) struct Versions {
-    /// By name, without the version.
+    /// The versions of each message name.
     known: HashMap<&'static str, Vec<u32>>,
     upcasts: HashMap<&'static str, Upcast>,
 }
 
-/// How a message of a previous version becomes one of the present.
+/// The conversion of a message of the previous version to the current one.
 struct Upcast {
     kind: &'static str,
     data_version: &'static str,
     up: Box<Up>,
 }
 
-/// Makes the data of the present version from a message of the previous one.
+/// Makes the data of the current version from a message of the previous one.
 type Up = dyn Fn(&Incoming) -> Result<Box<RawValue>, Fault> + Send + Sync;
 
 impl Versions {
@@ -44,12 +44,12 @@ impl Versions {
         assert!(before.is_none(), "{} is cast up twice", Old::TYPE);
     }
 
-    /// Whether a message of this name is understood, in whatever version.
+    /// Returns whether any version of this message is understood.
     pub(crate) fn know(&self, kind: &str) -> bool {
         split(kind).is_some_and(|(name, _)| self.known.contains_key(name))
     }
 
-    /// Casts the message up, or refuses it.
+    /// Converts the message to the current version, or refuses it.
     pub(crate) fn cast(&self, message: &mut Incoming) {
         let Some(upcast) = self.upcasts.get(message.kind()) else {
             return message.refuse(self.not_understood(message.kind()));
@@ -86,7 +86,7 @@ impl Upcast {
     }
 }
 
-/// `order.created.v1` is version 1 of `order.created`.
+/// Splits a type into name and version: `order.created.v1` is version 1 of `order.created`.
 fn split(kind: &str) -> Option<(&str, u32)> {
     let (name, version) = kind.rsplit_once(".v")?;
     Some((name, version.parse().ok()?))
@@ -167,7 +167,7 @@ mod tests {
         let expected = PricedV3 { price: 100, currency: "EUR".to_owned() };
         assert_eq!(old.data::<PricedV3>().expect("the new version"), expected);
         assert_eq!(old.original(), original, "what is parked is what came");
-        // An effect takes a command up from its bytes, so they are of the new version too.
+        // External calls read a command from its bytes, so the bytes must be of the new version too.
         let again = Incoming::read(("thing.events".to_owned(), 0, 1), "t-1".to_owned(), &old.body, None);
         assert_eq!(again.data::<PricedV3>().expect("the new version"), expected);
     }
