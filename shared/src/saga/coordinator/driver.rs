@@ -1,4 +1,4 @@
-//! Applies inputs to sagas, a whole batch at once.
+//! Applies a batch of inputs to sagas.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use crate::saga::registry::Registry;
 use crate::saga::store;
 use crate::unit_of_work::UnitOfWork;
 
-/// How many sagas in flight are remembered, with about 2 KiB each. Of others the log is read.
+/// The number of unfinished sagas in the cache, about 2 KiB each. Other sagas are read from the database.
 const REMEMBERED: usize = 8192;
 
-/// Drives sagas, and remembers where those stand that it has driven. What it remembers may be outdated, when another
-/// replica has driven a saga meanwhile; the log tells, and then the saga is read again.
+/// Drives sagas and caches their state. The cache is stale if another replica has driven a saga in the meantime. The
+/// log then rejects the new entry, and the saga is read again.
 pub(super) struct Driver {
     pub registry: Arc<Registry>,
-    /// Where events about sagas go.
+    /// The topic for events about sagas.
     topic: Topic,
     memory: Arc<Mutex<LruCache<Uuid, SagaInstance>>>,
 }
@@ -30,8 +30,7 @@ impl Driver {
         Self { registry, topic, memory: Arc::new(Mutex::new(LruCache::new(REMEMBERED))) }
     }
 
-    /// Applies the changes in their order and writes what comes of them. The caller holds the locks of the sagas'
-    /// subjects.
+    /// Applies the inputs in their order and writes the results. The caller holds the locks of the sagas' subjects.
     pub async fn drive(&self, uow: &mut UnitOfWork, changes: Vec<SagaInput>) -> Result<(), Fault> {
         let mut live = self.find(uow, &changes).await?;
         let mut log = Vec::with_capacity(changes.len());
@@ -61,7 +60,7 @@ impl Driver {
         uow.after_commit(move || {
             let mut memory = lock(&memory);
             for (saga_id, saga) in live.into_iter().filter(|(_, saga)| !saga.has_ended()) {
-                // The locks are gone by now, so somebody may have been quicker.
+                // The locks are released by now, so another task may have cached a newer state.
                 if memory.peek(&saga_id).is_none_or(|known| known.sequence() < saga.sequence()) {
                     memory.insert(saga_id, saga);
                 }
@@ -70,8 +69,8 @@ impl Driver {
         Ok(())
     }
 
-    /// The sagas that the changes are about, where they exist. They are taken out of the memory: if the transaction
-    /// fails they are read again.
+    /// Returns the existing sagas of the inputs. They are taken out of the cache, so that they are read again if the
+    /// transaction fails.
     async fn find(
         &self,
         uow: &mut UnitOfWork,
@@ -87,7 +86,8 @@ impl Driver {
                     continue;
                 }
                 match memory.remove(&saga_id) {
-                    // What would write nothing would not be found out if the saga stood elsewhere in truth.
+                    // An input without an effect writes no log entry, so a stale cache would stay undetected. Such a
+                    // saga is therefore read from the database.
                     Some(saga) if saga.awaits(&change.input) => drop(live.insert(saga_id, saga)),
                     _ => drop(unknown.insert(saga_id)),
                 }

@@ -1,5 +1,6 @@
-//! Deadlines, by the database's clock. Any number of replicas look for them and share them: each takes some for a while,
-//! passing over those that another has taken. Those of a replica that dies meanwhile are due again when its time is up.
+//! Wakes sagas at their deadlines, by the database's clock. Any number of replicas share the work: each claims some
+//! due sagas for a while and skips those of the others. If a replica dies, its sagas are due again when its claim
+//! expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +21,25 @@ use crate::saga::store;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
-/// For how long a replica takes them.
+/// How long a replica claims due sagas.
 const LEASE: Duration = Duration::from_secs(30);
-/// How often stuck sagas are counted, in looks.
+/// How often stuck sagas are counted, in polls.
 const COUNT_EVERY: u32 = 10;
 
-/// Why the timers ended.
+/// The reason why the timers ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TimersError {
-    /// A saga in flight would wait for ever.
+    /// This process lacks definitions of unfinished sagas. Those sagas would wait for ever.
     #[error(
         "sagas are in flight whose definitions this orchestrator does not have: {0}; run the release that has them"
     )]
     UnknownDefinitions(String),
-    /// Which sagas are in flight could not be read.
+    /// The definitions of unfinished sagas could not be read.
     #[error("the sagas in flight could not be read")]
     Database(#[from] sqlx::Error),
 }
 
-/// Refuses to begin where a saga in flight has a definition that is not here: it would wait for ever.
+/// Checks that all definitions of unfinished sagas are known. A saga without its definition would wait for ever.
 async fn know_all(db: &Db, registry: &Registry) -> Result<(), TimersError> {
     let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
     let unknown: Vec<String> = in_flight
@@ -60,10 +61,11 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Looks until `stop`.
+    /// Wakes due sagas until `stop`.
     ///
     /// # Errors
-    /// If a saga in flight has a definition that is not here.
+    /// Fails if this process lacks the definition of an unfinished saga, or if the database does not answer at the
+    /// start.
     pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
         know_all(&self.db, &self.driver.registry).await?;
         let mut looks = 0_u32;
@@ -74,8 +76,8 @@ impl Timers {
             }
             match self.wake().await {
                 Ok(0) => {}
-                Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
-                Err(fault) => warn!(%fault, "deadlines could not be looked up"),
+                Ok(woken) => info!(woken, "sagas with a possibly passed deadline were woken"),
+                Err(fault) => warn!(%fault, "due sagas could not be claimed"),
             }
         }
         Ok(())
@@ -102,7 +104,8 @@ impl Timers {
         let count = due.len();
         match self.wake_all(due.clone()).await {
             Err(fault) if fault.class() == Class::Permanent => {
-                // One of them spoils it for all: each on its own. It stays taken for the lease, and is tried again then.
+                // One saga fails the whole batch, so each is woken alone. The failing one stays claimed for the lease
+                // and is then tried again.
                 for one in due {
                     let saga = one.0;
                     if let Err(fault) = self.wake_all(vec![one]).await {

@@ -1,5 +1,5 @@
-//! What the world outside sees of a saga: which commands were sent and which answers came. It knows nothing of how the
-//! engine decides, and complains of every decision that the rules forbid.
+//! A model of a saga as an observer sees it: the sent commands and the received answers. It does not know how the
+//! engine decides. It fails on every decision that the rules forbid.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 
 use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus, TOO_LATE};
 
-/// A step as the world sees it.
+/// A step as the observer sees it.
 struct Seen {
     status: StepStatus,
     asked_at: Option<OffsetDateTime>,
-    /// How often it was asked since it began to be open, or since an operator had it asked.
+    /// The number of requests since the step became open, or since an operator's retry.
     asked: u32,
 }
 
@@ -23,15 +23,15 @@ pub(super) struct Model<'s> {
     /// The code of the first refusal.
     reason: Option<String>,
     cancelled: bool,
-    /// When it is to have ended, until that has passed.
+    /// The deadline of the saga, until it has passed.
     ends_by: Option<OffsetDateTime>,
-    /// That passed before the pivot was asked.
+    /// Whether the deadline passed before the pivot was asked.
     too_late: bool,
     turned_round: bool,
-    /// The step at which it is stuck.
+    /// The step at which the saga is stuck.
     stuck: Option<usize>,
     pub ended: Option<Status>,
-    /// Groups with something that can be undone, in the order in which they were done.
+    /// Groups with completed undoable steps, in the order of completion.
     done: Vec<usize>,
     /// Groups in the order in which their undo was asked.
     undone: Vec<usize>,
@@ -61,7 +61,7 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// The steps that an answer is missing from.
+    /// Returns the steps without an answer.
     pub fn open(&self) -> Vec<(usize, Direction)> {
         let open = |status| match status {
             StepStatus::Asked => Some(Direction::Do),
@@ -71,7 +71,7 @@ impl<'s> Model<'s> {
         self.steps.iter().enumerate().filter_map(|(index, step)| Some((index, open(step.status)?))).collect()
     }
 
-    /// Takes an input and what was decided upon it. `changed` tells whether the state is another one.
+    /// Observes an input and the engine's decisions. `changed` means that the state has changed.
     pub fn saw(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
         self.history.push((now, input.clone(), decisions.to_vec()));
         if *input == Input::Cancel {
@@ -91,7 +91,7 @@ impl<'s> Model<'s> {
             self.must(decisions.is_empty() && !changed, "an answer that nobody waits for changes nothing");
         }
         if matches!(input, Input::Failing { .. }) {
-            self.must(decisions.is_empty(), "an excuse is no answer");
+            self.must(decisions.is_empty(), "a failing reply does not complete a step");
         }
         if matches!(input, Input::Retry { .. }) {
             self.must(decisions.len() == self.open().len(), "what is open is asked at once");
@@ -112,7 +112,7 @@ impl<'s> Model<'s> {
                     let open = self.open().contains(&(index, *direction));
                     self.must(
                         woken && open && (often || overdue) && self.stuck.is_none(),
-                        "a saga is stuck at an open step that was asked in vain often enough or too long, and it is told once",
+                        "a saga is stuck at an open step after enough unanswered requests or its deadline, and only one alert is sent",
                     );
                     self.stuck = Some(index);
                 }
@@ -156,7 +156,7 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// The engine's state says the same.
+    /// Compares the engine's state with the model.
     pub fn agrees_with(&self, state: &State) {
         let same = self.steps.iter().zip(&state.steps).all(|(seen, step)| seen.status == step.status);
         self.must(same, "the state says what was seen");
@@ -171,7 +171,7 @@ impl<'s> Model<'s> {
         self.must(state.due_at().is_some() == self.ended.is_none(), "it is woken until it has ended");
     }
 
-    /// The saga has got all its answers.
+    /// Checks the end of a saga that got all its answers.
     pub fn finish(&self) {
         let end = if self.reason.is_some() { Status::Compensated } else { Status::Completed };
         self.must(self.ended == Some(end), "a saga that gets its answers ends well");
@@ -181,7 +181,7 @@ impl<'s> Model<'s> {
         self.must(self.undone == wanted, "what was done is undone in reverse");
     }
 
-    /// Notes the answer, if someone waits for it.
+    /// Records an answer. Returns whether the step was waiting for it.
     fn hear(&mut self, input: &Input) -> bool {
         let (step, from, to) = match input {
             Input::Done { step, direction: Direction::Do } => (step, StepStatus::Asked, StepStatus::Done),
@@ -214,7 +214,7 @@ impl<'s> Model<'s> {
         true
     }
 
-    /// A cancellation is heard as long as the pivot was not asked and nothing was refused.
+    /// Observes a cancellation. It has an effect only before the pivot was asked and before any refusal.
     fn hear_cancellation(&mut self, decisions: &[Decision], changed: bool) {
         let foreseen = self.shape.steps.iter().any(|step| step.kind == Kind::Cancelling);
         let in_time = self.is_before_pivot() && self.reason.is_none();
@@ -229,7 +229,8 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// Its deadline has passed. It is told of once, as a turn or as an alarm, unless it is undone or stuck anyway.
+    /// Observes that the deadline has passed. It turns the saga round or raises one alert, unless the saga is already
+    /// undone or stuck.
     fn hear_deadline(&mut self, decisions: &[Decision]) {
         self.ends_by = None;
         if self.ended.is_some() || self.reason.is_some() {
@@ -321,13 +322,13 @@ impl<'s> Model<'s> {
         self.steps.iter().any(|step| step.status == status)
     }
 
-    /// The step that closes the saga if it is undone.
+    /// Returns the step that closes the saga if it is undone.
     fn closing(&self) -> usize {
         let kind = if self.cancelled { Kind::Cancelling } else { Kind::Closing };
         self.shape.steps.iter().position(|step| step.kind == kind).unwrap_or_default()
     }
 
-    /// How many steps are not there to close the saga.
+    /// Returns the number of steps that are not closing steps.
     fn business(&self) -> usize {
         self.shape.steps.iter().filter(|step| !step.kind.closes()).count()
     }

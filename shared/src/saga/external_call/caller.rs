@@ -1,4 +1,4 @@
-//! The half of an effect that calls the outside, and writes down what it said or that it said nothing.
+//! The second half of an external call: calls the dependency, and records its answer or its silence.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,14 +22,14 @@ use crate::saga::participant::{self, Task};
 use crate::step_outcome::{self, Status, StepKey};
 use crate::unit_of_work::UnitOfWork;
 
-/// The wait before the second call; it doubles from call to call, up to 30 s.
+/// The wait before the second call. It doubles from call to call, up to 30 s.
 const CALL_AGAIN: Duration = Duration::from_millis(500);
-/// How often open intents are looked for.
+/// How often the database is checked for open intents.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Most outcomes written in one transaction.
+/// The largest number of outcomes in one transaction.
 const BATCH: usize = 256;
 
-/// Calls the outside and writes down what it said.
+/// Calls the dependency and records its answers.
 pub(crate) struct Caller<C, E> {
     pub(super) db: Db,
     pub(super) handler: Arc<E>,
@@ -37,8 +37,8 @@ pub(crate) struct Caller<C, E> {
     pub(super) tasks: mpsc::Receiver<Task<C>>,
 }
 
-/// Collects the calls that have ended, as many as are written down at once. One that panicked stays open, and is taken
-/// up again when its claim has run out.
+/// Collects ended calls, as many as one transaction records. A call that panicked stays open, and is resumed when its
+/// claim expires.
 fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
     while answered.len() < BATCH
         && let Some(ended) = calls.try_join_next()
@@ -47,7 +47,7 @@ fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
     }
 }
 
-/// Calls under way. Tasks of their own: they go on while outcomes are written down.
+/// The running calls. They are separate tasks, so that they continue while outcomes are recorded.
 type Calls<C, O> = JoinSet<Ended<C, O>>;
 
 enum Ended<C, O> {
@@ -55,21 +55,21 @@ enum Ended<C, O> {
     Unanswered(Unanswered<C>),
 }
 
-/// A step that was called, and why there is no answer.
+/// A step whose call got no answer, and the reason.
 struct Unanswered<C> {
     task: Task<C>,
     why: String,
 }
 
-/// A step that was not called, and for how long it is left alone.
+/// A step that was not called, and the wait before its next attempt.
 struct PutOff {
     step: StepKey,
     wait: Duration,
 }
 
 impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
-    /// Runs until `stop`. What is under way then is taken up after the next start, or waited for where the outside would
-    /// do it twice.
+    /// Runs until `stop`. Running calls are resumed after the next start. If the dependency is not idempotent, they
+    /// are awaited instead.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut calls = JoinSet::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -99,11 +99,11 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                                 put_off.extend(self.begin(task, &mut calls));
                             }
                         }
-                        Err(fault) => warn!(%fault, "open calls could not be looked up"),
+                        Err(fault) => warn!(%fault, "open calls could not be claimed"),
                     }
                 }
             }
-            // What is ready now is called, put off, and written down together.
+            // Everything that is ready now is called, deferred and recorded together.
             while calls.len() < E::MAX_CONCURRENCY
                 && put_off.len() < BATCH
                 && let Ok(task) = self.tasks.try_recv()
@@ -118,7 +118,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
     }
 
-    /// Waits for the calls under way and writes down what they say. The service's grace for stopping ends it.
+    /// Waits for the running calls and records their outcomes. The service's grace period limits the wait.
     async fn finish(&self, mut calls: Calls<C, E::Outcome>) {
         while let Some(ended) = calls.join_next().await {
             let mut answered: Vec<_> = ended.into_iter().collect();
@@ -127,12 +127,12 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
     }
 
-    /// How many calls may be begun now.
+    /// Returns how many calls may begin now.
     fn room(&self, calls: &Calls<C, E::Outcome>) -> usize {
         self.dependency.room().min(E::MAX_CONCURRENCY.saturating_sub(calls.len()))
     }
 
-    /// Begins a call, unless the circuit is open.
+    /// Begins a call, or returns the deferral if the circuit is open.
     fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<PutOff> {
         match self.dependency.begin() {
             Ok(permit) => {
@@ -169,14 +169,14 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
     }
 
-    /// Nothing is looked for while nothing could be called, so that an outage costs the database nothing.
+    /// Claims open calls. It does nothing while no call could be made, so that an outage does not load the database.
     async fn take_up(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
         if limit == 0 {
             return Ok(Vec::new());
         }
         let mut uow = self.db.write(&[]).await?;
         if !*released {
-            // What was under way when this instance ended is nobody's now.
+            // Calls that were running when this instance ended belong to no process now.
             store::release(uow.db(), C::TYPE, self.db.instance()).await?;
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -185,21 +185,21 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         *released = true;
         let mut tasks = Vec::with_capacity(open.len());
         for row in open {
-            debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
+            debug!(saga = %row.saga_id, step = row.step, "an open call is resumed");
             match task(&row) {
                 Ok(task) => tasks.push(task),
-                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
+                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can no longer be read"),
             }
         }
         Ok(tasks)
     }
 
-    /// Gives back what was not called. If that fails, it is taken up again when its claim has run out.
+    /// Returns steps that were not called. If that fails, they are resumed when their claims expire.
     async fn put_off(&self, put_off: &[PutOff]) {
         if put_off.is_empty() {
             return;
         }
-        debug!(command = C::TYPE, steps = put_off.len(), "the circuit is open; steps are put off");
+        debug!(command = C::TYPE, steps = put_off.len(), "the circuit is open; steps are deferred");
         metric::EXTERNAL_CALLS_DEFERRED.counter(&[C::TYPE]).increment(put_off.len() as u64);
         let steps: Vec<&StepKey> = put_off.iter().map(|one| &one.step).collect();
         let waits: Vec<f64> = put_off.iter().map(|one| one.wait.as_secs_f64()).collect();
@@ -209,11 +209,11 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             uow.commit().await
         };
         if let Err(error) = write.await {
-            warn!(%error, command = C::TYPE, "steps could not be put off");
+            warn!(%error, command = C::TYPE, "steps could not be deferred");
         }
     }
 
-    /// Whether it was written down before a stop.
+    /// Records ended calls. Returns whether that happened before a stop.
     async fn write_down(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
         let (mut settled, mut later) = (Vec::new(), Vec::new());
         for one in ended {
@@ -225,7 +225,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                         order = unanswered.task.subject,
                         step = unanswered.task.step.step,
                         why = unanswered.why,
-                        "the outside did not answer; it is asked again"
+                        "the dependency did not answer; it is called again"
                     );
                     later.push(unanswered);
                 }
@@ -237,10 +237,10 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 Ok(()) => return true,
                 Err(fault) => fault,
             };
-            warn!(%fault, command = C::TYPE, "outcomes could not be written down");
+            warn!(%fault, command = C::TYPE, "outcomes could not be recorded");
             if fault.class() == Class::Permanent {
                 if settled.is_empty() {
-                    // Nothing is left to try; the steps stay open until their claims have run out.
+                    // Nothing is left to try. The steps stay open until their claims expire.
                     return true;
                 }
                 self.one_by_one(std::mem::take(&mut settled), &mut later).await;
@@ -252,20 +252,20 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         false
     }
 
-    /// One of them spoils it for all, so each is written on its own. What can't be written is asked for again later;
-    /// an operator has to look why.
+    /// Records each outcome on its own, because one of them fails the whole batch. The failing one is called again
+    /// later, and an operator must look for the cause.
     async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<Unanswered<C>>) {
         for one in settled {
             let written = match self.is_open(&one.0).await {
                 Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
-                // Another process asked too, and was quicker; what it wrote is the answer.
+                // Another process has called too and was faster. Its record is the answer.
                 Ok(false) => Ok(()),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = written {
                 metric::EXTERNAL_CALLS_FAILED.counter(&[C::TYPE]).increment(1);
-                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
-                let why = format!("the outcome can't be written down: {fault}");
+                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome cannot be recorded");
+                let why = format!("the outcome cannot be recorded: {fault}");
                 later.push(Unanswered { task: one.0, why });
             }
         }
@@ -293,21 +293,22 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         for ((task, _), answer) in settled.iter().zip(&answers) {
             records.push(participant::reply(&mut uow, task, answer)?);
         }
-        // Whoever asked a second time, after the claim had run out, may have written an outcome already.
+        // If the claim expired, another process may have recorded an outcome already.
         if store::resolve(uow.db(), &records).await? != records.len() as u64 {
-            return Err(Fault::permanent("some of the outcomes were written by another process"));
+            return Err(Fault::permanent("another process has recorded some of the outcomes"));
         }
         Ok(uow.commit().await?)
     }
 
-    /// Lets unanswered steps rest, and tells their sagas at the first, second, fourth, eighth ... time.
+    /// Schedules unanswered steps for another call, and informs their sagas at the first, second, fourth, eighth ...
+    /// attempt.
     async fn try_later(&self, uow: &mut UnitOfWork, later: &[Unanswered<C>]) -> Result<(), Fault> {
         let steps: Vec<&StepKey> = later.iter().map(|one| &one.task.step).collect();
         let least = rest(&self.dependency).as_secs_f64();
         let tried = store::try_later(uow.db(), &steps, CALL_AGAIN.as_secs_f64(), least);
         let tried: HashMap<StepKey, u32> = tried.await?.into_iter().collect();
         for Unanswered { task, why } in later {
-            // A step that is not open any more was answered by another process.
+            // A step that is no longer open was answered by another process.
             if let Some(&attempts) = tried.get(&task.step)
                 && attempts.is_power_of_two()
             {
@@ -318,14 +319,14 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
     }
 }
 
-/// For how long a step rests at least that was called already: while the circuit is open, until those that were put off
-/// have had their turn, so that the next trial is not the step that has just failed.
+/// Returns the minimum wait of a step that was already called. While the circuit is open, it is longer than the wait
+/// of deferred steps. The next trial is then another step than the one that has just failed.
 pub(super) fn rest(dependency: &Dependency) -> Duration {
     let rest = dependency.rest();
     if rest.is_zero() { rest } else { rest + 2 * LOOK_EVERY }
 }
 
-/// The task that a row was written for.
+/// Restores the task of a row.
 fn task<C: Command>(row: &store::Reclaimed) -> Result<Task<C>, serde_json::Error> {
     let envelope: Envelope = cloudevents::envelope(&row.command)?;
     let cause = Cause {

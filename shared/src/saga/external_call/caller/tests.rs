@@ -23,7 +23,7 @@ impl Command for Print {
     type Refusal = ();
 }
 
-/// Counts its calls, and answers those that are made while it is on.
+/// Counts its calls, and answers while it is switched on.
 #[derive(Default)]
 struct Printer {
     on: AtomicBool,
@@ -58,7 +58,7 @@ fn task() -> Task<Print> {
     Task { command: Print {}, subject: saga_id.to_string(), cause: Cause::request(saga_id, None), step }
 }
 
-/// A caller of this printer. Its database is never asked.
+/// Returns a caller of this printer. The test never uses its database.
 fn caller(printer: &Arc<Printer>, dependency: &Arc<Dependency>) -> Caller<Print, Printer> {
     let db = DbOptions::new("test").connect(PgConnectOptions::new_without_pgpass());
     let (_, tasks) = mpsc::channel(1);
