@@ -137,11 +137,7 @@ impl ShardRelay {
                 Ok(()) => return,
                 Err(error) => {
                     metric::RELAY_FAULTS.counter(&[]).increment(1);
-                    warn!(
-                        shard = self.shard,
-                        error = &error as &dyn std::error::Error,
-                        "the relay restarts"
-                    );
+                    warn!(shard = self.shard, error = &error as &dyn std::error::Error, "the relay restarts");
                 }
             }
             if began.elapsed() > BACKOFF_MAX {
@@ -201,7 +197,7 @@ impl ShardRelay {
                 warn!(
                     shard = self.shard,
                     reason = refused.reason,
-                    "a record was refused; records are now sent one by one"
+                    "the broker refused one of the records; they are sent one by one now"
                 );
                 session.rewind();
             }

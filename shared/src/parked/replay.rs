@@ -118,8 +118,9 @@ async fn replay_first(
             let subject = message.envelope()?.subject.clone();
             uow.lock([subject.clone()]).await?;
             if !store::parked_keys(uow.db(), std::slice::from_ref(&subject)).await?.is_empty() {
-                let reason =
-                    format!("the message is about {subject}, and that key is parked too: retry {subject} first");
+                let reason = format!(
+                    "the message is about {subject}, and that key is parked too: retry {subject} first"
+                );
                 return Err(Fault::permanent(reason));
             }
         }

@@ -192,7 +192,9 @@ fn answer(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
     let StepReply { step, direction, outcome, result } = reply;
     Ok(match (outcome, direction) {
         (ReplyOutcome::Refused, Direction::Undo) => {
-            return Err(Fault::permanent(format!("the undo of {step} was refused, but an undo cannot be refused")));
+            return Err(Fault::permanent(format!(
+                "the undo of {step} was refused, but an undo cannot be refused"
+            )));
         }
         (ReplyOutcome::Refused, Direction::Do) => {
             (Input::Refused { step, refusal: Refusal::from_json(result.get())? }, None)

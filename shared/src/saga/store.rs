@@ -95,7 +95,10 @@ const COLUMNS: &str = "saga_id, definition, version, plan_hash, subject, status,
 const LOG_COLUMNS: &str = "saga_id, sequence, at, message_id, input, reply, decisions";
 
 /// Returns the rows of these sagas.
-pub(crate) async fn find_sagas(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SagaRow>, sqlx::Error> {
+///
+/// # Errors
+/// Fails if the database does not answer.
+pub async fn find_sagas(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SagaRow>, sqlx::Error> {
     let find = format!("select {COLUMNS} from saga where saga_id = any($1)");
     sqlx::query_as(AssertSqlSafe(find)).bind(ids).fetch_all(db).await
 }

@@ -1,4 +1,4 @@
-//! `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
+//! The health routes: `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +18,15 @@ use crate::kafka::{Inquirer, Kafka};
 use crate::relay;
 use crate::service::{Migrations, telemetry};
 
-/// How long each check may take.
+/// The timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What readiness is made of.
+/// The sources of the readiness checks.
 pub(super) struct Health {
     pub db: Db,
     pub broker: Inquirer,
     pub stopping: CancellationToken,
-    /// Set while partitions are assigned; not present in a service that consumes nothing.
+    /// Set while the consumer has its share of the partitions.
     pub assigned: Arc<AtomicBool>,
     /// The migrations that the database must have.
     pub migrations: Migrations,
@@ -82,7 +82,7 @@ async fn metrics() -> Response {
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    // At once, so that whoever asks hears what is wrong while something does not answer.
+    // The checks run at the same time, so that the answer arrives in time even if one of them gets no answer.
     let (database, broker, standing_still) = tokio::join!(
         database(&health.db, health.migrations),
         broker(Arc::clone(&health)),
@@ -99,7 +99,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     } else {
         Err("no partitions are assigned yet".to_owned())
     };
-    // A shard that stands still needs its operator, but the service can work: taking it out would help nobody.
+    // A stopped shard needs an operator, but the service can work. Declaring it unready would not help.
     let relay = Check { name: "relay", ok: true, detail: standing_still };
     let mut checks = vec![
         Check::of("database", database),
@@ -108,7 +108,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::of("consumer", consumer),
         relay,
     ];
-    // To take the service out would not mend a dependency that is silent: the steps that need it wait.
+    // Declaring the service unready would not repair a silent dependency. The steps that need it wait.
     let dependency = |dependency: &Arc<Dependency>| Check {
         name: "dependency",
         ok: true,
@@ -135,14 +135,15 @@ async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>,
     Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
 }
 
-/// Which shards of the outbox stand still, and why; nothing if none does, or if the database does not say.
+/// Returns the stopped shards of the outbox with their reasons. Returns `None` if there are none or the database does
+/// not answer.
 async fn standing_still(db: &Db) -> Option<String> {
     let ask = async {
         let mut connection = db.read().await.ok()?;
         relay::standing_still(&mut connection).await.ok()
     };
     let shards = tokio::time::timeout(CHECK_TIMEOUT, ask).await.ok()??;
-    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} stands still: {reason}"));
+    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} is stopped: {reason}"));
     Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 

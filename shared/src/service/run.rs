@@ -1,4 +1,4 @@
-//! From the parsed command line to the exit code.
+//! Runs a process from the parsed command line to the exit code.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::db::DbOptions;
 use crate::envelope::new_id;
 use crate::retention::Retention;
 
-/// Wrong settings (sysexits.h).
+/// The exit code for invalid settings (sysexits.h).
 pub(super) const EX_USAGE: u8 = 64;
 
 pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
@@ -31,7 +31,7 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         error!(service = A::NAME, "{wrong}");
         return ExitCode::from(EX_USAGE);
     }
-    // Two workers: a service waits more than it computes, and six of them share a machine.
+    // Two worker threads are enough: a service waits more than it computes, and six services share a machine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.context("the runtime could not be started").and_then(|runtime| {
         let ended = runtime.block_on(run::<A>(line, database, retention));
@@ -47,7 +47,7 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     }
 }
 
-/// Where HTTP is served.
+/// Returns the address of the HTTP interface.
 fn address<A: App>(common: &Common) -> SocketAddr {
     common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)))
 }
@@ -77,13 +77,14 @@ async fn run<A: App>(
         .connect(database);
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
-        // The service's own tables belong into the role's schema, not into the core's.
+        // The service's own tables belong in the role's schema, not in the core's.
         connection.execute("reset search_path").await?;
         Migrations::of::<A>().apply(&mut connection).await.context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
-    // Before anything is set up: a container's first process ignores the signals that it does not listen for.
+    // Listening begins before the set-up, because the first process of a container ignores signals without a
+    // listener.
     let told = Told::listen()?;
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
@@ -96,7 +97,7 @@ async fn run<A: App>(
     service.until_told::<A>(told).await
 }
 
-/// The signals that end a service.
+/// The signals that stop a service.
 struct Told {
     terminate: Signal,
     interrupt: Signal,
@@ -148,13 +149,13 @@ impl<C: Send + Sync + 'static> Service<C> {
         };
         tokio::select! {
             () = self.drain() => {}
-            () = hard => warn!(service = self.name, "stopped before everything was finished; it is taken up at the next start"),
+            () = hard => warn!(service = self.name, "stopped before everything was finished; the rest is resumed at the next start"),
         }
-        anyhow::ensure!(!failed, "a task of the service ended by itself");
+        anyhow::ensure!(!failed, "a task of the service ended before the stop");
         Ok(())
     }
 
-    /// The service's own routes and those that all have.
+    /// Returns the service's own routes and those that all services have.
     fn http_router<A: App>(&mut self) -> anyhow::Result<Router> {
         let topics: Vec<&str> = self.messages.topics().collect();
         let health = Health::new(
@@ -171,7 +172,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             messages: Arc::clone(&self.messages),
             stopping: self.stages.intake.stop.clone(),
         };
-        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
+        // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
@@ -182,10 +183,12 @@ impl<C: Send + Sync + 'static> Service<C> {
         Ok(http::finish(router))
     }
 
-    /// First what takes work in, then what finishes it, then the relay with a last pass over what was committed.
+    /// Stops the tasks in order: those that accept work, those that finish it, and the relay. The relay sends the
+    /// rows that were already committed.
     async fn drain(&self) {
         let began = Instant::now();
-        // HTTP requests that wait for the work stage are part of the intake, so the work goes on until they are answered.
+        // HTTP requests that wait for running work belong to the intake stage, so the work continues until they are
+        // answered.
         self.stages.intake.end().await;
         self.stages.work.end().await;
         self.stages.relay.end().await;
