@@ -34,9 +34,9 @@ pub const IN_A_ROW: u32 = 5;
 /// not apply.
 pub const WINDOW: u32 = 20;
 /// How long the circuit stays open at first.
-pub const FIRST_REST: Duration = Duration::from_secs(1);
+pub const FIRST_OPEN: Duration = Duration::from_secs(1);
 /// How long the circuit stays open at most before the next trial.
-pub const LONGEST_REST: Duration = Duration::from_secs(30);
+pub const LONGEST_OPEN: Duration = Duration::from_secs(30);
 
 /// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub struct Breaker {
 #[derive(Debug, Clone, Copy)]
 enum Circuit {
     Closed(Window),
-    Open { until: Instant, rest: Duration },
-    Trial { rest: Duration },
+    Open { until: Instant, open_for: Duration },
+    Trial { open_for: Duration },
 }
 
 /// The last calls, one bit each; the newest is the lowest bit. An unanswered call is a one.
@@ -123,8 +123,8 @@ impl Breaker {
         match self.circuit {
             Circuit::Closed(_) => {}
             Circuit::Open { until, .. } if now < until => return Err(until),
-            Circuit::Open { rest, .. } => self.change(Circuit::Trial { rest }),
-            Circuit::Trial { .. } => return Err(now + FIRST_REST),
+            Circuit::Open { open_for, .. } => self.change(Circuit::Trial { open_for }),
+            Circuit::Trial { .. } => return Err(now + FIRST_OPEN),
         }
         Ok(Ticket(self.number))
     }
@@ -141,11 +141,11 @@ impl Breaker {
                 if answered || !window.is_silent() {
                     return None;
                 }
-                self.open(FIRST_REST, now);
+                self.open(FIRST_OPEN, now);
             }
             Circuit::Trial { .. } if answered => self.change(Circuit::Closed(Window::default())),
-            Circuit::Trial { rest } => {
-                let longer = (*rest * 2).min(LONGEST_REST);
+            Circuit::Trial { open_for } => {
+                let longer = (*open_for * 2).min(LONGEST_OPEN);
                 self.open(longer, now);
             }
             // This cannot happen: a ticket has the number of a circuit that lets calls through.
@@ -156,15 +156,15 @@ impl Breaker {
 
     /// Ends a call whose result is unknown. If it was the trial, the next call becomes the trial.
     pub fn give_up(&mut self, ticket: Ticket, now: Instant) {
-        if let Circuit::Trial { rest } = self.circuit
+        if let Circuit::Trial { open_for } = self.circuit
             && ticket.0 == self.number
         {
-            self.change(Circuit::Open { until: now, rest });
+            self.change(Circuit::Open { until: now, open_for });
         }
     }
 
-    fn open(&mut self, rest: Duration, now: Instant) {
-        self.change(Circuit::Open { until: now + rest, rest });
+    fn open(&mut self, open_for: Duration, now: Instant) {
+        self.change(Circuit::Open { until: now + open_for, open_for });
     }
 
     fn change(&mut self, circuit: Circuit) {
@@ -190,7 +190,7 @@ impl Dependency {
             circuit: metric::CIRCUIT_BREAKER_STATE.gauge(&[name]),
             opened: metric::CIRCUIT_BREAKER_OPENED.counter(&[name]),
         };
-        dependency.show(State::Closed);
+        dependency.set_gauge(State::Closed);
         // The counter must exist before the circuit first opens, so that a rate over it is correct.
         dependency.opened.increment(0);
         dependency
@@ -204,7 +204,7 @@ impl Dependency {
         let now = Instant::now();
         let mut breaker = self.lock();
         let ticket = breaker.begin(now).map_err(|until| until.saturating_duration_since(now))?;
-        self.show(breaker.state(now));
+        self.set_gauge(breaker.state(now));
         Ok(Call { dependency: Arc::clone(self), ticket: Some(ticket) })
     }
 
@@ -214,7 +214,7 @@ impl Dependency {
     }
 
     /// Returns how long no call will be made from now on. It is zero while calls are made or a trial is due.
-    pub fn rest(&self) -> Duration {
+    pub fn open_for(&self) -> Duration {
         let now = Instant::now();
         match self.lock().state(now) {
             State::Open { until } => until.saturating_duration_since(now),
@@ -223,7 +223,7 @@ impl Dependency {
     }
 
     /// Returns the state in a sentence for operators.
-    pub fn standing(&self) -> String {
+    pub fn describe(&self) -> String {
         let now = Instant::now();
         let name = self.name;
         match self.lock().state(now) {
@@ -240,15 +240,15 @@ impl Dependency {
         let now = Instant::now();
         let mut breaker = self.lock();
         let Some(state) = breaker.end(ticket, answered, now) else { return };
-        self.show(state);
+        self.set_gauge(state);
         let dependency = self.name;
         match state {
             State::Open { until } => {
                 self.opened.increment(1);
-                let rest = until.saturating_duration_since(now);
+                let open_for = until.saturating_duration_since(now);
                 warn!(
                     dependency,
-                    ?rest,
+                    ?open_for,
                     "the dependency does not answer; the circuit is open, and no call is made"
                 );
             }
@@ -261,7 +261,7 @@ impl Dependency {
         self.lock().give_up(ticket, Instant::now());
     }
 
-    fn show(&self, state: State) {
+    fn set_gauge(&self, state: State) {
         self.circuit.set(match state {
             State::Closed => 0.0,
             State::HalfOpen => 1.0,

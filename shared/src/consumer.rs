@@ -6,9 +6,9 @@
 //! A rebalance in between does no harm. A second handling of a message finds its id already claimed, or finds its own
 //! earlier result.
 
-mod held;
+mod pause_buffer;
 mod runtime;
-mod watch;
+mod stall_detector;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use self::runtime::Consumer;
 use crate::db::Db;
 use crate::fault::Fault;
-use crate::inbox::{self, Asked, Claims};
+use crate::inbox::{self, ClaimRequest, Claims};
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::step_outcome::StepKey;
@@ -49,10 +49,10 @@ async fn claim(
     let mut keys: Vec<String> = batch.iter().map(|message| message.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
-    let (claiming, others): (Vec<_>, Vec<_>) =
+    let (claiming, unclaimed_ids): (Vec<_>, Vec<_>) =
         batch.iter().copied().partition(|message| router.claims(message.kind()));
     let ids_of = |messages: &[&Incoming]| messages.iter().filter_map(|message| message.id()).collect();
-    let (ids, others): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&others));
+    let (ids, unclaimed_ids): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&unclaimed_ids));
     let mut steps = Vec::new();
     for message in batch.iter().filter(|message| router.takes_steps(message.kind())) {
         // The handler refuses a message that does not name its step.
@@ -60,8 +60,8 @@ async fn claim(
         steps.extend(step.action());
         steps.push(step);
     }
-    let asked = Asked { ids: &ids, others: &others, steps: &steps };
-    let (mut uow, claims) = UnitOfWork::claim(db.clone(), &keys, &asked).await?;
+    let request = ClaimRequest { ids: &ids, unclaimed: &unclaimed_ids, steps: &steps };
+    let (mut uow, claims) = UnitOfWork::claim(db.clone(), &keys, &request).await?;
     let duplicates = ids.len() - claims.new.len();
     uow.after_commit(move || metric::INBOX_DUPLICATES.counter(&[]).increment(duplicates as u64));
     Ok((uow, claims))
@@ -71,7 +71,7 @@ async fn claim(
 /// is parked. It skips messages that already had their effect.
 async fn admit<'m>(
     uow: &mut UnitOfWork,
-    memory: Duration,
+    inbox_retention: Duration,
     router: &MessageRouter,
     batch: &[&'m Incoming],
     claims: Claims,
@@ -90,7 +90,7 @@ async fn admit<'m>(
             continue;
         }
         // The inbox may have forgotten the id of such an old message, so a new claim proves nothing.
-        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), memory));
+        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), inbox_retention));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
         // A parked message is claimed too, so that it is parked only once.
         if (parked.contains(&message.key) || refused.is_some())

@@ -23,7 +23,7 @@ use crate::retention::Retention;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection counts as alive for this long after its last sign of life.
-const ALIVE: Duration = Duration::from_millis(500);
+const ALIVE_FOR: Duration = Duration::from_millis(500);
 
 /// The default schema of the core's tables.
 pub const DEFAULT_SCHEMA: &str = "amends";
@@ -189,7 +189,7 @@ impl Db {
     /// # Errors
     /// Fails if the database does not answer.
     pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
-        self.look_around("repeatable read").await
+        self.begin_read_only("repeatable read").await
     }
 
     /// Begins a read-only transaction in which each statement has its own snapshot. Use it for tables that are
@@ -198,10 +198,10 @@ impl Db {
     /// # Errors
     /// Fails if the database does not answer.
     pub async fn scan(&self) -> Result<Tx, sqlx::Error> {
-        self.look_around("read committed").await
+        self.begin_read_only("read committed").await
     }
 
-    async fn look_around(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
+    async fn begin_read_only(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
         let begin = format!("begin isolation level {isolation} read only");
         let planner = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
                        set local enable_hashjoin = on; set local enable_mergejoin = on";

@@ -26,7 +26,7 @@ use crate::unit_of_work::UnitOfWork;
 pub const BATCH: i64 = 1000;
 
 /// The interval between two runs.
-const EVERY: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_secs(600);
 /// How much longer rows are kept than the retention. A transaction that began just before a row became too old still
 /// finds it.
 const MARGIN: Duration = Duration::from_secs(3600);
@@ -46,13 +46,13 @@ struct Prune {
 #[derive(Clone)]
 pub struct Housekeeper {
     db: Db,
-    own: Vec<Prune>,
+    tables: Vec<Prune>,
 }
 
 impl Housekeeper {
     /// Creates a housekeeper of the core's tables.
     pub fn new(db: Db) -> Self {
-        Self { db, own: Vec::new() }
+        Self { db, tables: Vec::new() }
     }
 
     /// Also deletes old rows of one of the application's tables. `batch` deletes at most [`BATCH`] rows and returns
@@ -64,32 +64,32 @@ impl Housekeeper {
             + Sync
             + 'static,
     {
-        self.own.push(Prune { table, batch: Arc::new(batch) });
+        self.tables.push(Prune { table, batch: Arc::new(batch) });
     }
 
     /// Runs at once and then every ten minutes, until `stop`. A failure is logged, and the next run tries again.
     /// Partitions are created days in advance, so that a failed run does no harm.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if let Err(error) = self.pass(&stop).await {
+            if let Err(error) = self.run_once(&stop).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "old rows could not be removed; the next run tries again"
                 );
             }
-            stop.run_until_cancelled(tokio::time::sleep(jittered(EVERY * 4 / 3))).await;
+            stop.run_until_cancelled(tokio::time::sleep(jittered(INTERVAL * 4 / 3))).await;
         }
     }
 
-    async fn pass(&self, stop: &CancellationToken) -> Result<(), sqlx::Error> {
+    async fn run_once(&self, stop: &CancellationToken) -> Result<(), sqlx::Error> {
         self.partitions().await?;
-        let memory = self.db.retention();
-        let kept = memory.inbox + MARGIN;
+        let retention = self.db.retention();
+        let kept = retention.inbox + MARGIN;
         self.prune_table(stop, "inbox_other", |db| Box::pin(store::delete_others(db, kept))).await?;
-        let kept = memory.steps + MARGIN;
+        let kept = retention.steps + MARGIN;
         self.prune_table(stop, "step_outcome", |db| Box::pin(store::delete_steps(db, kept))).await?;
-        for own in &self.own {
-            self.prune_table(stop, own.table, |db| (own.batch)(db)).await?;
+        for prune in &self.tables {
+            self.prune_table(stop, prune.table, |db| (prune.batch)(db)).await?;
         }
         Ok(())
     }
@@ -98,20 +98,20 @@ impl Housekeeper {
     async fn partitions(&self) -> Result<(), sqlx::Error> {
         let mut db = self.db.read().await?;
         let missing = store::missing_days(&mut db).await?;
-        let over = store::days_over(&mut db, self.db.retention().inbox + MARGIN).await?;
+        let past = store::days_over(&mut db, self.db.retention().inbox + MARGIN).await?;
         drop(db);
         for day in missing {
-            let Some(mut uow) = self.alone().await? else { return Ok(()) };
+            let Some(mut uow) = self.begin_exclusive().await? else { return Ok(()) };
             if let Err(error) = store::add_day(uow.db(), day).await {
-                later(day, error)?;
+                log_skipped_day(day, error)?;
                 continue;
             }
             uow.commit().await?;
         }
-        for day in over {
-            let Some(mut uow) = self.alone().await? else { return Ok(()) };
+        for day in past {
+            let Some(mut uow) = self.begin_exclusive().await? else { return Ok(()) };
             if let Err(error) = store::drop_day(uow.db(), day).await {
-                later(day, error)?;
+                log_skipped_day(day, error)?;
                 continue;
             }
             uow.commit().await?;
@@ -129,25 +129,25 @@ impl Housekeeper {
         table: &'static str,
         batch: impl for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>,
     ) -> Result<(), sqlx::Error> {
-        let mut all = 0;
+        let mut total = 0;
         while !stop.is_cancelled() {
-            let Some(mut uow) = self.alone().await? else { break };
+            let Some(mut uow) = self.begin_exclusive().await? else { break };
             let deleted = batch(uow.db()).await?;
             uow.commit().await?;
             metric::PRUNED_ROWS.counter(&[table]).increment(deleted);
-            all += deleted;
+            total += deleted;
             if deleted < BATCH.cast_unsigned() {
                 break;
             }
         }
-        if all > 0 {
-            info!(table, rows = all, "old rows were deleted");
+        if total > 0 {
+            info!(table, rows = total, "old rows were deleted");
         }
         Ok(())
     }
 
     /// Begins a transaction with the housekeeping lock. Returns `None` if another replica holds the lock.
-    async fn alone(&self) -> Result<Option<UnitOfWork>, sqlx::Error> {
+    async fn begin_exclusive(&self) -> Result<Option<UnitOfWork>, sqlx::Error> {
         let mut uow = self.db.write(&[]).await?;
         if store::try_lock(uow.db()).await? {
             return Ok(Some(uow));
@@ -159,7 +159,7 @@ impl Housekeeper {
 
 /// Logs a day whose partition cannot be created or dropped now. The next run tries again, and the other days are not
 /// affected. Returns the error if it concerns the connection.
-fn later(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
+fn log_skipped_day(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
     if error.as_database_error().is_none() {
         return Err(error);
     }

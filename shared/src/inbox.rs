@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::step_outcome::{self, StepKey};
 
 /// The questions of a batch to the database, asked before the batch is handled.
-pub(crate) struct Asked<'a> {
+pub(crate) struct ClaimRequest<'a> {
     /// Ids that the inbox must remember.
     pub ids: &'a [Uuid],
     /// Ids that the inbox need not remember, because their handler is idempotent.
-    pub others: &'a [Uuid],
+    pub unclaimed: &'a [Uuid],
     /// Steps that may have a recorded outcome.
     pub steps: &'a [StepKey],
 }
@@ -32,11 +32,11 @@ pub(crate) struct Claims {
 
 /// The answer of the database to a [`ClaimRequest`].
 #[derive(FromRow)]
-pub(crate) struct Answer {
+pub(crate) struct ClaimAnswer {
     pub new: Vec<Uuid>,
     pub parked: Vec<String>,
     pub resolved: Vec<Uuid>,
-    pub outcomes: Option<Json<Vec<step_outcome::Found>>>,
+    pub outcomes: Option<Json<Vec<step_outcome::OutcomeRow>>>,
 }
 
 /// Claims message ids, finds the parked keys, and looks up outcomes of steps. The caller already holds the locks of
@@ -44,10 +44,10 @@ pub(crate) struct Answer {
 pub(crate) async fn claim(
     db: &mut PgConnection,
     keys: &[String],
-    asked: &Asked<'_>,
-) -> Result<Answer, sqlx::Error> {
+    request: &ClaimRequest<'_>,
+) -> Result<ClaimAnswer, sqlx::Error> {
     // Most batches have nothing to claim or no steps. The statement leaves out the part that is not needed.
-    let claiming = match asked.ids {
+    let claiming = match request.ids {
         [] => "with claimed as (select null::uuid as message_id where $2::uuid[] is null)",
         _ => {
             "with claimed as (
@@ -55,7 +55,7 @@ pub(crate) async fn claim(
                  on conflict do nothing returning message_id)"
         }
     };
-    let outcomes = match asked.steps {
+    let outcomes = match request.steps {
         [] => "(select null::json where $4::uuid[] is null and $5::text[] is null and $6::text[] is null)",
         _ => {
             "(select json_agg(found)
@@ -71,13 +71,13 @@ pub(crate) async fn claim(
                 array(select message_id from parked where status <> 'parked' and message_id = any($3)) as resolved,
                 {outcomes} as outcomes"
     );
-    let mut ids = asked.ids.to_vec();
+    let mut ids = request.ids.to_vec();
     ids.sort_unstable();
-    let (sagas, names, directions) = step_outcome::columns(asked.steps);
+    let (sagas, names, directions) = step_outcome::columns(request.steps);
     sqlx::query_as(AssertSqlSafe(statement))
         .bind(keys)
         .bind(ids)
-        .bind(asked.others)
+        .bind(request.unclaimed)
         .bind(sagas)
         .bind(names)
         .bind(directions)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::cloudevents;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES};
 use crate::fault::Fault;
-use crate::trace::{self, RecordPlace};
+use crate::trace::{self, RecordOrigin};
 
 /// The largest part of a record that is kept, in bytes. By default a broker accepts up to 1 MiB. A record is
 /// therefore cut only if the broker accepts more, or if the record was compressed.
@@ -89,16 +89,16 @@ impl Incoming {
         }
         match cloudevents::envelope::<Box<serde_json::value::RawValue>>(&incoming.body) {
             Ok(envelope) => {
-                let place = RecordPlace {
+                let position_of = RecordOrigin {
                     topic: &incoming.topic,
                     partition: incoming.partition,
                     offset: incoming.offset,
                     key: &incoming.key,
                 };
-                incoming.span = trace::process_span(place, incoming.traceparent.as_deref(), &envelope);
+                incoming.span = trace::process_span(position_of, incoming.traceparent.as_deref(), &envelope);
                 incoming.envelope = Some(envelope);
             }
-            Err(error) => incoming.refuse(format!("the value is not an envelope: {}", place(&error))),
+            Err(error) => incoming.refuse(format!("the value is not an envelope: {}", position_of(&error))),
         }
         incoming
     }
@@ -147,7 +147,7 @@ impl Incoming {
     pub fn data<D: DeserializeOwned>(&self) -> Result<D, Fault> {
         let envelope = self.envelope()?;
         serde_json::from_str(envelope.data.get()).map_err(|error| {
-            Fault::permanent(format!("the data is not a {}: {}", envelope.kind, place(&error)))
+            Fault::permanent(format!("the data is not a {}: {}", envelope.kind, position_of(&error)))
         })
     }
 
@@ -175,7 +175,7 @@ fn own_key(topic: &str, partition: i32, offset: i64) -> String {
 }
 
 /// Returns where JSON is wrong. The parser's own message would quote the data, which may be personal.
-pub(crate) fn place(error: &serde_json::Error) -> String {
+pub(crate) fn position_of(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a member is missing or of another type",
         _ => "it is not JSON",

@@ -16,7 +16,7 @@ pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
 use crate::fault::{Class, Classified};
 
 /// The timeout of a request to the broker.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of the broker, and the names that this installation uses on it.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl Kafka {
     /// Fails if the broker does not answer or refuses a topic.
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
-        let admin = self.client().create_with_context::<_, AdminClient<_>>(Quiet).map_err(client)?;
+        let admin = self.client().create_with_context::<_, AdminClient<_>>(LogOnly).map_err(client)?;
         let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();
         let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
         let new: Vec<NewTopic<'_>> = topics
@@ -125,8 +125,9 @@ impl Kafka {
                     .set("cleanup.policy", "delete")
             })
             .collect();
-        let options =
-            AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
+        let options = AdminOptions::new()
+            .operation_timeout(Some(REQUEST_TIMEOUT))
+            .request_timeout(Some(REQUEST_TIMEOUT));
         for result in admin.create_topics(&new, &options).await.map_err(client)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -138,19 +139,19 @@ impl Kafka {
 }
 
 /// A client that only asks which topics exist.
-pub(crate) struct Inquirer {
+pub(crate) struct TopicChecker {
     kafka: Kafka,
     /// The client is replaced after each request without an answer. A client that gets an empty list of brokers, as
     /// during the registration of the only broker, finds no broker ever again (librdkafka issue 5301).
-    client: Mutex<Arc<AdminClient<Quiet>>>,
+    client: Mutex<Arc<AdminClient<LogOnly>>>,
     topics: Vec<String>,
 }
 
-impl Inquirer {
+impl TopicChecker {
     /// Creates a client that checks for these topics.
     pub(crate) fn new(kafka: &Kafka, topics: &[&str]) -> Result<Self, KafkaError> {
         let topics = topics.iter().map(|topic| kafka.name(topic)).collect();
-        let client = Mutex::new(Arc::new(kafka.client().create_with_context(Quiet)?));
+        let client = Mutex::new(Arc::new(kafka.client().create_with_context(LogOnly)?));
         Ok(Self { kafka: kafka.clone(), client, topics })
     }
 
@@ -160,24 +161,24 @@ impl Inquirer {
         let metadata = match client.inner().fetch_metadata(None, timeout) {
             Ok(metadata) => metadata,
             Err(error) => {
-                *self.lock() = Arc::new(self.kafka.client().create_with_context(Quiet)?);
+                *self.lock() = Arc::new(self.kafka.client().create_with_context(LogOnly)?);
                 return Err(error);
             }
         };
-        let there =
+        let exists =
             |name: &str| metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());
-        Ok(self.topics.iter().filter(|name| !there(name)).cloned().collect())
+        Ok(self.topics.iter().filter(|name| !exists(name)).cloned().collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<Quiet>>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<LogOnly>>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The context of a client that needs no callbacks.
-struct Quiet;
+struct LogOnly;
 
-impl ClientContext for Quiet {
+impl ClientContext for LogOnly {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

@@ -93,7 +93,7 @@ impl Set {
     }
 }
 
-/// Returns the versions that are not in a history. The newest version alone is no proof, because an earlier one may
+/// Returns the versions that are not in a history. The newest version alone proves nothing, because an earlier one may
 /// have been left out.
 pub(crate) async fn missing(
     db: &mut PgConnection,

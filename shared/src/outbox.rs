@@ -24,7 +24,7 @@ use crate::fault::{Class, Classified};
 use crate::step_outcome::{self, Record};
 
 /// A message that is sent after its transaction commits.
-pub(crate) struct Row {
+pub(crate) struct OutboxRow {
     pub shard: i16,
     pub topic: Cow<'static, str>,
     pub key: String,
@@ -43,7 +43,7 @@ const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
 /// the locks of all their keys.
 pub(crate) async fn insert(
     db: &mut PgConnection,
-    rows: &[Row],
+    rows: &[OutboxRow],
     records: &[&Record],
 ) -> Result<(), sqlx::Error> {
     match (rows, records) {
@@ -59,7 +59,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
+fn bind(query: PgQuery, rows: &[OutboxRow]) -> PgQuery {
     query
         .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.topic.as_ref()).collect::<Vec<_>>())

@@ -32,22 +32,22 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::checkpoint::Held;
+use self::checkpoint::AcquiredShard;
 pub use self::checkpoint::standing_still;
 use self::session::RelaySession;
 pub use self::signals::tell_relays;
-use self::signals::{Heard, Signals};
+use self::signals::{Signal, Signals};
 use crate::db::Db;
 use crate::kafka::{Kafka, Publisher};
 use crate::metric;
 
 /// How often a standby relay checks whether the shard is free.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How long a stopped shard waits between two attempts: at first, and at most.
-const MEND_MIN: Duration = Duration::from_secs(2);
-const MEND_MAX: Duration = Duration::from_secs(30);
+const RESUME_MIN: Duration = Duration::from_secs(2);
+const RESUME_MAX: Duration = Duration::from_secs(30);
 
 /// The reason why a relay gives up its connection and restarts.
 #[derive(Debug, thiserror::Error)]
@@ -156,27 +156,27 @@ impl ShardRelay {
         let mut db = self.db.connect().await?;
         prepare(&mut db).await?;
         let mut signals = Signals::of(&self.db, self.shard).await?;
-        let Some(held) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
-        info!(shard = self.shard, epoch = held.lease.epoch, "the relay holds the shard");
-        let mut session = RelaySession::new(self, held, signals);
-        self.sessions(&mut session, &mut db, stop).await?;
+        let Some(acquired) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
+        info!(shard = self.shard, epoch = acquired.lease.epoch, "the relay holds the shard");
+        let mut session = RelaySession::new(self, acquired, signals);
+        self.run_producers(&mut session, &mut db, stop).await?;
         checkpoint::release(&mut db, &session.lease).await?;
         Ok(())
     }
 
     /// Runs one producer after another. A record that was refused for good needs a new producer.
-    async fn sessions(
+    async fn run_producers(
         &self,
         session: &mut RelaySession<'_>,
         db: &mut PgConnection,
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
-        let mut wait = MEND_MIN;
+        let mut wait = RESUME_MIN;
         let mut careful = session.stopped.is_some();
         loop {
             let publisher = Publisher::new(&self.kafka, careful)?;
-            let refused = match session.until_stopped(db, &publisher, stop).await {
-                Err(RelayError::Stopped(refused)) => refused,
+            let stop_reason = match session.run(db, &publisher, stop).await {
+                Err(RelayError::Stopped(stop_reason)) => stop_reason,
                 Err(error) => {
                     publisher.abandon();
                     return Err(error);
@@ -187,16 +187,16 @@ impl ShardRelay {
             drop(publisher);
             // A broker refuses a request as a whole. Records in their own requests show which of them is refused.
             if std::mem::replace(&mut careful, true) {
-                wait = if session.stopped.as_ref() == Some(&refused) {
-                    (wait * 2).min(MEND_MAX)
+                wait = if session.stopped.as_ref() == Some(&stop_reason) {
+                    (wait * 2).min(RESUME_MAX)
                 } else {
-                    MEND_MIN
+                    RESUME_MIN
                 };
-                session.stand_still(db, refused, wait, stop).await?;
+                session.stop_at(db, stop_reason, wait, stop).await?;
             } else {
                 warn!(
                     shard = self.shard,
-                    reason = refused.reason,
+                    reason = stop_reason.reason,
                     "the broker refused one of the records; they are sent one by one now"
                 );
                 session.rewind();
@@ -213,23 +213,24 @@ impl ShardRelay {
         db: &mut PgConnection,
         signals: &mut Signals,
         stop: &CancellationToken,
-    ) -> Result<Option<Held>, RelayError> {
-        let mut wrote = self.db.relay_wakeup();
-        let mut looked: Option<Instant> = None;
+    ) -> Result<Option<AcquiredShard>, RelayError> {
+        let mut committed = self.db.relay_wakeup();
+        let mut checked_at: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                if let Some(held) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
-                    return Ok(Some(held));
+            if checked_at.is_none_or(|checked_at| checked_at.elapsed() >= CHECK_INTERVAL) {
+                if let Some(acquired) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
+                    return Ok(Some(acquired));
                 }
-                looked = Some(Instant::now());
+                checked_at = Some(Instant::now());
             }
-            let rest = LOOK_EVERY.saturating_sub(looked.map_or(LOOK_EVERY, |looked| looked.elapsed()));
+            let wait_left = CHECK_INTERVAL
+                .saturating_sub(checked_at.map_or(CHECK_INTERVAL, |checked_at| checked_at.elapsed()));
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 // If no replica relays, the next one finds the committed messages without a notification.
-                _ = wrote.changed() => signals::tell(db, self.shard).await?,
-                heard = signals.next() => if heard? == Heard::Free { looked = None },
-                () = tokio::time::sleep(rest) => {}
+                _ = committed.changed() => signals::notify_rows(db, self.shard).await?,
+                signal = signals.next() => if signal? == Signal::Free { checked_at = None },
+                () = tokio::time::sleep(wait_left) => {}
             }
         }
     }

@@ -47,20 +47,20 @@ impl Retention {
 }
 
 /// Returns the milliseconds since 1970 in an id, if the id is a UUIDv7.
-fn made_at(id: Uuid) -> Option<i128> {
+fn created_at(id: Uuid) -> Option<i128> {
     (id.get_version_num() == 7).then(|| i128::from((id.as_u128() >> 80) as u64))
 }
 
-/// Returns whether an id is older than `memory`. An id without a time is never stale; the inbox keeps it from its
+/// Returns whether an id is older than `retention`. An id without a time is never stale; the inbox keeps it from its
 /// arrival on.
-pub(crate) fn stale(id: Uuid, now: OffsetDateTime, memory: Duration) -> bool {
+pub(crate) fn stale(id: Uuid, now: OffsetDateTime, retention: Duration) -> bool {
     let now = now.unix_timestamp_nanos() / 1_000_000;
-    made_at(id).is_some_and(|made| now - made > memory.as_millis().cast_signed())
+    created_at(id).is_some_and(|made| now - made > retention.as_millis().cast_signed())
 }
 
-/// Returns the smallest UUIDv7 that is not older than `memory`.
-pub(crate) fn floor(now: OffsetDateTime, memory: Duration) -> Uuid {
-    let made = now.unix_timestamp_nanos() / 1_000_000 - memory.as_millis().cast_signed();
+/// Returns the smallest UUIDv7 that is not older than `retention`.
+pub(crate) fn floor(now: OffsetDateTime, retention: Duration) -> Uuid {
+    let made = now.unix_timestamp_nanos() / 1_000_000 - retention.as_millis().cast_signed();
     Uuid::from_u128(u128::try_from(made).unwrap_or(0) << 80)
 }
 
@@ -82,13 +82,16 @@ mod tests {
     #[test]
     fn an_id_is_stale_when_its_time_is_older_than_the_memory() {
         let now = at(1_800_000_000);
-        let memory = 14 * DAY;
-        let oldest = 1_800_000_000 - memory.as_secs();
-        assert!(!stale(made(oldest), now, memory));
-        assert!(stale(made(oldest - 1), now, memory));
-        assert!(!stale(made(1_800_000_000 + 3600), now, memory), "a clock that is ahead makes nothing stale");
+        let retention = 14 * DAY;
+        let oldest = 1_800_000_000 - retention.as_secs();
+        assert!(!stale(made(oldest), now, retention));
+        assert!(stale(made(oldest - 1), now, retention));
+        assert!(
+            !stale(made(1_800_000_000 + 3600), now, retention),
+            "a clock that is ahead makes nothing stale"
+        );
         let random = uuid::Builder::from_random_bytes([0; 16]).into_uuid();
-        assert!(!stale(random, now, memory), "an id of another kind says no time");
+        assert!(!stale(random, now, retention), "an id of another kind says no time");
     }
 
     #[test]
@@ -104,10 +107,10 @@ mod tests {
         let topics = 7 * DAY;
         assert_eq!(Retention::default().check(topics), Ok(()));
         let short = Retention { inbox: topics, ..Retention::default() };
-        let said = short.check(topics).expect_err("too short");
+        let error = short.check(topics).expect_err("too short");
         assert!(
-            said.starts_with("INBOX_RETENTION is 7.0 days, but the topics keep messages for 7.0 days"),
-            "{said}"
+            error.starts_with("INBOX_RETENTION is 7.0 days, but the topics keep messages for 7.0 days"),
+            "{error}"
         );
         let short = Retention { steps: DAY, ..Retention::default() };
         assert!(short.check(topics).expect_err("too short").starts_with("STEP_RETENTION is 1.0 days"));

@@ -128,8 +128,8 @@ impl MessageRouter {
         let index = self.handlers.len();
         self.handlers.push(handler);
         for (kind, topic, has_events) in types {
-            let before = self.routes.insert(kind, index);
-            assert!(before.is_none(), "two handlers for {kind}");
+            let previous = self.routes.insert(kind, index);
+            assert!(previous.is_none(), "two handlers for {kind}");
             self.versions.add(kind);
             if has_events {
                 self.event_topics.insert(topic.clone());
@@ -153,10 +153,10 @@ impl MessageRouter {
     /// # }
     /// ```
     #[must_use]
-    pub fn upcast<Old: Message, New: Message>(mut self, up: fn(Old) -> New) -> Self {
+    pub fn upcast<Old: Message, New: Message>(mut self, convert: fn(Old) -> New) -> Self {
         assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
         assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
-        self.versions.upcast(up);
+        self.versions.upcast(convert);
         self.topics.insert(Old::TOPIC.to_owned());
         self
     }
@@ -206,8 +206,8 @@ impl MessageRouter {
     /// Returns whether a message can be skipped unread: an event that this service does not consume. On other topics
     /// no message is skipped, because its sender may wait for an answer. A consumed event is not skipped if it has
     /// another version.
-    pub(crate) fn passes_over(&self, topic: &str, kind: &str) -> bool {
-        self.event_topics.contains(topic) && !self.routes.contains_key(kind) && !self.versions.know(kind)
+    pub(crate) fn skips(&self, topic: &str, kind: &str) -> bool {
+        self.event_topics.contains(topic) && !self.routes.contains_key(kind) && !self.versions.knows(kind)
     }
 
     /// Prepares a message for its handler: converts it to the current version, or refuses it with a reason. Returns
@@ -216,11 +216,11 @@ impl MessageRouter {
         if message.envelope.is_none() || self.routes.contains_key(message.kind()) {
             return true;
         }
-        if self.passes_over(&message.topic, message.kind()) {
+        if self.skips(&message.topic, message.kind()) {
             return false;
         }
         if message.refused().is_none() {
-            self.versions.cast(message);
+            self.versions.convert(message);
         }
         true
     }

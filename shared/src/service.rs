@@ -216,13 +216,13 @@ impl<C: Send + Sync + 'static> Service<C> {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let (failed, told) = (self.failed.clone(), stage.stop.clone());
+        let (failed, stop) = (self.failed.clone(), stage.stop.clone());
         #[expect(clippy::disallowed_methods, reason = "this is the supervision that the ban points to")]
         stage.tasks.spawn(async move {
             // A panic drops the guard too, so that it counts as an early end.
             let guard = failed.drop_guard();
             let ended = task.await;
-            let expected = told.is_cancelled();
+            let expected = stop.is_cancelled();
             match ended {
                 Ok(()) if expected => {
                     guard.disarm();
@@ -251,7 +251,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.housekeeper.prune(table, batch);
     }
 
-    fn keep_house(&self) {
+    fn run_housekeeper(&self) {
         let housekeeper = self.housekeeper.clone();
         let (stop, ready) = (self.stages.work.stop.clone(), self.when_migrated());
         self.spawn(&self.stages.work, "housekeeper", async move {

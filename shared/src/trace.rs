@@ -79,7 +79,7 @@ pub(crate) fn publish_span(topic: &str, traceparent: Option<&str>) -> Span {
 
 /// The origin of a record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RecordPlace<'r> {
+pub(crate) struct RecordOrigin<'r> {
     pub topic: &'r str,
     pub partition: i32,
     pub offset: i64,
@@ -87,11 +87,11 @@ pub(crate) struct RecordPlace<'r> {
 }
 
 /// Creates the span in which a message is handled.
-pub(crate) fn process_span(place: RecordPlace<'_>, traceparent: Option<&str>, envelope: &Envelope) -> Span {
+pub(crate) fn process_span(origin: RecordOrigin<'_>, traceparent: Option<&str>, envelope: &Envelope) -> Span {
     if !enabled() {
         return Span::none();
     }
-    let RecordPlace { topic, partition, offset, key } = place;
+    let RecordOrigin { topic, partition, offset, key } = origin;
     let span = info_span!(
         "process",
         otel.name = format!("process {topic}"),

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::db::{Db, NOW, Tx, hash};
 use crate::envelope::Cause;
-use crate::inbox::{self, Asked, Claims};
-use crate::outbox::{self, AppendError, Draft, Row};
+use crate::inbox::{self, ClaimRequest, Claims};
+use crate::outbox::{self, AppendError, Draft, OutboxRow};
 use crate::step_outcome::StepOutcomes;
 #[cfg(feature = "saga")]
 use crate::{retention::Retention, step_outcome::StepKey};
@@ -31,7 +31,7 @@ pub struct UnitOfWork {
     keys: HashSet<String>,
     /// The recorded outcomes of steps, and those that the commit will record.
     pub(crate) steps: StepOutcomes,
-    outbox: Vec<Row>,
+    outbox: Vec<OutboxRow>,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
@@ -42,7 +42,7 @@ impl Db {
     /// # Errors
     /// Fails if the database does not answer.
     pub async fn write(&self, keys: &[String]) -> Result<UnitOfWork, sqlx::Error> {
-        let (tx, now) = locked(self, keys).await?;
+        let (tx, now) = begin_locked(self, keys).await?;
         Ok(UnitOfWork::new(tx, self.clone(), now, keys, StepOutcomes::default()))
     }
 }
@@ -52,10 +52,10 @@ impl UnitOfWork {
     pub(crate) async fn claim(
         db: Db,
         keys: &[String],
-        asked: &Asked<'_>,
+        request: &ClaimRequest<'_>,
     ) -> Result<(Self, Claims), sqlx::Error> {
-        let (mut tx, now) = locked(&db, keys).await?;
-        let answer = inbox::claim(&mut tx, keys, asked).await?;
+        let (mut tx, now) = begin_locked(&db, keys).await?;
+        let answer = inbox::claim(&mut tx, keys, request).await?;
         let outcomes =
             StepOutcomes::looked_up(answer.outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes));
         let claims = Claims {
@@ -181,16 +181,18 @@ impl UnitOfWork {
 }
 
 /// Up to this many locks are written out one by one.
-const FEW: usize = 8;
+const MAX_INLINE_LOCKS: usize = 8;
 
 /// Begins a transaction with the locks of the keys, in one round trip. Returns the start of the transaction by the
 /// database's clock, which all replicas share.
-async fn locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::Error> {
+async fn begin_locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::Error> {
     let hashes: Vec<String> = hashes(keys).iter().map(i64::to_string).collect();
     let lock = match hashes.len() {
         0 => String::new(),
         // PostgreSQL evaluates the list from left to right, and planning it costs almost nothing.
-        1..=FEW => format!(", pg_advisory_xact_lock({})", hashes.join("), pg_advisory_xact_lock(")),
+        1..=MAX_INLINE_LOCKS => {
+            format!(", pg_advisory_xact_lock({})", hashes.join("), pg_advisory_xact_lock("))
+        }
         _ => format!(
             " from (select count(pg_advisory_xact_lock(hash)) from unnest('{{{}}}'::bigint[]) as key (hash)) as held",
             hashes.join(",")

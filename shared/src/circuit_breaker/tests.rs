@@ -85,9 +85,9 @@ fn a_trial_that_is_answered_closes_the_circuit_and_forgets_the_outage() {
 fn trials_that_fail_make_the_rest_longer_up_to_a_limit() {
     let mut breaker = opened();
     let mut now = 1000;
-    for rest in [2, 4, 8, 16, 30, 30, 30] {
-        assert_eq!(call(&mut breaker, now, false), open(now + rest * 1000));
-        now += rest * 1000;
+    for period in [2, 4, 8, 16, 30, 30, 30] {
+        assert_eq!(call(&mut breaker, now, false), open(now + period * 1000));
+        now += period * 1000;
     }
 }
 
@@ -127,15 +127,15 @@ fn after_a_trial_that_nobody_knows_the_end_of_the_next_call_is_one() {
 
 #[test]
 fn a_call_that_is_dropped_counts_for_nothing() {
-    let outside = Arc::new(Dependency::new("printer"));
+    let dependency = Arc::new(Dependency::new("printer"));
     for _ in 0..3 * IN_A_ROW {
-        drop(outside.begin().expect("a call"));
+        drop(dependency.begin().expect("a call"));
     }
     for _ in 0..IN_A_ROW {
-        outside.begin().expect("a call").end(false);
+        dependency.begin().expect("a call").end(false);
     }
-    assert!(outside.begin().is_err_and(|rest| rest <= FIRST_REST));
-    assert!(outside.standing().starts_with("printer does not answer: the circuit is open"));
+    assert!(dependency.begin().is_err_and(|period| period <= FIRST_OPEN));
+    assert!(dependency.describe().starts_with("printer does not answer: the circuit is open"));
 }
 
 proptest! {
@@ -160,7 +160,7 @@ proptest! {
                     (Err(until), State::Open { until: said }) => prop_assert_eq!(until, said),
                     (Err(until), State::HalfOpen) => {
                         prop_assert_eq!(trials, 1);
-                        prop_assert_eq!(until, time + FIRST_REST);
+                        prop_assert_eq!(until, time + FIRST_OPEN);
                     }
                     (begun, state) => prop_assert!(false, "{begun:?} while {state:?}"),
                 }
@@ -175,7 +175,7 @@ proptest! {
                 }
                 if let Some(State::Open { until }) = changed {
                     prop_assert!(what == 0, "an answer opens nothing");
-                    prop_assert!(until > time && until <= time + LONGEST_REST);
+                    prop_assert!(until > time && until <= time + LONGEST_OPEN);
                 }
             }
             prop_assert_eq!(trials, under_way.iter().filter(|(_, trial)| *trial).count());

@@ -17,8 +17,8 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::held::Held;
-use super::watch::Watch;
+use super::pause_buffer::PauseBuffer;
+use super::stall_detector::StallDetector;
 use super::{attempt, park};
 use crate::backoff::jittered;
 use crate::cloudevents;
@@ -33,7 +33,7 @@ use crate::router::MessageRouter;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A batch that exhausts the database is halved after this many attempts.
-const TRIES_BEFORE_HALVING: u32 = 2;
+const ATTEMPTS_BEFORE_HALVING: u32 = 2;
 /// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
 /// statement.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -44,11 +44,11 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY: usize = 32;
 const LINGER: Duration = Duration::from_millis(16);
 /// How long messages that may wait (see [`MessageRouter::may_wait`]) are collected before they are handled.
-const PATIENCE: Duration = Duration::from_millis(50);
+const DEFERRABLE_LINGER: Duration = Duration::from_millis(50);
 /// How often an idle consumer polls. Usually the client wakes it earlier; the poll is a safety net.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The wait before a removed member joins its group again.
-const REJOIN: Duration = Duration::from_millis(500);
+const REJOIN_DELAY: Duration = Duration::from_millis(500);
 
 /// Consumes the topics of a router as one member of a consumer group. Any number of replicas may run one each.
 pub struct Consumer {
@@ -141,12 +141,12 @@ impl Consumer {
     }
 
     async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
-        let mut watch = Watch::new();
+        let mut detector = StallDetector::new();
         while !stop.is_cancelled() {
-            self.member(&mut watch, stop).await?;
-            watch.restart();
+            self.member(&mut detector, stop).await?;
+            detector.restart();
             self.assigned.store(false, Ordering::Release);
-            stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN))).await;
+            stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN_DELAY))).await;
         }
         Ok(())
     }
@@ -154,22 +154,22 @@ impl Consumer {
     /// Runs one membership in the group. It ends at `stop`, or if the broker removes the member for good. The broker
     /// does that with a static member after the broker itself has crashed. Nothing is lost: records without a stored
     /// offset are delivered again.
-    async fn member(&self, watch: &mut Watch, stop: &CancellationToken) -> Result<(), KafkaError> {
+    async fn member(&self, detector: &mut StallDetector, stop: &CancellationToken) -> Result<(), KafkaError> {
         let consumer = Arc::new(self.connect()?);
         let topics: Vec<String> = self.router.topics().map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let mut held = Held::new(self.batch);
+        let mut buffer = PauseBuffer::new(self.batch);
         let mut busy = false;
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let linger = if busy { LINGER } else { Duration::ZERO };
-            let batch = self.gather(&consumer, &mut held, &mut offsets, linger, stop).await;
+            let batch = self.gather(&consumer, &mut buffer, &mut offsets, linger, stop).await;
             busy = batch.len() >= BUSY;
             if !batch.is_empty() {
                 let began = Instant::now();
                 metric::CONSUMER_BATCH_MESSAGES.histogram(&[]).record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
-                if !self.commit_or_park(&consumer, &all, &mut held, stop).await {
+                if !self.commit_or_park(&consumer, &all, &mut buffer, stop).await {
                     // Either a stop came during an outage, or a seek failed. The batch's offsets are not stored, so
                     // it is delivered again.
                     return Ok(());
@@ -178,8 +178,8 @@ impl Consumer {
             }
             store(&consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
-            let look = watch.stands_still(&self.kafka, &consumer, batch.len() < self.batch, joined);
-            if stop.run_until_cancelled(look).await == Some(true) {
+            let check = detector.is_stalled(&self.kafka, &consumer, batch.len() < self.batch, joined);
+            if stop.run_until_cancelled(check).await == Some(true) {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"
@@ -225,7 +225,7 @@ impl Consumer {
     async fn gather(
         &self,
         consumer: &StreamConsumer<Context>,
-        held: &mut Held,
+        buffer: &mut PauseBuffer,
         offsets: &mut Offsets,
         linger: Duration,
         stop: &CancellationToken,
@@ -233,26 +233,26 @@ impl Consumer {
         let mut batch: Vec<Incoming> = Vec::new();
         let mut since = None;
         // How many messages of the batch were checked, and whether all of them may wait.
-        let (mut looked_at, mut patient) = (0, true);
+        let (mut checked, mut all_deferrable) = (0, true);
         let mut stream = consumer.stream();
         let mut bytes = 0;
-        for message in held.take() {
+        for message in buffer.take() {
             offsets.insert((self.kafka.name(&message.topic), message.partition), message.offset + 1);
             bytes += message.body.len();
             batch.push(message);
         }
         let mut taken = batch.len();
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
-            patient =
-                patient && batch[looked_at..].iter().all(|message| self.router.may_wait(message.kind()));
-            looked_at = batch.len();
-            let linger = if patient && !batch.is_empty() { PATIENCE } else { linger };
-            let patience = match taken {
-                0 => Patience::First,
-                _ if linger.is_zero() => Patience::WhatIsThere,
-                _ => Patience::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
+            all_deferrable =
+                all_deferrable && batch[checked..].iter().all(|message| self.router.may_wait(message.kind()));
+            checked = batch.len();
+            let linger = if all_deferrable && !batch.is_empty() { DEFERRABLE_LINGER } else { linger };
+            let wait_for = match taken {
+                0 => Wait::First,
+                _ if linger.is_zero() => Wait::Available,
+                _ => Wait::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
             };
-            let next = next(&mut stream, patience, stop).await;
+            let next = next(&mut stream, wait_for, stop).await;
             match next {
                 Some(Ok(record)) => {
                     taken += 1;
@@ -275,7 +275,7 @@ impl Consumer {
     fn incoming(&self, record: &BorrowedMessage<'_>) -> Option<Incoming> {
         let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
         let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
-        if kind.is_some_and(|kind| self.router.passes_over(topic, kind)) {
+        if kind.is_some_and(|kind| self.router.skips(topic, kind)) {
             return None;
         }
         let mut message = Incoming::new(record, topic.to_owned());
@@ -288,10 +288,10 @@ impl Consumer {
         &self,
         consumer: &StreamConsumer<Context>,
         batch: &[&Incoming],
-        held: &mut Held,
+        buffer: &mut PauseBuffer,
         stop: &CancellationToken,
     ) -> bool {
-        let Some(fault) = self.retried(consumer, held, stop, Work::Handle(batch)).await else {
+        let Some(fault) = self.retried(consumer, buffer, stop, Work::Handle(batch)).await else {
             return false;
         };
         let Err(fault) = fault else { return true };
@@ -299,7 +299,7 @@ impl Consumer {
             let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
             warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
             for part in batch.chunks(size) {
-                if !Box::pin(self.commit_or_park(consumer, part, held, stop)).await {
+                if !Box::pin(self.commit_or_park(consumer, part, buffer, stop)).await {
                     return false;
                 }
             }
@@ -311,7 +311,7 @@ impl Consumer {
             "the message failed for good; its key is parked"
         );
         let reason = fault.chain();
-        self.retried(consumer, held, stop, Work::Park(message, &reason)).await.is_some()
+        self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
     }
 
     /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
@@ -319,7 +319,7 @@ impl Consumer {
     async fn retried(
         &self,
         consumer: &StreamConsumer<Context>,
-        held: &mut Held,
+        buffer: &mut PauseBuffer,
         stop: &CancellationToken,
         work: Work<'_>,
     ) -> Option<Result<(), Fault>> {
@@ -335,7 +335,7 @@ impl Consumer {
                 && batch.len() > 1
             {
                 exhausted += 1;
-                if exhausted == TRIES_BEFORE_HALVING {
+                if exhausted == ATTEMPTS_BEFORE_HALVING {
                     return Some(ended);
                 }
             }
@@ -351,7 +351,7 @@ impl Consumer {
             if stop.is_cancelled() {
                 return None;
             }
-            if let Err(error) = self.wait_paused(consumer, jittered(backoff), held, stop).await {
+            if let Err(error) = self.wait_paused(consumer, jittered(backoff), buffer, stop).await {
                 warn!(%error, "a partition could not be set back; the member joins anew");
                 return None;
             }
@@ -368,7 +368,7 @@ impl Consumer {
         &self,
         consumer: &StreamConsumer<Context>,
         wait: Duration,
-        held: &mut Held,
+        buffer: &mut PauseBuffer,
         stop: &CancellationToken,
     ) -> Result<(), KafkaError> {
         let mut partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
@@ -385,8 +385,8 @@ impl Consumer {
                 next = stream.next() => {
                     // The record was on its way before the pause. It is handled after the current batch.
                     if let Some(Ok(record)) = next {
-                        if held.has_room(record.topic(), record.partition(), record.offset()) {
-                            self.incoming(&record).into_iter().for_each(|message| held.push(message));
+                        if buffer.has_room(record.topic(), record.partition(), record.offset()) {
+                            self.incoming(&record).into_iter().for_each(|message| buffer.push(message));
                         }
                         // The record may belong to a newly assigned partition, so that one is paused too.
                         if let Ok(all) = consumer.assignment() {
@@ -398,7 +398,7 @@ impl Consumer {
             }
         }
         let owned = consumer.assignment()?;
-        for ((topic, partition), offset) in held.set_back() {
+        for ((topic, partition), offset) in buffer.take_rewinds() {
             // If the partition has a new owner, that owner continues from the stored offset.
             if owned.find_partition(&topic, partition).is_none() {
                 continue;
@@ -414,24 +414,24 @@ impl Consumer {
 }
 
 /// How long to wait for the next record of a batch.
-enum Patience {
+enum Wait {
     /// The batch is empty.
     First,
     /// Take only records that are already there.
-    WhatIsThere,
+    Available,
     Until(tokio::time::Instant),
 }
 
 /// Returns the next record, or `None` if it does not arrive in time or a stop comes first.
 async fn next<'c>(
     stream: &mut MessageStream<'c, Context>,
-    patience: Patience,
+    wait_for: Wait,
     stop: &CancellationToken,
 ) -> Option<KafkaResult<BorrowedMessage<'c>>> {
-    let until = match patience {
-        Patience::WhatIsThere => return stream.next().now_or_never().flatten(),
-        Patience::First => tokio::time::Instant::now() + POLL,
-        Patience::Until(until) => until,
+    let until = match wait_for {
+        Wait::Available => return stream.next().now_or_never().flatten(),
+        Wait::First => tokio::time::Instant::now() + POLL_INTERVAL,
+        Wait::Until(until) => until,
     };
     tokio::select! {
         next = tokio::time::timeout_at(until, stream.next()) => next.ok().flatten(),

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use time::OffsetDateTime;
 
-use super::{ALIVE, Db};
+use super::{ALIVE_FOR, Db};
 
 /// The current time in the form that [`Tx::begin`] needs. It is a number, because sqlx cannot parse a time without a
 /// fraction of a second.
@@ -37,7 +37,7 @@ impl Connections {
 /// A connection, and the time of its last sign of life.
 pub struct Alive {
     connection: PgConnection,
-    seen: Instant,
+    last_alive: Instant,
 }
 
 impl Manager for Connections {
@@ -45,15 +45,15 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Alive, sqlx::Error> {
-        Ok(Alive { connection: self.connect(&self.options).await?, seen: Instant::now() })
+        Ok(Alive { connection: self.connect(&self.options).await?, last_alive: Instant::now() })
     }
 
     /// Pings a connection only if its last sign of life is too old. Without the ping, each dead connection would cost
     /// one request after a restart of the server. A commit counts as a sign of life; a mere use does not.
     async fn recycle(&self, it: &mut Alive, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if it.seen.elapsed() >= ALIVE {
+        if it.last_alive.elapsed() >= ALIVE_FOR {
             it.connection.ping().await.map_err(RecycleError::Backend)?;
-            it.seen = Instant::now();
+            it.last_alive = Instant::now();
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Tx {
         self.execute(sqlx::raw_sql(statement)).await?;
         // The transaction has ended, so the connection may return to the pool.
         if let Some(mut connection) = self.0.take() {
-            connection.0.seen = Instant::now();
+            connection.0.last_alive = Instant::now();
         }
         Ok(())
     }

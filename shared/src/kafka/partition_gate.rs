@@ -28,13 +28,13 @@ struct Topic {
     partitions: i32,
     /// The gates of the partitions that were used. Until the number of partitions is known, the key is
     /// [`PARTITION_UA`].
-    lanes: HashMap<i32, Lane>,
+    gates: HashMap<i32, Gate>,
 }
 
 #[derive(Clone, Copy)]
-enum Lane {
+enum Gate {
     /// The first record is in flight.
-    First,
+    FirstInFlight,
     /// The broker acknowledged a record at this time, so it knows the producer.
     Open(Instant),
 }
@@ -47,33 +47,33 @@ impl PartitionGate {
             topics.insert(topic.to_owned(), Topic::default());
         }
         let topic = topics.get_mut(topic)?;
-        if topic.lanes.contains_key(&PARTITION_UA) {
+        if topic.gates.contains_key(&PARTITION_UA) {
             return None;
         }
-        let lane = topic.lane(key);
-        match topic.lanes.get(&lane) {
-            Some(Lane::First) => return None,
-            Some(Lane::Open(at)) if at.elapsed() < REMEMBERED => {}
-            Some(Lane::Open(_)) | None => drop(topic.lanes.insert(lane, Lane::First)),
+        let gate = topic.gate_of(key);
+        match topic.gates.get(&gate) {
+            Some(Gate::FirstInFlight) => return None,
+            Some(Gate::Open(at)) if at.elapsed() < REMEMBERED => {}
+            Some(Gate::Open(_)) | None => drop(topic.gates.insert(gate, Gate::FirstInFlight)),
         }
-        Some(lane)
+        Some(gate)
     }
 
     /// Takes back [`PartitionGate::enter`] for a record that was not sent.
-    pub fn leave(&self, topic: &str, lane: i32) {
+    pub fn leave(&self, topic: &str, entered: i32) {
         if let Some(topic) = self.lock().get_mut(topic) {
-            topic.clear(lane);
+            topic.clear(entered);
         }
     }
 
     /// Opens the gate of `partition` after the broker acknowledged a record that had entered `entered`. Returns
     /// whether other records may have waited for this.
-    pub fn open(&self, topic: &str, lane: i32, partition: i32) -> bool {
+    pub fn open(&self, topic: &str, entered: i32, partition: i32) -> bool {
         let mut topics = self.lock();
         let Some(topic) = topics.get_mut(topic) else { return false };
-        let former = topic.lanes.insert(partition, Lane::Open(Instant::now()));
-        let cleared = topic.clear(lane) | topic.clear(PARTITION_UA);
-        cleared || !matches!(former, Some(Lane::Open(_)))
+        let former = topic.gates.insert(partition, Gate::Open(Instant::now()));
+        let cleared = topic.clear(entered) | topic.clear(PARTITION_UA);
+        cleared || !matches!(former, Some(Gate::Open(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
@@ -82,22 +82,22 @@ impl PartitionGate {
 }
 
 impl Topic {
-    fn lane(&self, key: &str) -> i32 {
-        if self.partitions == 0 { PARTITION_UA } else { of(key.as_bytes(), self.partitions) }
+    fn gate_of(&self, key: &str) -> i32 {
+        if self.partitions == 0 { PARTITION_UA } else { partition_of(key.as_bytes(), self.partitions) }
     }
 
     /// Closes a gate whose first record is in flight. Returns whether it was so.
-    fn clear(&mut self, lane: i32) -> bool {
-        let first = matches!(self.lanes.get(&lane), Some(Lane::First));
+    fn clear(&mut self, gate: i32) -> bool {
+        let first = matches!(self.gates.get(&gate), Some(Gate::FirstInFlight));
         if first {
-            self.lanes.remove(&lane);
+            self.gates.remove(&gate);
         }
         first
     }
 }
 
 /// Returns the partition of a key. It is the client's own rule, which other clients of librdkafka share.
-fn of(key: &[u8], partitions: i32) -> i32 {
+fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (crc32fast::hash(key) % partitions.unsigned_abs()).cast_signed()
 }
 
@@ -114,12 +114,12 @@ impl Partitioner for PartitionGate {
         {
             // This record entered the gate of another partition than the one that it gets now, so it is sent alone.
             if topic.partitions != 0 {
-                topic.lanes.clear();
-                topic.lanes.insert(PARTITION_UA, Lane::First);
+                topic.gates.clear();
+                topic.gates.insert(PARTITION_UA, Gate::FirstInFlight);
             }
             topic.partitions = partitions;
         }
-        of(key.unwrap_or_default(), partitions)
+        partition_of(key.unwrap_or_default(), partitions)
     }
 }
 
@@ -127,66 +127,69 @@ impl Partitioner for PartitionGate {
 mod tests {
     use super::*;
 
-    fn learnt(lanes: &PartitionGate) {
-        assert_eq!(lanes.partition("t", Some(b"a"), 4, |_| true), of(b"a", 4));
+    fn learnt(partition_gate: &PartitionGate) {
+        assert_eq!(partition_gate.partition("t", Some(b"a"), 4, |_| true), partition_of(b"a", 4));
     }
 
     #[test]
     fn keys_are_divided_as_the_client_divides_them() {
         // This is the check value of CRC-32.
-        assert_eq!(of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
+        assert_eq!(partition_of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
     }
 
     #[test]
     fn the_first_record_of_a_partition_travels_alone() {
-        let lanes = PartitionGate::default();
-        assert_eq!(lanes.enter("t", "a"), Some(PARTITION_UA));
-        assert_eq!(lanes.enter("t", "b"), None, "it is not known yet which partition that is");
-        assert_eq!(lanes.enter("other", "b"), Some(PARTITION_UA));
-        learnt(&lanes);
-        assert_eq!(lanes.enter("t", "b"), None, "still not");
-        let lane = of(b"a", 4);
-        assert!(lanes.open("t", PARTITION_UA, lane));
-        assert_eq!(lanes.enter("t", "a"), Some(lane));
-        assert_eq!(lanes.enter("t", "a"), Some(lane), "it is open");
-        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| of(key.as_bytes(), 4) != lane);
+        let partition_gate = PartitionGate::default();
+        assert_eq!(partition_gate.enter("t", "a"), Some(PARTITION_UA));
+        assert_eq!(partition_gate.enter("t", "b"), None, "it is not known yet which partition that is");
+        assert_eq!(partition_gate.enter("other", "b"), Some(PARTITION_UA));
+        learnt(&partition_gate);
+        assert_eq!(partition_gate.enter("t", "b"), None, "still not");
+        let gate = partition_of(b"a", 4);
+        assert!(partition_gate.open("t", PARTITION_UA, gate));
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate));
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate), "it is open");
+        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| partition_of(key.as_bytes(), 4) != gate);
         let elsewhere = elsewhere.expect("another partition");
-        let other = lanes.enter("t", elsewhere).expect("the first");
-        assert_eq!(lanes.enter("t", elsewhere), None);
-        assert!(!lanes.open("t", lane, lane), "nobody waited");
-        assert!(lanes.open("t", other, other));
-        assert_eq!(lanes.enter("t", elsewhere), Some(other));
+        let other = partition_gate.enter("t", elsewhere).expect("the first");
+        assert_eq!(partition_gate.enter("t", elsewhere), None);
+        assert!(!partition_gate.open("t", gate, gate), "nobody waited");
+        assert!(partition_gate.open("t", other, other));
+        assert_eq!(partition_gate.enter("t", elsewhere), Some(other));
     }
 
     #[test]
     fn a_record_that_was_not_sent_bars_nobody() {
-        let lanes = PartitionGate::default();
-        let lane = lanes.enter("t", "a").expect("the first");
-        lanes.leave("t", lane);
-        assert_eq!(lanes.enter("t", "a"), Some(lane));
-        learnt(&lanes);
-        assert!(lanes.open("t", lane, of(b"a", 4)));
-        lanes.leave("t", of(b"a", 4));
-        assert!(!lanes.open("t", of(b"a", 4), of(b"a", 4)), "an open lane stays open");
+        let partition_gate = PartitionGate::default();
+        let gate = partition_gate.enter("t", "a").expect("the first");
+        partition_gate.leave("t", gate);
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate));
+        learnt(&partition_gate);
+        assert!(partition_gate.open("t", gate, partition_of(b"a", 4)));
+        partition_gate.leave("t", partition_of(b"a", 4));
+        assert!(
+            !partition_gate.open("t", partition_of(b"a", 4), partition_of(b"a", 4)),
+            "an open gate stays open"
+        );
     }
 
     #[test]
     fn after_a_change_of_the_number_of_partitions_every_lane_opens_again() {
-        let lanes = PartitionGate::default();
-        lanes.enter("t", "a");
-        learnt(&lanes);
+        let partition_gate = PartitionGate::default();
+        partition_gate.enter("t", "a");
+        learnt(&partition_gate);
         // The client learns of more partitions before it selects the record's partition.
-        for (key, entered) in [("a", PARTITION_UA), ("b", of(b"b", 4))] {
-            assert!(lanes.open("t", entered, of(key.as_bytes(), 8)) || key == "b");
+        for (key, entered) in [("a", PARTITION_UA), ("b", partition_of(b"b", 4))] {
+            assert!(partition_gate.open("t", entered, partition_of(key.as_bytes(), 8)) || key == "b");
             if key == "a" {
-                assert_eq!(lanes.enter("t", "b"), Some(of(b"b", 4)));
-                assert_eq!(lanes.partition("t", Some(b"b"), 8, |_| true), of(b"b", 8));
-                assert_eq!(lanes.enter("t", "c"), None, "it travels alone");
+                assert_eq!(partition_gate.enter("t", "b"), Some(partition_of(b"b", 4)));
+                assert_eq!(partition_gate.partition("t", Some(b"b"), 8, |_| true), partition_of(b"b", 8));
+                assert_eq!(partition_gate.enter("t", "c"), None, "it is sent alone");
             }
         }
         for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            let lane = lanes.enter("t", key).expect("no lane is barred for ever");
-            lanes.open("t", lane, lane);
+            let gate = partition_gate.enter("t", key).expect("no gate is closed for ever");
+            partition_gate.open("t", gate, gate);
         }
     }
 }

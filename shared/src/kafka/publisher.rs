@@ -42,7 +42,7 @@ pub(crate) struct Outgoing<'r> {
 /// A run of records whose delivery reports are counted.
 pub(crate) struct Batch {
     /// The number of open reports, plus one until the batch is closed.
-    left: AtomicUsize,
+    open_reports: AtomicUsize,
     refusal: Mutex<Option<Refusal>>,
     progress: Arc<Notify>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// Returns whether repeating cannot help until an operator corrects the topic, its permissions or the record.
-    pub(crate) fn for_good(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         use RDKafkaErrorCode as Code;
         matches!(
             self.error.rdkafka_error_code(),
@@ -87,7 +87,7 @@ struct Deliveries {
 struct Ticket {
     batch: Arc<Batch>,
     position: i64,
-    lane: i32,
+    entered: i32,
 }
 
 impl ClientContext for Deliveries {
@@ -106,7 +106,7 @@ impl ProducerContext<PartitionGate> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         match result {
             Ok(record) if record.offset() >= 0 => {
-                if self.gate.open(record.topic(), ticket.lane, record.partition()) {
+                if self.gate.open(record.topic(), ticket.entered, record.partition()) {
                     ticket.batch.progress.notify_one();
                 }
             }
@@ -124,7 +124,7 @@ impl ProducerContext<PartitionGate> for Deliveries {
             }
             Err((error, record)) => ticket.batch.refuse(ticket.position, record.topic(), error.clone()),
         }
-        ticket.batch.one_less();
+        ticket.batch.finish_one();
     }
 
     fn get_custom_partitioner(&self) -> Option<&PartitionGate> {
@@ -139,15 +139,15 @@ impl Batch {
         self.progress.notify_one();
     }
 
-    fn one_less(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn finish_one(&self) {
+        if self.open_reports.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.progress.notify_one();
         }
     }
 
     /// Closes the batch: no more records will join it.
     pub(crate) fn close(&self) {
-        self.one_less();
+        self.finish_one();
     }
 
     /// Returns the first failure, if there is one. The records behind it must then be abandoned.
@@ -157,13 +157,13 @@ impl Batch {
 
     /// Returns the number of open reports.
     pub(crate) fn open(&self) -> usize {
-        self.left.load(Ordering::Acquire)
+        self.open_reports.load(Ordering::Acquire)
     }
 
     /// Returns whether the batch is closed and all its records have arrived.
     pub(crate) fn done(&self) -> bool {
         // The order matters: a refusal is recorded before its record counts as reported.
-        self.left.load(Ordering::Acquire) == 0 && self.refusal().is_none()
+        self.open_reports.load(Ordering::Acquire) == 0 && self.refusal().is_none()
     }
 }
 
@@ -198,7 +198,7 @@ impl Publisher {
     /// Begins a new run of records.
     pub(crate) fn batch(&self) -> Arc<Batch> {
         Arc::new(Batch {
-            left: AtomicUsize::new(1),
+            open_reports: AtomicUsize::new(1),
             refusal: Mutex::default(),
             progress: Arc::clone(&self.progress),
         })
@@ -209,16 +209,16 @@ impl Publisher {
     /// overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
-        let Some(lane) = self.gate.enter(topic, key) else { return false };
-        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, lane });
+        let Some(entered) = self.gate.enter(topic, key) else { return false };
+        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, entered });
         let record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, ticket).key(key).payload(body).headers(headers);
-        batch.left.fetch_add(1, Ordering::AcqRel);
+        batch.open_reports.fetch_add(1, Ordering::AcqRel);
         #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
         let sent = self.producer.send(record);
         let Err((error, _)) = sent else { return true };
-        self.gate.leave(topic, lane);
-        batch.one_less();
+        self.gate.leave(topic, entered);
+        batch.finish_one();
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             batch.refuse(position, topic, error);
         }
@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     struct Broker(MockCluster<'static, DefaultProducerContext>);
 
@@ -274,7 +274,7 @@ mod tests {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset("t", 0, Offset::Beginning).expect("a partition");
             consumer.assign(&list).expect("an assignment");
-            let next = || consumer.poll(PATIENCE).expect("a record").expect("a record");
+            let next = || consumer.poll(TIMEOUT).expect("a record").expect("a record");
             let key = |key: Option<&[u8]>| String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
             (0..count).map(|_| key(next().key())).collect()
         }
@@ -287,21 +287,22 @@ mod tests {
         for (position, key) in (1..).zip(["a", "b", "c"]) {
             let record = || Outgoing { topic: "t", key, body: b"{}", headers: OwnedHeaders::new(), position };
             while !publisher.send(record(), &batch) && batch.refusal().is_none() {
-                tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+                tokio::time::timeout(TIMEOUT, publisher.progress()).await.expect("progress");
             }
         }
         batch.close();
         while batch.open() > 0 {
-            tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+            tokio::time::timeout(TIMEOUT, publisher.progress()).await.expect("progress");
         }
         batch
     }
 
     #[test]
     fn a_batch_with_a_refused_record_is_never_done() {
-        let batch = Batch { left: AtomicUsize::new(2), refusal: Mutex::default(), progress: Arc::default() };
+        let batch =
+            Batch { open_reports: AtomicUsize::new(2), refusal: Mutex::default(), progress: Arc::default() };
         batch.refuse(1, "t", KafkaError::Canceled);
-        batch.one_less();
+        batch.finish_one();
         batch.close();
         assert_eq!((batch.open(), batch.done()), (0, false));
     }
@@ -325,7 +326,7 @@ mod tests {
         publisher.gate.open("t", 0, 0);
         let batch = send(&broker, &publisher).await;
         let refusal = batch.refusal().expect("the client presumes that the first has arrived");
-        assert!(!refusal.for_good(), "{refusal:?}");
+        assert!(!refusal.is_permanent(), "{refusal:?}");
         assert_eq!((refusal.position, broker.keys(1)), (1, vec!["b".to_owned()]));
     }
 }

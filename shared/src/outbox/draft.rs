@@ -6,7 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Row;
+use super::OutboxRow;
 use crate::db::Db;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
 use crate::fault::{Class, Classified};
@@ -111,7 +111,7 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         key: &str,
         timestamp: OffsetDateTime,
         cause: &Cause,
-    ) -> Result<(Uuid, Row), AppendError> {
+    ) -> Result<(Uuid, OutboxRow), AppendError> {
         let (id, kind) = (new_id(), self.kind);
         let envelope = Envelope {
             id,
@@ -130,7 +130,7 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         if body.len() > MAX_MESSAGE_BYTES {
             return Err(AppendError::TooLarge { kind, key: key.to_owned(), bytes: body.len() });
         }
-        let row = Row {
+        let row = OutboxRow {
             shard: db.shard(key),
             topic: self.topic,
             key: key.to_owned(),

@@ -8,19 +8,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::storable;
-use super::store::{self, Row};
+use super::store::{self, ParkedRow};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::deadline::bounded;
 use crate::envelope::Envelope;
 use crate::fault::{Class, Classified, Fault};
 use crate::inbox;
-use crate::incoming::{Incoming, place};
+use crate::incoming::{Incoming, position_of};
 use crate::router::MessageRouter;
 use crate::unit_of_work::UnitOfWork;
 
 /// How long one request replays. The next request replays the rest.
-const LONGEST_RETRY: Duration = Duration::from_secs(15);
+const MAX_RETRY_TIME: Duration = Duration::from_secs(15);
 
 /// The result of a replay.
 pub struct Replay {
@@ -71,15 +71,15 @@ pub async fn retry(
     key: &str,
     stopping: &CancellationToken,
 ) -> Result<Replay, Fault> {
-    let until = Instant::now() + LONGEST_RETRY;
+    let until = Instant::now() + MAX_RETRY_TIME;
     let mut replayed = 0;
     while Instant::now() < until && !stopping.is_cancelled() {
-        let mut trying = None;
-        match bounded(replay_first(db, router, key, &mut trying)).await {
+        let mut attempted = None;
+        match bounded(replay_first(db, router, key, &mut attempted)).await {
             Ok(true) => replayed += 1,
             Ok(false) => break,
             Err(fault) => {
-                let Some(id) = trying.filter(|_| fault.class() == Class::Permanent) else {
+                let Some(id) = attempted.filter(|_| fault.class() == Class::Permanent) else {
                     return Err(fault);
                 };
                 let reason = storable(&fault.chain());
@@ -94,19 +94,19 @@ pub async fn retry(
     Ok(Replay { replayed, failed: None })
 }
 
-/// Replays one message and sets `trying` to its id. Returns whether there was one.
+/// Replays one message and sets `attempted` to its id. Returns whether there was one.
 async fn replay_first(
     db: &Db,
     router: &MessageRouter,
     key: &str,
-    trying: &mut Option<i64>,
+    attempted: &mut Option<i64>,
 ) -> Result<bool, Fault> {
     let mut uow = locked(db, key).await?;
     let Some(row) = store::first(uow.db(), key).await? else {
         uow.abandon().await?;
         return Ok(false);
     };
-    *trying = Some(row.id);
+    *attempted = Some(row.id);
     let id = row.id;
     let mut message = incoming(row);
     // If this service no longer consumes the event, the message needs no handling.
@@ -164,34 +164,34 @@ pub async fn edit(
     let mut uow = locked(db, key).await?;
     let row = find(&mut uow, key, id).await?;
     let message_id = row.message_id;
-    let mut message = incoming(Row { body: body.get().as_bytes().to_vec(), ..row });
+    let mut message = incoming(ParkedRow { body: body.get().as_bytes().to_vec(), ..row });
     let envelope: Envelope = match cloudevents::envelope(body.get().as_bytes()) {
         Ok(envelope) => envelope,
         Err(error) => {
-            let detail = format!("the body is not an envelope: {}", place(&error));
+            let detail = format!("the body is not an envelope: {}", position_of(&error));
             return Err(Refused::Invalid(vec![("", detail)]));
         }
     };
-    let mut wrong = Vec::new();
+    let mut invalid = Vec::new();
     if let Some(before) = message_id.filter(|before| *before != envelope.id) {
-        wrong.push(("/id", format!("it must stay {before}")));
+        invalid.push(("/id", format!("it must stay {before}")));
     }
     if !message.is_keyless() && envelope.subject != message.key {
-        wrong.push(("/subject", format!("it must be the record's key, {}", message.key)));
+        invalid.push(("/subject", format!("it must be the record's key, {}", message.key)));
     }
     let admitted = router.admit(&mut message);
     match message.refused() {
-        Some(reason) => wrong.push(("", reason.to_owned())),
-        None if !admitted => wrong.push(("/type", "this service does not consume this type".to_owned())),
+        Some(reason) => invalid.push(("", reason.to_owned())),
+        None if !admitted => invalid.push(("/type", "this service does not consume this type".to_owned())),
         None => {}
     }
     // The id of a message that could not be read was not claimed when the message was parked.
-    if wrong.is_empty() && message_id.is_none() && !inbox::claim_one(uow.db(), envelope.id).await? {
+    if invalid.is_empty() && message_id.is_none() && !inbox::claim_one(uow.db(), envelope.id).await? {
         let detail = "a message with this id already had its effect here; use a new id";
-        wrong.push(("/id", detail.to_owned()));
+        invalid.push(("/id", detail.to_owned()));
     }
-    if !wrong.is_empty() {
-        return Err(Refused::Invalid(wrong));
+    if !invalid.is_empty() {
+        return Err(Refused::Invalid(invalid));
     }
     let kind = storable(&envelope.kind);
     store::replace_body(uow.db(), id, body.get().as_bytes(), envelope.id, &kind, by).await?;
@@ -200,7 +200,7 @@ pub async fn edit(
     Ok(())
 }
 
-async fn find(uow: &mut UnitOfWork, key: &str, id: i64) -> Result<Row, Refused> {
+async fn find(uow: &mut UnitOfWork, key: &str, id: i64) -> Result<ParkedRow, Refused> {
     match store::find(uow.db(), key, id).await? {
         None => Err(Refused::Unknown),
         Some(row) if !row.is_parked() => Err(Refused::NotParked { status: row.status, by: row.resolved_by }),
@@ -212,6 +212,6 @@ async fn locked(db: &Db, key: &str) -> Result<UnitOfWork, sqlx::Error> {
     db.write(&[key.to_owned()]).await
 }
 
-fn incoming(row: Row) -> Incoming {
+fn incoming(row: ParkedRow) -> Incoming {
     Incoming::read((row.topic, row.partition, row.offset), row.key, &row.body, row.traceparent)
 }

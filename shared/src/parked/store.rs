@@ -11,7 +11,7 @@ use crate::incoming::Incoming;
 
 /// A parked or resolved message: a row of the table `parked`.
 #[derive(FromRow)]
-pub struct Row {
+pub struct ParkedRow {
     /// The number of the row. Rows of one key are replayed in the order of their ids.
     pub id: i64,
     /// The key of the record.
@@ -53,7 +53,7 @@ pub struct Row {
 
 /// A parked key, with facts about its first parked message.
 #[derive(FromRow)]
-pub struct KeyRow {
+pub struct ParkedKeyRow {
     /// The parked key.
     pub key: String,
     /// The number of its messages that are parked.
@@ -78,7 +78,7 @@ const PARKED: &str = "parked";
 const COLUMNS: &str = r#"p.id, p.key, p.message_id, p.type, p.topic, p.partition, p."offset", p.reason, p.body, p.traceparent,
     p.status, p.parked_at, p.attempts, p.last_attempt_at, p.resolved_at, p.resolved_by, p.skip_reason"#;
 
-impl Row {
+impl ParkedRow {
     /// Returns whether the message is not resolved yet.
     pub fn is_parked(&self) -> bool {
         self.status == PARKED
@@ -131,7 +131,11 @@ pub(super) async fn count_keys(db: &mut PgConnection) -> Result<i64, sqlx::Error
 ///
 /// # Errors
 /// Fails if the database does not answer.
-pub async fn list_keys(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<KeyRow>, sqlx::Error> {
+pub async fn list_keys(
+    db: &mut PgConnection,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ParkedKeyRow>, sqlx::Error> {
     sqlx::query_as(
         "select p.key, g.count, g.first_id, p.parked_at as since, p.reason, p.topic, p.type
          from (select key, min(id) as first_id, count(*) as count from parked where status = 'parked'
@@ -155,7 +159,7 @@ pub async fn list_messages(
     key: &str,
     after: i64,
     limit: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
+) -> Result<Vec<ParkedRow>, sqlx::Error> {
     let list = format!(
         "select {COLUMNS}, (select count(*) from parked_edit e where e.parked_id = p.id) as edits
          from parked p where p.key = $1 and p.id > $2 order by p.id limit $3"
@@ -183,14 +187,18 @@ pub async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>, sqlx:
 }
 
 /// Returns the message that is replayed next.
-pub(super) async fn first(db: &mut PgConnection, key: &str) -> Result<Option<Row>, sqlx::Error> {
+pub(super) async fn first(db: &mut PgConnection, key: &str) -> Result<Option<ParkedRow>, sqlx::Error> {
     let first = format!(
         "select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and status = 'parked' order by id limit 1"
     );
     sqlx::query_as(AssertSqlSafe(first)).bind(key).fetch_optional(db).await
 }
 
-pub(super) async fn find(db: &mut PgConnection, key: &str, id: i64) -> Result<Option<Row>, sqlx::Error> {
+pub(super) async fn find(
+    db: &mut PgConnection,
+    key: &str,
+    id: i64,
+) -> Result<Option<ParkedRow>, sqlx::Error> {
     let find = format!("select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and id = $2");
     sqlx::query_as(AssertSqlSafe(find)).bind(key).bind(id).fetch_optional(db).await
 }

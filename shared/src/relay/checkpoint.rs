@@ -26,7 +26,7 @@ pub(super) struct Cursor {
 }
 
 /// A shard whose lease this relay has acquired.
-pub(super) struct Held {
+pub(super) struct AcquiredShard {
     pub lease: Lease,
     pub cursor: Cursor,
     /// The record at which the shard was stopped, if it was.
@@ -49,7 +49,7 @@ pub(super) async fn acquire(
     db: &mut PgConnection,
     shard: i16,
     owner: &str,
-) -> Result<Option<Held>, RelayError> {
+) -> Result<Option<AcquiredShard>, RelayError> {
     sqlx::query(
         "insert into relay_checkpoint (shard, system_identifier)
          select $1, system_identifier from pg_control_system() on conflict do nothing",
@@ -81,7 +81,7 @@ pub(super) async fn acquire(
     .bind(LEASE.as_secs_f64())
     .fetch_optional(db)
     .await?;
-    Ok(taken.map(|taken| Held {
+    Ok(taken.map(|taken| AcquiredShard {
         lease: Lease { shard, epoch: taken.epoch },
         cursor: Cursor {
             acked_snapshot: taken.acked_snapshot,
@@ -135,7 +135,7 @@ pub(super) async fn release(db: &mut PgConnection, lease: &Lease) -> Result<(), 
         .bind(lease.epoch)
         .execute(&mut *db)
         .await?;
-    signals::tell_free(db, lease.shard).await
+    signals::notify_free(db, lease.shard).await
 }
 
 /// Returns the shards that are stopped at a record which the broker refuses for good, each with the reason.

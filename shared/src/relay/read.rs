@@ -10,13 +10,13 @@ use super::checkpoint::{Cursor, Lease};
 use crate::outbox::unsent::not_shown_by;
 
 /// The largest total of message bodies in one read, in bytes. A larger backlog is read in pieces, as a window.
-pub(super) const READ_MAX: usize = 4 * 1024 * 1024;
+pub(super) const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 
 /// The start of a window is searched among this many rows.
-const LOOKED_THROUGH: i64 = 100_000;
+const MAX_SCANNED_ROWS: i64 = 100_000;
 
 /// A row of the outbox, borrowed while it is read.
-pub(super) struct Found<'r> {
+pub(super) struct FoundRow<'r> {
     pub position: i64,
     pub topic: &'r str,
     pub key: &'r str,
@@ -24,7 +24,7 @@ pub(super) struct Found<'r> {
     pub body: &'r [u8],
 }
 
-impl<'r> Found<'r> {
+impl<'r> FoundRow<'r> {
     /// Returns the row from this column on. Returns `None` for a row without a body, which must not be sent.
     fn of(row: &'r PgRow, first: usize) -> Result<Option<Self>, sqlx::Error> {
         let Some(body) = row.try_get_unchecked(first + 4)? else { return Ok(None) };
@@ -45,7 +45,7 @@ pub(super) async fn read(
     lease: &Lease,
     cursor: &Cursor,
     limit: i64,
-    take: impl FnMut(Found<'_>) -> bool,
+    take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     match &cursor.window_snapshot {
         None => new_window(db, lease, cursor, limit, take).await,
@@ -56,14 +56,14 @@ pub(super) async fn read(
 /// Reads the rows that are visible now and invisible in `acked_snapshot`. `pg_current_snapshot()` of a statement is
 /// the snapshot that the statement itself reads in.
 ///
-/// If there are more than `limit` rows or more than [`READ_MAX`] bytes, no row is taken. The rows then become a
+/// If there are more than `limit` rows or more than [`MAX_READ_BYTES`] bytes, no row is taken. The rows then become a
 /// window, which is read by position in pieces. The cost of a statement therefore does not grow with the backlog.
 async fn new_window(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
     limit: i64,
-    mut take: impl FnMut(Found<'_>) -> bool,
+    mut take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     static NEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -83,11 +83,11 @@ async fn new_window(
     // would make the server keep them instead.
     let mut rows = vec![first];
     let mut bytes = 0;
-    let mut too_much = false;
+    let mut too_large = false;
     while let Some(row) = stream.try_next().await? {
-        bytes += Found::of(&row, 1)?.map_or(0, |found| found.body.len());
-        if rows.len() as i64 == limit || bytes > READ_MAX {
-            too_much = true;
+        bytes += FoundRow::of(&row, 1)?.map_or(0, |found| found.body.len());
+        if rows.len() as i64 == limit || bytes > MAX_READ_BYTES {
+            too_large = true;
             break;
         }
         rows.push(row);
@@ -98,11 +98,11 @@ async fn new_window(
         window_snapshot: Some(here.clone()),
         position,
     };
-    if too_much {
-        return Ok(cut(begin_of_window(db, lease, cursor).await?));
+    if too_large {
+        return Ok(cut(window_start(db, lease, cursor).await?));
     }
     for row in &rows {
-        let Some(found) = Found::of(row, 1)? else { break };
+        let Some(found) = FoundRow::of(row, 1)? else { break };
         let position = found.position;
         if !take(found) {
             return Ok(cut(position - 1));
@@ -114,7 +114,7 @@ async fn new_window(
 /// Returns a position before all rows that are invisible in `acked_snapshot`. The slots still have many sent rows,
 /// which need no second look. If there are too many rows, it returns zero without a search, which is always correct.
 /// The cost therefore does not grow with the backlog.
-async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
+async fn window_start(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
     static BEGIN: LazyLock<String> = LazyLock::new(|| {
         format!(
             "select case when count(*) < $3 then coalesce(min(position), 1) - 1 else 0 end from {} as unseen",
@@ -124,7 +124,7 @@ async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) 
     sqlx::query_scalar(BEGIN.as_str())
         .bind(lease.shard)
         .bind(&cursor.acked_snapshot)
-        .bind(LOOKED_THROUGH)
+        .bind(MAX_SCANNED_ROWS)
         .fetch_one(db)
         .await
 }
@@ -137,7 +137,7 @@ async fn rest_of_window(
     cursor: &Cursor,
     window_snapshot: &str,
     limit: i64,
-    mut take: impl FnMut(Found<'_>) -> bool,
+    mut take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     let mut rows = sqlx::query(
         "select position, topic, key, traceparent, case when unseen then body end
@@ -153,19 +153,19 @@ async fn rest_of_window(
     .bind(cursor.position)
     .bind(window_snapshot)
     .fetch(db);
-    let (mut position, mut looked_at) = (cursor.position, 0);
+    let (mut position, mut scanned) = (cursor.position, 0);
     let on = |position| Cursor { position, ..cursor.clone() };
     while let Some(row) = rows.try_next().await? {
         let next = row.try_get_unchecked(0)?;
-        if let Some(found) = Found::of(&row, 0)?
+        if let Some(found) = FoundRow::of(&row, 0)?
             && !take(found)
         {
             return Ok(on(position));
         }
         position = next;
-        looked_at += 1;
+        scanned += 1;
     }
-    if looked_at == limit {
+    if scanned == limit {
         return Ok(on(position));
     }
     Ok(Cursor { acked_snapshot: window_snapshot.to_owned(), window_snapshot: None, position: 0 })

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::checkpoint::{self, Cursor, Held, Lease};
+use super::checkpoint::{self, AcquiredShard, Cursor, Lease};
 use super::gauges::Gauges;
-use super::read::{self, Found, READ_MAX};
+use super::read::{self, FoundRow, MAX_READ_BYTES};
 use super::signals::Signals;
 use super::slots::Slots;
 use super::{RelayError, ShardRelay, Stop};
@@ -34,7 +34,7 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// A client without any acknowledgement for this long is replaced. It may have forgotten a request during an outage.
 const STALLED: Duration = Duration::from_secs(30);
 /// The largest total of message bodies in flight, in bytes. Beyond it the relay stops reading.
-const UNDER_WAY_MAX: usize = 8 * 1024 * 1024;
+const MAX_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
 
 /// A shard's relay while it holds the lease.
 pub(super) struct RelaySession<'r> {
@@ -43,7 +43,7 @@ pub(super) struct RelaySession<'r> {
     /// The record at which the shard is stopped, if it is.
     pub(super) stopped: Option<Stop>,
     signals: Signals,
-    wrote: watch::Receiver<()>,
+    committed: watch::Receiver<()>,
     /// All rows before it are acknowledged. It is the cursor that is saved.
     sent: Cursor,
     /// All rows before it are handed to the producer.
@@ -74,15 +74,15 @@ struct InFlightBatch {
 }
 
 impl<'r> RelaySession<'r> {
-    pub(super) fn new(relay: &'r ShardRelay, held: Held, signals: Signals) -> Self {
+    pub(super) fn new(relay: &'r ShardRelay, acquired: AcquiredShard, signals: Signals) -> Self {
         Self {
             relay,
-            lease: held.lease,
-            stopped: held.stopped,
+            lease: acquired.lease,
+            stopped: acquired.stopped,
             signals,
-            wrote: relay.db.relay_wakeup(),
-            ahead: held.cursor.clone(),
-            sent: held.cursor,
+            committed: relay.db.relay_wakeup(),
+            ahead: acquired.cursor.clone(),
+            sent: acquired.cursor,
             in_flight: VecDeque::new(),
             open: 0,
             acknowledged: Instant::now(),
@@ -96,7 +96,7 @@ impl<'r> RelaySession<'r> {
         }
     }
 
-    pub(super) async fn until_stopped(
+    pub(super) async fn run(
         &mut self,
         db: &mut PgConnection,
         publisher: &Publisher,
@@ -108,7 +108,7 @@ impl<'r> RelaySession<'r> {
             let stopping = stop.is_cancelled();
             self.collect_acks()?;
             // After a full queue, the relay offers records again only when something was acknowledged.
-            let reading = self.room() && (!self.queue_full || self.in_flight.is_empty());
+            let reading = self.has_room() && (!self.queue_full || self.in_flight.is_empty());
             let unfinished = if reading { self.advance(db, publisher).await? } else { true };
             self.housekeep(db).await?;
             if stopping {
@@ -120,7 +120,7 @@ impl<'r> RelaySession<'r> {
                     return Err(KafkaError::Canceled.into());
                 }
             }
-            if !(reading && unfinished && self.room()) {
+            if !(reading && unfinished && self.has_room()) {
                 self.wait_for_work(publisher, stop, stopping).await?;
             }
         }
@@ -133,12 +133,12 @@ impl<'r> RelaySession<'r> {
     }
 
     /// Stops at a record that was refused for good. It reports the reason to operators, keeps the lease, and waits.
-    pub(super) async fn stand_still(
+    pub(super) async fn stop_at(
         &mut self,
         db: &mut PgConnection,
         stop: Stop,
         wait: Duration,
-        told_to_stop: &CancellationToken,
+        cancel: &CancellationToken,
     ) -> Result<(), RelayError> {
         error!(
             shard = self.lease.shard,
@@ -151,9 +151,9 @@ impl<'r> RelaySession<'r> {
         self.stopped = Some(stop);
         self.save(db).await?;
         let until = Instant::now() + wait;
-        while Instant::now() < until && !told_to_stop.is_cancelled() {
+        while Instant::now() < until && !cancel.is_cancelled() {
             tokio::select! {
-                () = told_to_stop.cancelled() => {}
+                () = cancel.cancelled() => {}
                 () = tokio::time::sleep(RENEW_EVERY.min(wait)) => {}
             }
             self.housekeep(db).await?;
@@ -168,7 +168,7 @@ impl<'r> RelaySession<'r> {
         }
         while let Some(run) = self.in_flight.pop_front_if(|run| run.batch.done()) {
             metric::RELAY_PUBLISHED.counter(&[]).increment(run.rows);
-            self.passed(run.after);
+            self.advance_checkpoint(run.after);
             self.dirty = true;
         }
         let open = self.in_flight.iter().map(|run| run.batch.open()).sum();
@@ -180,7 +180,7 @@ impl<'r> RelaySession<'r> {
     }
 
     /// Advances the checkpoint: everything up to this cursor is on Kafka.
-    fn passed(&mut self, cursor: Cursor) {
+    fn advance_checkpoint(&mut self, cursor: Cursor) {
         self.sent = cursor;
         if self.stopped.take().is_some() {
             info!(shard = self.lease.shard, "the shard continues");
@@ -188,23 +188,23 @@ impl<'r> RelaySession<'r> {
     }
 
     /// Returns whether more rows may be handed over.
-    fn room(&self) -> bool {
-        self.in_flight.iter().map(|run| run.bytes).sum::<usize>() < UNDER_WAY_MAX / 2
+    fn has_room(&self) -> bool {
+        self.in_flight.iter().map(|run| run.bytes).sum::<usize>() < MAX_BYTES_IN_FLIGHT / 2
     }
 
     /// Reads the next rows and hands them over. Returns whether more rows may be ready at once.
     async fn advance(&mut self, db: &mut PgConnection, publisher: &Publisher) -> Result<bool, RelayError> {
         let Self { relay, lease, ahead, topic, .. } = self;
         let batch = publisher.batch();
-        let (mut rows, mut bytes, mut queue_full, mut wrong) = (0, 0, false, None);
+        let (mut rows, mut bytes, mut queue_full, mut invalid) = (0, 0, false, None);
         let next = read::read(db, lease, ahead, relay.batch, |row| {
-            if bytes + row.body.len() > READ_MAX && rows > 0 {
+            if bytes + row.body.len() > MAX_READ_BYTES && rows > 0 {
                 return false;
             }
             let taken = match record(relay, topic, &row) {
                 Ok(record) => publisher.send(record, &batch),
                 Err(error) => {
-                    wrong = Some(unreadable(row.position, &error));
+                    invalid = Some(unreadable(row.position, &error));
                     false
                 }
             };
@@ -220,7 +220,7 @@ impl<'r> RelaySession<'r> {
         batch.close();
         let next = next?;
         // The rows before the invalid one are sent first, so that the next attempts need not repeat them.
-        if let Some(stop) = wrong
+        if let Some(stop) = invalid
             && rows == 0
             && self.in_flight.is_empty()
         {
@@ -234,7 +234,7 @@ impl<'r> RelaySession<'r> {
         } else if let Some(last) = self.in_flight.back_mut() {
             last.after = next;
         } else if !queue_full && self.ahead.window_snapshot.is_none() {
-            self.passed(next);
+            self.advance_checkpoint(next);
         } else {
             // The read only skipped rows that were sent long ago.
             self.sent = next;
@@ -249,7 +249,7 @@ impl<'r> RelaySession<'r> {
             self.save(db).await?;
         }
         self.gauges.measure(db, &self.lease, &self.sent, self.stopped.is_some()).await?;
-        self.slots.truncate_passed(db).await?;
+        self.slots.truncate_sent(db).await?;
         Ok(())
     }
 
@@ -272,16 +272,16 @@ impl<'r> RelaySession<'r> {
         }
         // Saving a checkpoint that is due does not wait for messages.
         let until = tokio::time::Instant::now() + if self.dirty { SAVE_EVERY } else { POLL };
-        let barred = !self.room() || self.queue_full;
+        let paused = !self.has_room() || self.queue_full;
         loop {
             tokio::select! {
-                _ = self.wrote.changed(), if !barred && !stopping => return Ok(()),
-                heard = self.signals.next(), if !barred && !stopping => return heard.map(drop),
+                _ = self.committed.changed(), if !paused && !stopping => return Ok(()),
+                signal = self.signals.next(), if !paused && !stopping => return signal.map(drop),
                 () = publisher.progress(), if !self.in_flight.is_empty() => {
                     self.collect_acks()?;
                     self.queue_full = false;
                     // An acknowledgement alone needs no read, unless the read was waiting for it.
-                    if barred && self.room() || stopping && self.in_flight.is_empty() {
+                    if paused && self.has_room() || stopping && self.in_flight.is_empty() {
                         return Ok(());
                     }
                 }
@@ -296,7 +296,7 @@ impl<'r> RelaySession<'r> {
 fn record<'a>(
     relay: &ShardRelay,
     topic: &'a mut String,
-    row: &Found<'a>,
+    row: &FoundRow<'a>,
 ) -> Result<Outgoing<'a>, serde_json::Error> {
     let span = trace::publish_span(row.topic, row.traceparent);
     let own = trace::traceparent_of(&span);
@@ -308,7 +308,7 @@ fn record<'a>(
 }
 
 fn refused(refusal: Refusal) -> RelayError {
-    if !refusal.for_good() {
+    if !refusal.is_permanent() {
         return refusal.error.into();
     }
     let Refusal { position, topic, error } = refusal;

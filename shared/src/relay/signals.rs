@@ -15,7 +15,7 @@ use crate::db::Db;
 
 /// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Signal {
     /// Another process has committed messages.
     Rows,
     /// The shard's lease was released.
@@ -44,19 +44,19 @@ impl Signals {
     }
 
     /// Returns the next signal. The future may be dropped while it waits.
-    pub(super) async fn next(&mut self) -> Result<Heard, RelayError> {
-        let heard = self.stream.next().await.ok_or(sqlx::Error::PoolClosed)??;
-        Ok(if heard.channel() == self.free { Heard::Free } else { Heard::Rows })
+    pub(super) async fn next(&mut self) -> Result<Signal, RelayError> {
+        let notification = self.stream.next().await.ok_or(sqlx::Error::PoolClosed)??;
+        Ok(if notification.channel() == self.free { Signal::Free } else { Signal::Rows })
     }
 }
 
 /// Signals to the shard's relay that there are messages.
-pub(super) async fn tell(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+pub(super) async fn notify_rows(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
     notify(db, &rows(shard)).await
 }
 
 /// Signals to the standby relays that the shard is free.
-pub(super) async fn tell_free(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+pub(super) async fn notify_free(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
     notify(db, &free(shard)).await
 }
 
@@ -71,14 +71,14 @@ async fn notify(db: &mut PgConnection, channel: &str) -> Result<(), sqlx::Error>
 /// # Errors
 /// Fails if the database does not answer.
 pub async fn tell_relays(db: &Db) -> Result<Infallible, sqlx::Error> {
-    let mut wrote = db.relay_wakeup();
+    let mut committed = db.relay_wakeup();
     let mut connection = db.connect().await?;
     prepare(&mut connection).await?;
     loop {
         // The sender lives in `db`.
-        let _ = wrote.changed().await;
+        let _ = committed.changed().await;
         for shard in 0..db.shards() {
-            tell(&mut connection, shard).await?;
+            notify_rows(&mut connection, shard).await?;
         }
     }
 }

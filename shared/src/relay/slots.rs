@@ -12,23 +12,23 @@ use crate::outbox::receipts;
 use crate::outbox::unsent::IS_SENT;
 
 /// How often a relay checks for a slot to truncate.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long truncation may be blocked before a warning, and the interval between warnings.
-const TELL_AFTER: Duration = Duration::from_secs(10);
-const TELL_AGAIN: Duration = Duration::from_secs(300);
+const WARN_AFTER: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The state of truncation between two checks.
 #[derive(Default)]
 pub(super) struct Slots {
-    looked: Option<Instant>,
-    held_since: Option<Instant>,
-    told: Option<Instant>,
+    checked_at: Option<Instant>,
+    blocked_since: Option<Instant>,
+    warned_at: Option<Instant>,
     /// The process that the gauge names.
     holder: Option<i32>,
 }
 
 /// The result of a check of the next slot.
-enum Look {
+enum SlotState {
     /// The slot is empty, or was truncated.
     Empty,
     /// Some of its rows are not sent yet.
@@ -42,43 +42,48 @@ impl Slots {
     /// prevents this, the gauge `outbox_truncation_held_back_seconds` says for how long. The gauge
     /// `outbox_truncation_holder` names the server process in its label `pid`; its value is the start of the
     /// transaction in seconds since 1970. The log has both.
-    pub(super) async fn truncate_passed(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < TIDY_EVERY) {
+    pub(super) async fn truncate_sent(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.checked_at.is_some_and(|checked_at| checked_at.elapsed() < CHECK_INTERVAL) {
             return Ok(());
         }
-        self.looked = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let next: i64 = sqlx::query_scalar("select (extract(epoch from now())::bigint / 60 + 1) % 3")
             .fetch_one(&mut *db)
             .await?;
         let slot = format!("outbox_{next}");
         match truncate(db, &slot).await {
-            Ok(Look::Empty) => {
-                self.held_since = None;
-                self.told = None;
-                held_back(Duration::ZERO);
-                self.name_holder(None);
+            Ok(SlotState::Empty) => {
+                self.blocked_since = None;
+                self.warned_at = None;
+                report_blocked(Duration::ZERO);
+                self.report_holder(None);
                 Ok(())
             }
-            Ok(look) => self.held_back(db, &slot, look).await,
+            Ok(slot_state) => self.report_blocked(db, &slot, slot_state).await,
             Err(error) if error.class() == Class::Retry && error.as_database_error().is_some() => {
-                self.held_back(db, &slot, Look::InUse).await
+                self.report_blocked(db, &slot, SlotState::InUse).await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn held_back(&mut self, db: &mut PgConnection, slot: &str, look: Look) -> Result<(), sqlx::Error> {
-        let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
+    async fn report_blocked(
+        &mut self,
+        db: &mut PgConnection,
+        slot: &str,
+        slot_state: SlotState,
+    ) -> Result<(), sqlx::Error> {
+        let blocked_for = self.blocked_since.get_or_insert_with(Instant::now).elapsed();
         let holder = oldest_user(db, slot).await?;
         let age = holder.as_ref().map_or(0.0, |holder| holder.age);
-        self.name_holder(holder.as_ref());
-        held_back(held.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
-        if (held < TELL_AFTER && age < TELL_AFTER.as_secs_f64())
-            || self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN)
+        self.report_holder(holder.as_ref());
+        report_blocked(blocked_for.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
+        if (blocked_for < WARN_AFTER && age < WARN_AFTER.as_secs_f64())
+            || self.warned_at.is_some_and(|warned_at| warned_at.elapsed() < WARN_INTERVAL)
         {
             return Ok(());
         }
-        self.told = Some(Instant::now());
+        self.warned_at = Some(Instant::now());
         match holder {
             Some(holder) => warn!(
                 slot,
@@ -88,7 +93,7 @@ impl Slots {
                 state = holder.state,
                 "the outbox cannot be truncated: a transaction holds it; end it, or run `select pg_terminate_backend(pid)`"
             ),
-            None if matches!(look, Look::Unsent) => {
+            None if matches!(slot_state, SlotState::Unsent) => {
                 warn!(slot, "the outbox cannot be truncated: it has rows that were not sent yet");
             }
             None => {}
@@ -98,7 +103,7 @@ impl Slots {
 }
 
 impl Slots {
-    fn name_holder(&mut self, holder: Option<&Holder>) {
+    fn report_holder(&mut self, holder: Option<&Holder>) {
         let gauge = |pid: i32| metric::OUTBOX_TRUNCATION_HOLDER.gauge(&[&pid.to_string()]);
         let pid = holder.map(|holder| holder.pid);
         if let Some(former) = self.holder.filter(|former| Some(*former) != pid) {
@@ -114,13 +119,13 @@ impl Slots {
 impl Drop for Slots {
     /// Resets the gauges, because the next relay measures from the start.
     fn drop(&mut self) {
-        held_back(Duration::ZERO);
-        self.name_holder(None);
+        report_blocked(Duration::ZERO);
+        self.report_holder(None);
     }
 }
 
-fn held_back(held: Duration) {
-    metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(held.as_secs_f64());
+fn report_blocked(blocked_for: Duration) {
+    metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(blocked_for.as_secs_f64());
 }
 
 /// A transaction that blocks the truncation of a slot.
@@ -153,12 +158,13 @@ async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>
     .await
 }
 
-async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error> {
-    let any: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select exists (select from {slot})")))
-        .fetch_one(&mut *db)
-        .await?;
-    if !any {
-        return Ok(Look::Empty);
+async fn truncate(db: &mut PgConnection, slot: &str) -> Result<SlotState, sqlx::Error> {
+    let has_rows: bool =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select exists (select from {slot})")))
+            .fetch_one(&mut *db)
+            .await?;
+    if !has_rows {
+        return Ok(SlotState::Empty);
     }
     #[expect(clippy::disallowed_methods, reason = "the relay's own connection, not the pool's")]
     let mut tx = db.begin().await?;
@@ -168,18 +174,18 @@ async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error
     sqlx::query(sqlx::AssertSqlSafe(format!("lock table {slot} in access exclusive mode")))
         .execute(&mut *tx)
         .await?;
-    let passed: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+    let all_sent: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "select not exists (
              select from {slot} o left join relay_checkpoint c on c.shard = o.shard
              where c.shard is null or not {IS_SENT})"
     )))
     .fetch_one(&mut *tx)
     .await?;
-    if passed {
+    if all_sent {
         receipts::save_receipt(&mut tx, slot).await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("truncate {slot}"))).execute(&mut *tx).await?;
         metric::OUTBOX_TRUNCATIONS.counter(&[]).increment(1);
     }
     tx.commit().await?;
-    Ok(if passed { Look::Empty } else { Look::Unsent })
+    Ok(if all_sent { SlotState::Empty } else { SlotState::Unsent })
 }

@@ -50,12 +50,12 @@ pub struct Coordinator {
     db: Db,
     driver: Arc<Driver>,
     replies: String,
-    meanings: HashMap<&'static str, Meaning>,
+    triggers: HashMap<&'static str, Trigger>,
     topics: Vec<(&'static str, &'static str)>,
 }
 
 /// The effect of a message type on its saga.
-enum Meaning {
+enum Trigger {
     Begins(Box<dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync>),
     Cancels,
 }
@@ -89,7 +89,7 @@ impl Coordinator {
         replies: impl Into<String>,
     ) -> Self {
         let driver = Arc::new(Driver::new(registry, events.into()));
-        Self { db, driver, replies: replies.into(), meanings: HashMap::new(), topics: Vec::new() }
+        Self { db, driver, replies: replies.into(), triggers: HashMap::new(), topics: Vec::new() }
     }
 
     /// Begins a saga on each message of type `M`. `saga` makes the initial memory from the message.
@@ -102,7 +102,7 @@ impl Coordinator {
             let data = serde_json::to_string(&saga(message.data()?))?;
             Ok(NewSaga { definition: S::NAME, version: S::VERSION, data })
         };
-        self.with::<M>(Meaning::Begins(Box::new(begin)))
+        self.with::<M>(Trigger::Begins(Box::new(begin)))
     }
 
     /// Cancels a saga on each message of type `M`, as long as it can still be undone.
@@ -111,12 +111,12 @@ impl Coordinator {
     /// Panics if the type already begins or cancels sagas.
     #[must_use]
     pub fn cancel_on<M: Message>(self) -> Self {
-        self.with::<M>(Meaning::Cancels)
+        self.with::<M>(Trigger::Cancels)
     }
 
-    fn with<M: Message>(mut self, meaning: Meaning) -> Self {
-        let before = self.meanings.insert(M::TYPE, meaning);
-        assert!(before.is_none(), "{} already begins or cancels sagas", M::TYPE);
+    fn with<M: Message>(mut self, trigger: Trigger) -> Self {
+        let previous = self.triggers.insert(M::TYPE, trigger);
+        assert!(previous.is_none(), "{} already begins or cancels sagas", M::TYPE);
         self.topics.push((M::TYPE, M::TOPIC));
         self
     }
@@ -134,11 +134,11 @@ impl Coordinator {
     /// Converts a message to an input of its saga.
     fn input(&self, message: &Incoming) -> Result<SagaInput, Fault> {
         let envelope = message.envelope()?;
-        let (begin, input, reply) = match self.meanings.get(message.kind()) {
-            Some(Meaning::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
-            Some(Meaning::Cancels) => (None, Input::Cancel, None),
+        let (begin, input, reply) = match self.triggers.get(message.kind()) {
+            Some(Trigger::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
+            Some(Trigger::Cancels) => (None, Input::Cancel, None),
             None => {
-                let (input, reply) = answer(message.data()?)?;
+                let (input, reply) = reply_to_input(message.data()?)?;
                 (None, input, reply)
             }
         };
@@ -188,7 +188,7 @@ impl MessageRouter {
 }
 
 /// Converts a step's reply to an input. Also returns the result if the step is done.
-fn answer(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
+fn reply_to_input(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
     let StepReply { step, direction, outcome, result } = reply;
     Ok(match (outcome, direction) {
         (ReplyOutcome::Refused, Direction::Undo) => {

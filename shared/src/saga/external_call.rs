@@ -6,7 +6,7 @@
 //! holds no transaction and no partition. After a crash in between, the open intents are resumed and the dependency
 //! is called with the same key.
 //!
-//! A step without an answer stays open. It is called again, less and less often, at most every 30 seconds. Its saga
+//! A step without an answer stays open. It is called again, at intervals that grow to 30 seconds. Its saga
 //! gets the outcome [`crate::saga::participant::ReplyOutcome::Failing`] at the first, second, fourth, eighth ...
 //! attempt, so that an outage costs few messages. The saga concludes nothing from it.
 //!
@@ -33,7 +33,7 @@ use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::saga::participant::{self, Answer, Task};
-use crate::step_outcome::{Open, Record, Status};
+use crate::step_outcome::{OpenCall, Record, Status};
 use crate::unit_of_work::UnitOfWork;
 
 /// A call that failed for a local reason. It says nothing about the dependency.
@@ -152,9 +152,10 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
         Box::pin(async move {
             let tasks = participant::unanswered::<C>(uow, messages).await?;
             // A repeated request of a saga or an operator must not wait for the next scheduled attempt.
-            let again = std::mem::take(&mut uow.steps.asked_again);
-            if !again.is_empty() {
-                store::hurry(uow.db(), &again, caller::rest(&self.dependency).as_secs_f64()).await?;
+            let asked_again = std::mem::take(&mut uow.steps.asked_again);
+            if !asked_again.is_empty() {
+                store::expedite(uow.db(), &asked_again, caller::min_wait(&self.dependency).as_secs_f64())
+                    .await?;
             }
             if tasks.is_empty() {
                 return Ok(());
@@ -198,7 +199,7 @@ fn intents<C: Command, E: ExternalCall<C>>(
     let intent = |(index, task): (usize, &Task<C>)| {
         let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
         let is_ours = index < room;
-        let open = Open {
+        let open = OpenCall {
             command,
             traceparent: task.cause.traceparent.clone(),
             claimed_by: is_ours.then(|| instance.to_owned()),

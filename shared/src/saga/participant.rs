@@ -121,17 +121,17 @@ impl MessageRouter {
     pub fn command<C: Command>(self, handler: &Arc<impl CommandHandler<C>>) -> Self {
         self.on(
             &[(C::TYPE, C::TOPIC)],
-            Arc::new(Steps { handler: Arc::clone(handler), _command: std::marker::PhantomData }),
+            Arc::new(CommandRoute { handler: Arc::clone(handler), _command: std::marker::PhantomData }),
         )
     }
 }
 
-struct Steps<C, H> {
+struct CommandRoute<C, H> {
     handler: Arc<H>,
     _command: std::marker::PhantomData<fn(C)>,
 }
 
-impl<C: Command, H: CommandHandler<C>> BatchHandler for Steps<C, H> {
+impl<C: Command, H: CommandHandler<C>> BatchHandler for CommandRoute<C, H> {
     fn takes_steps(&self) -> bool {
         true
     }
@@ -162,7 +162,7 @@ pub(crate) async fn unanswered<C: CommandSet>(
     let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
     uow.look_up(&asked).await?;
-    let mut rest = Vec::with_capacity(tasks.len());
+    let mut open = Vec::with_capacity(tasks.len());
     let mut taken = HashSet::new();
     for task in tasks {
         // A second command for the same step in one batch repeats the first one, which is being answered.
@@ -175,12 +175,12 @@ pub(crate) async fn unanswered<C: CommandSet>(
             if status == Status::Pending {
                 uow.steps.asked_again.push(task.step);
             }
-        } else if is_to_be_done(uow, &task)? {
+        } else if must_carry_out(uow, &task)? {
             taken.insert(task.step.clone());
-            rest.push(task);
+            open.push(task);
         }
     }
-    Ok(rest)
+    Ok(open)
 }
 
 fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
@@ -193,14 +193,14 @@ fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
 }
 
 /// Returns whether a command without a record must be carried out. An undo with nothing to undo is answered here.
-fn is_to_be_done<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<bool, Fault> {
+fn must_carry_out<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<bool, Fault> {
     let action = task.step.action().map(|action| {
         let status = uow.steps.get(&action).map(|record| record.status);
         (action, status)
     });
     // An action with a record was not undone: the record of its undo would be kept longer.
     if !matches!(action, Some((_, Some(_)))) {
-        still_known(uow, &task.step)?;
+        check_retention(uow, &task.step)?;
     }
     match action {
         None | Some((_, Some(Status::Done))) => return Ok(true),
@@ -237,15 +237,15 @@ pub(crate) fn record<C: CommandSet>(
 ///
 /// # Errors
 /// Fails permanently if the saga began longer ago than step outcomes are kept. The command is then parked.
-fn still_known(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
-    let memory = uow.retention().steps;
-    if !retention::stale(step.saga_id, uow.now(), memory) {
+fn check_retention(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
+    let retention = uow.retention().steps;
+    if !retention::stale(step.saga_id, uow.now(), retention) {
         return Ok(());
     }
     Err(Fault::permanent(format!(
         "stale: the saga began more than {} days ago, so nobody can know whether this step was done; if it was not, \
          set STEP_RETENTION above the saga's age and retry",
-        memory.as_secs() / 86_400
+        retention.as_secs() / 86_400
     )))
 }
 
@@ -253,7 +253,7 @@ fn still_known(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
 /// on.
 fn nothing_to_undo<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<(), Fault> {
     let result = to_raw_value(&serde_json::Map::new())?;
-    tell(uow, task, ReplyOutcome::Done, result.clone())?;
+    send_reply(uow, task, ReplyOutcome::Done, result.clone())?;
     uow.steps.add(record(task, task.step.clone(), Status::Done, Some(result)));
     Ok(())
 }
@@ -266,8 +266,8 @@ fn repeat<C: CommandSet>(
     outcome: Option<Box<RawValue>>,
 ) -> Result<(), Fault> {
     match (status, outcome) {
-        (Status::Done, Some(result)) => tell(uow, task, ReplyOutcome::Done, result),
-        (Status::Refused, Some(result)) => tell(uow, task, ReplyOutcome::Refused, result),
+        (Status::Done, Some(result)) => send_reply(uow, task, ReplyOutcome::Done, result),
+        (Status::Refused, Some(result)) => send_reply(uow, task, ReplyOutcome::Refused, result),
         // The saga has undone the step before it began, so it does not wait for an answer.
         (Status::Pending | Status::Tombstoned, _) | (_, None) => Ok(()),
     }
@@ -287,7 +287,7 @@ fn answered<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>, reply: Reply) -
         false => (ReplyOutcome::Done, Status::Done),
         true => (ReplyOutcome::Refused, Status::Refused),
     };
-    tell(uow, task, outcome, reply.result.clone())?;
+    send_reply(uow, task, outcome, reply.result.clone())?;
     Ok(record(task, task.step.clone(), status, Some(reply.result)))
 }
 
@@ -300,10 +300,10 @@ pub(crate) fn failing<C>(
     attempts: u32,
 ) -> Result<(), Fault> {
     let failing = Failing { error: error.chars().take(ERROR_CHARS).collect(), attempts };
-    tell(uow, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
+    send_reply(uow, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
 }
 
-fn tell<C>(
+fn send_reply<C>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
     outcome: ReplyOutcome,

@@ -183,7 +183,9 @@ impl<S> Definition<S> {
         for step in &self.steps {
             let (kind, undo) = match (step.kind, &step.undo) {
                 (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
-                (Kind::Compensatable, Undo::Nothing(why)) => ("compensatable", format!("nothing: {why}")),
+                (Kind::Compensatable, Undo::Nothing(reason)) => {
+                    ("compensatable", format!("nothing: {reason}"))
+                }
                 (Kind::Pivot, _) => ("**pivot**", "never".to_owned()),
                 (Kind::Forward | Kind::Closing | Kind::Cancelling, _) => {
                     ("retried until done", "never".to_owned())

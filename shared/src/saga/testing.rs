@@ -241,8 +241,8 @@ impl Run {
     /// # Panics
     /// Always panics.
     #[track_caller]
-    pub fn fail(&self, why: &str) -> ! {
-        panic!("{why}\nThe history so far:\n{}", self.history.join("\n"))
+    pub fn fail(&self, reason: &str) -> ! {
+        panic!("{reason}\nThe history so far:\n{}", self.history.join("\n"))
     }
 
     #[track_caller]

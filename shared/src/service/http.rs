@@ -121,11 +121,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
         path.map(|axum::extract::Path(value)| Self(value))
-            .map_err(|error: PathRejection| Problem::bad_request(said_of_path(&error)))
+            .map_err(|error: PathRejection| Problem::bad_request(path_error_text(&error)))
     }
 }
 
-fn said_of_path(error: &PathRejection) -> String {
+fn path_error_text(error: &PathRejection) -> String {
     let PathRejection::FailedToDeserializePathParams(failed) = error else { return error.body_text() };
     match failed.kind() {
         ErrorKind::ParseErrorAtKey { value, expected_type, .. }

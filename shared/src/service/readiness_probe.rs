@@ -6,16 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The timeout of connecting and of each read and write. `/readyz` itself gives its checks two seconds.
-const PATIENCE: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Asks the service that listens on `address`. Returns its answer as the reason if it is not ready.
 ///
 /// # Errors
 /// Fails if no service answers, or if the answer is not HTTP.
 pub(super) fn ready(address: SocketAddr) -> io::Result<Result<(), String>> {
-    let mut stream = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -57,17 +57,17 @@ mod tests {
             stream.write_all(answer.as_bytes()).expect("sent");
             String::from_utf8_lossy(&asked[..length]).into_owned()
         });
-        let said = ready(address);
+        let result = ready(address);
         assert!(server.join().expect("no panic").starts_with("GET /readyz HTTP/1.1\r\n"));
-        said
+        result
     }
 
     #[test]
     fn the_status_says_whether_it_is_ready_and_the_body_why_not() {
         assert_eq!(answered("HTTP/1.1 200 OK\r\n\r\n{}").expect("an answer"), Ok(()));
-        let said =
+        let result =
             answered("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}\n").expect("an answer");
-        assert_eq!(said, Err("503 {\"ready\":false}".to_owned()));
+        assert_eq!(result, Err("503 {\"ready\":false}".to_owned()));
         assert!(answered("220 mail.example.com\r\n").is_err());
         assert!(answered("").is_err());
     }

@@ -19,7 +19,7 @@ pub(super) const EX_USAGE: u8 = 64;
 
 pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     if line.is_ready {
-        return tell_whether_ready(address::<A>(&line.common));
+        return report_readiness(address::<A>(&line.common));
     }
     let _telemetry = telemetry::init(A::NAME, line.common.log_format);
     let Some(database) = line.common.database_url.clone() else {
@@ -52,13 +52,13 @@ fn address<A: App>(common: &Common) -> SocketAddr {
     common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)))
 }
 
-fn tell_whether_ready(address: SocketAddr) -> ExitCode {
-    let why = match readiness_probe::ready(address) {
+fn report_readiness(address: SocketAddr) -> ExitCode {
+    let reason = match readiness_probe::ready(address) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(reason)) => format!("not ready: {reason}"),
         Err(error) => format!("{address} does not answer: {error}"),
     };
-    let _ = writeln!(io::stderr(), "{why}");
+    let _ = writeln!(io::stderr(), "{reason}");
     ExitCode::FAILURE
 }
 
@@ -85,7 +85,7 @@ async fn run<A: App>(
     }
     // Listening begins before the set-up, because the first process of a container ignores signals without a
     // listener.
-    let told = Told::listen()?;
+    let signals = StopSignals::listen()?;
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
         prefix: common.topic_prefix.clone(),
@@ -94,16 +94,16 @@ async fn run<A: App>(
     };
     let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
-    service.until_told::<A>(told).await
+    service.serve_until_stopped::<A>(signals).await
 }
 
 /// The signals that stop a service.
-struct Told {
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Told {
+impl StopSignals {
     fn listen() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -114,7 +114,7 @@ impl Told {
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
-    async fn until_told<A: App>(mut self, mut told: Told) -> anyhow::Result<()> {
+    async fn serve_until_stopped<A: App>(mut self, mut signals: StopSignals) -> anyhow::Result<()> {
         let address = address::<A>(&self.common);
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
@@ -124,7 +124,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .with_graceful_shutdown(intake.clone().cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
-        self.keep_house();
+        self.run_housekeeper();
         let upkeep = intake.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
@@ -140,12 +140,12 @@ impl<C: Send + Sync + 'static> Service<C> {
         info!(service = self.name, %address, "serving");
 
         let failed = tokio::select! {
-            () = told.next() => false,
+            () = signals.next() => false,
             () = self.failed.cancelled() => true,
         };
         info!(service = self.name, "stopping");
         let hard = async {
-            tokio::select! { () = told.next() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
+            tokio::select! { () = signals.next() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
         };
         tokio::select! {
             () = self.drain() => {}

@@ -20,7 +20,7 @@ pub(crate) struct StepOutcomes {
 
 impl StepOutcomes {
     /// Creates the outcomes from the records of all steps of a batch.
-    pub fn looked_up(found: Vec<store::Found>) -> Self {
+    pub fn looked_up(found: Vec<store::OutcomeRow>) -> Self {
         let records = found.into_iter().map(Record::from).map(|record| (record.key.clone(), record));
         Self { records: records.collect(), complete: true, ..Self::default() }
     }

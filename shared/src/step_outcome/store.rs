@@ -51,12 +51,12 @@ pub(crate) struct Record {
     pub status: Status,
     pub outcome: Option<Box<RawValue>>,
     /// For a pending step: the command and the trace, so that the call can be resumed.
-    pub open: Option<Open>,
+    pub open: Option<OpenCall>,
 }
 
 /// The data for resuming an interrupted external call.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct OpenCall {
     pub command: Vec<u8>,
     pub traceparent: Option<String>,
     /// The replica that makes the call; `None` if any replica may resume it.
@@ -79,7 +79,7 @@ impl Record {
 
 /// A recorded outcome as a query returns it.
 #[derive(FromRow, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct OutcomeRow {
     saga_id: Uuid,
     step: String,
     direction: String,
@@ -89,8 +89,8 @@ pub(crate) struct Found {
     outcome: Option<String>,
 }
 
-impl From<Found> for Record {
-    fn from(row: Found) -> Self {
+impl From<OutcomeRow> for Record {
+    fn from(row: OutcomeRow) -> Self {
         Self {
             key: key(row.saga_id, row.step, &row.direction),
             kind: "",
@@ -123,7 +123,7 @@ pub(crate) fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
 /// Returns the recorded outcomes of these steps.
 pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec<Record>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
-    let found: Vec<Found> = sqlx::query_as(
+    let found: Vec<OutcomeRow> = sqlx::query_as(
         "select saga_id, step, direction, message_id, status, outcome::text
          from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
          join step_outcome using (saga_id, step, direction)",
@@ -161,7 +161,7 @@ pub(crate) fn insert_statement(first: usize) -> String {
 
 /// Binds the records to [`insert_statement`].
 pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
-    let open = |pick: fn(&Open) -> Option<&str>| {
+    let open = |pick: fn(&OpenCall) -> Option<&str>| {
         records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
     };
     let lease = |record: &&Record| record.open.as_ref().map(|open| open.claimed_for_seconds);

@@ -49,12 +49,12 @@ pub(super) struct SagaInstance {
     /// The status in the last snapshot. A saga that has just begun has no snapshot.
     saved: Option<Status>,
     /// Whether the row needs a new wake-up time.
-    alarm_moved: bool,
+    due_changed: bool,
 }
 
 impl SagaInstance {
     /// Loads a saga from its row and its later log entries.
-    pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
+    pub fn load(registry: &Registry, row: SagaRow, newer: &[LogRow]) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(&row.definition, row.version)?);
         // Timers refuse to start if a plan of an unfinished saga is missing. Until their check, no other plan may
         // decide.
@@ -64,7 +64,7 @@ impl SagaInstance {
         }
         // A gap means that the database lost commits in a failover, while this process continued from its cache.
         if let Some((entry, _)) =
-            beyond.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
+            newer.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
         {
             let (saga, entry) = (row.saga_id, entry.sequence);
             return Err(Fault::permanent(format!(
@@ -74,7 +74,7 @@ impl SagaInstance {
         let mut state: State = serde_json::from_str(row.state.0.get())?;
         let saved = Some(state.shown());
         let mut memory = definition.open(row.data.0.get())?;
-        replay(definition.shape(), &mut state, beyond, |step, reply| memory.on_reply(step, reply).map(drop))?;
+        replay(definition.shape(), &mut state, newer, |step, reply| memory.on_reply(step, reply).map(drop))?;
         Ok(Self {
             subject: row.subject,
             name: row.definition,
@@ -82,11 +82,11 @@ impl SagaInstance {
             definition,
             state,
             memory,
-            sequence: beyond.last().map_or(row.sequence, |entry| entry.sequence),
+            sequence: newer.last().map_or(row.sequence, |entry| entry.sequence),
             traceparent: row.traceparent,
             due_at: row.due_at,
             saved,
-            alarm_moved: false,
+            due_changed: false,
         })
     }
 
@@ -104,7 +104,7 @@ impl SagaInstance {
             traceparent: change.cause.traceparent.clone(),
             due_at: None,
             saved: None,
-            alarm_moved: false,
+            due_changed: false,
         })
     }
 
@@ -173,8 +173,8 @@ impl SagaInstance {
             self.carry_out(uow, topic, change.saga_id, &cause, decision)?;
         }
         // Moving the wake-up time with every step would rewrite its index every time. A wake-up may therefore be too
-        // early. It is late only by the lease of a timer that died. Each wake-up sets the time anew from the row,
-        // because a timer has moved it there.
+        // early. It is late only by the lease of a timer that died. Each wake-up sets the time anew. The timer has
+        // moved it in the row, and a wake-up always reads the row.
         let next = self.state.due_at();
         let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
         let changed = !decisions.is_empty() || before != self.state;
@@ -183,7 +183,7 @@ impl SagaInstance {
         // answer.
         if change.input == Input::Due || changed && late {
             moved = self.due_at != next;
-            self.alarm_moved |= moved;
+            self.due_changed |= moved;
             self.due_at = next;
         }
         // Other replicas with this saga in their cache learn of the new time by the log entry.
@@ -261,11 +261,11 @@ impl SagaInstance {
     /// must be in the row.
     pub fn snapshot(&mut self, saga_id: Uuid) -> Result<Option<Snapshot>, Fault> {
         let status = self.state.shown();
-        if self.saved == Some(status) && !self.alarm_moved {
+        if self.saved == Some(status) && !self.due_changed {
             return Ok(None);
         }
         self.saved = Some(status);
-        self.alarm_moved = false;
+        self.due_changed = false;
         if self.has_ended() {
             self.due_at = None;
         }

@@ -19,7 +19,7 @@ use crate::saga::engine::Input;
 use crate::saga::registry::Registry;
 use crate::saga::store;
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
 /// How long a replica claims due sagas.
 const LEASE: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ pub enum TimersError {
 }
 
 /// Checks that all definitions of unfinished sagas are known. A saga without its definition would wait for ever.
-async fn know_all(db: &Db, registry: &Registry) -> Result<(), TimersError> {
+async fn check_definitions(db: &Db, registry: &Registry) -> Result<(), TimersError> {
     let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
     let unknown: Vec<String> = in_flight
         .into_iter()
@@ -67,11 +67,11 @@ impl Timers {
     /// Fails if this process lacks the definition of an unfinished saga, or if the database does not answer at the
     /// start.
     pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
-        know_all(&self.db, &self.driver.registry).await?;
-        let mut looks = 0_u32;
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(COUNT_EVERY) {
+        check_definitions(&self.db, &self.driver.registry).await?;
+        let mut polls = 0_u32;
+        while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+            polls = polls.wrapping_add(1);
+            if polls.is_multiple_of(COUNT_EVERY) {
                 self.count().await;
             }
             match self.wake().await {

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus, TOO_LATE};
 
 /// A step as the observer sees it.
-struct Seen {
+struct ObservedStep {
     status: StepStatus,
     asked_at: Option<OffsetDateTime>,
     /// The number of requests since the step became open, or since an operator's retry.
@@ -19,7 +19,7 @@ struct Seen {
 
 pub(super) struct Model<'s> {
     shape: &'s Shape,
-    steps: Vec<Seen>,
+    steps: Vec<ObservedStep>,
     /// The code of the first refusal.
     reason: Option<String>,
     cancelled: bool,
@@ -43,7 +43,7 @@ impl<'s> Model<'s> {
         let steps = shape
             .steps
             .iter()
-            .map(|_| Seen { status: StepStatus::Waiting, asked_at: None, asked: 0 })
+            .map(|_| ObservedStep { status: StepStatus::Waiting, asked_at: None, asked: 0 })
             .collect();
         Self {
             shape,
@@ -72,19 +72,19 @@ impl<'s> Model<'s> {
     }
 
     /// Observes an input and the engine's decisions. `changed` means that the state has changed.
-    pub fn saw(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
+    pub fn observe(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
         self.history.push((now, input.clone(), decisions.to_vec()));
         if *input == Input::Cancel {
-            self.hear_cancellation(decisions, changed);
+            self.observe_cancellation(decisions, changed);
         }
         if self.history.len() == 1 {
             self.ends_by = self.shape.deadline.map(|deadline| now + deadline);
         }
-        let answered = self.hear(input);
+        let answered = self.observe_answer(input);
         let woken = *input == Input::Due;
         let overdue = woken && self.ends_by.is_some_and(|by| by <= now);
         if overdue {
-            self.hear_deadline(decisions);
+            self.observe_deadline(decisions);
         }
         let other = matches!(input, Input::Cancel | Input::Retry { .. } | Input::Failing { .. });
         if !answered && !woken && !other && self.history.len() > 1 {
@@ -118,9 +118,9 @@ impl<'s> Model<'s> {
                 }
                 Decision::Compensate { step, reason } => {
                     let refused = |step: &String| self.steps[self.index(step)].status == StepStatus::Refused;
-                    let why = step.as_ref().map_or(self.cancelled || self.too_late, refused);
+                    let justified = step.as_ref().map_or(self.cancelled || self.too_late, refused);
                     self.must(
-                        why && !self.turned_round,
+                        justified && !self.turned_round,
                         "a refusal, a cancellation or its deadline turns the saga round, once",
                     );
                     self.must(!self.any(StepStatus::Asked), "it turns round when no step is open any more");
@@ -149,8 +149,8 @@ impl<'s> Model<'s> {
         );
         if woken {
             let late = |index: usize| {
-                let patience = self.shape.steps[index].deadline.max(Duration::from_secs(60));
-                self.steps[index].asked_at.is_none_or(|asked| now - asked >= patience)
+                let interval = self.shape.steps[index].deadline.max(Duration::from_secs(60));
+                self.steps[index].asked_at.is_none_or(|asked| now - asked >= interval)
             };
             self.must(!self.open().iter().any(|(index, _)| late(*index)), "silence is not forgotten");
         }
@@ -182,7 +182,7 @@ impl<'s> Model<'s> {
     }
 
     /// Records an answer. Returns whether the step was waiting for it.
-    fn hear(&mut self, input: &Input) -> bool {
+    fn observe_answer(&mut self, input: &Input) -> bool {
         let (step, from, to) = match input {
             Input::Done { step, direction: Direction::Do } => (step, StepStatus::Asked, StepStatus::Done),
             Input::Done { step, direction: Direction::Undo } => {
@@ -197,9 +197,9 @@ impl<'s> Model<'s> {
             return false;
         };
         let kind = self.shape.steps[index].kind;
-        let deaf =
+        let ignored =
             to == StepStatus::Refused && matches!(kind, Kind::Forward | Kind::Closing | Kind::Cancelling);
-        if self.steps[index].status != from || deaf {
+        if self.steps[index].status != from || ignored {
             return false;
         }
         self.steps[index].status = to;
@@ -215,7 +215,7 @@ impl<'s> Model<'s> {
     }
 
     /// Observes a cancellation. It has an effect only before the pivot was asked and before any refusal.
-    fn hear_cancellation(&mut self, decisions: &[Decision], changed: bool) {
+    fn observe_cancellation(&mut self, decisions: &[Decision], changed: bool) {
         let foreseen = self.shape.steps.iter().any(|step| step.kind == Kind::Cancelling);
         let in_time = self.is_before_pivot() && self.reason.is_none();
         if self.cancelled {
@@ -231,7 +231,7 @@ impl<'s> Model<'s> {
 
     /// Observes that the deadline has passed. It turns the saga round or raises one alert, unless the saga is already
     /// undone or stuck.
-    fn hear_deadline(&mut self, decisions: &[Decision]) {
+    fn observe_deadline(&mut self, decisions: &[Decision]) {
         self.ends_by = None;
         if self.ended.is_some() || self.reason.is_some() {
             return;
@@ -240,8 +240,11 @@ impl<'s> Model<'s> {
             self.too_late = true;
             self.reason = Some(TOO_LATE.to_owned());
         } else {
-            let told = decisions.iter().any(|decision| matches!(decision, Decision::Stuck { .. }));
-            self.must(told || self.stuck.is_some(), "a saga that takes too long behind its pivot is stuck");
+            let alerted = decisions.iter().any(|decision| matches!(decision, Decision::Stuck { .. }));
+            self.must(
+                alerted || self.stuck.is_some(),
+                "a saga that takes too long behind its pivot is stuck",
+            );
         }
     }
 
@@ -254,8 +257,11 @@ impl<'s> Model<'s> {
         if self.open().contains(&(index, direction)) {
             let deadline = self.shape.steps[index].deadline;
             let overdue = self.steps[index].asked_at.is_some_and(|asked| now - asked >= deadline);
-            let why = matches!(input, Input::Retry { .. }) || (*input == Input::Due && overdue);
-            self.must(why, "who is open is asked again when the deadline has passed, or an operator says so");
+            let justified = matches!(input, Input::Retry { .. }) || (*input == Input::Due && overdue);
+            self.must(
+                justified,
+                "who is open is asked again when the deadline has passed, or an operator says so",
+            );
         } else if direction == Direction::Do {
             self.may_be_done(index);
             self.steps[index].status = StepStatus::Asked;

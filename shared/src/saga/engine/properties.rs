@@ -180,7 +180,7 @@ impl Play<'_> {
         let before = self.state.clone();
         let decisions = self.state.apply(self.shape, &input, self.now);
         let changed = before != self.state;
-        self.model.saw(self.now, &input, &decisions, changed);
+        self.model.observe(self.now, &input, &decisions, changed);
         self.model.agrees_with(&self.state);
         if changed || !decisions.is_empty() {
             let json = serde_json::to_string(&input).expect("an input is JSON");

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, Status, StepStatus, TOO_LATE};
 
 /// The longest interval between two requests to a step, unless its deadline is longer.
-const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+const MAX_ASK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The state of a saga: everything that the engine needs beside the shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl State {
             Input::Started => {}
             Input::Due => {
                 if self.ends_by.is_some_and(|by| by <= now) {
-                    self.is_too_late(shape, &mut decisions);
+                    self.pass_deadline(shape, &mut decisions);
                 }
                 self.ask_again(shape, now, &mut decisions);
             }
@@ -170,7 +170,7 @@ impl State {
     }
 
     /// Handles the passed deadline, which happens once. Before the pivot the saga is undone; later it becomes stuck.
-    fn is_too_late(&mut self, shape: &Shape, decisions: &mut Vec<Decision>) {
+    fn pass_deadline(&mut self, shape: &Shape, decisions: &mut Vec<Decision>) {
         self.ends_by = None;
         if self.is_before_pivot(shape) {
             self.refusal = Some(Refusal { code: TOO_LATE.to_owned(), detail: None });
@@ -232,8 +232,8 @@ impl State {
         if self.steps.iter().any(|step| step.status == StepStatus::Undoing) {
             return;
         }
-        let can_be = |step: &super::StepShape| step.undo && step.kind == Kind::Compensatable;
-        let to_undo = |i: &usize| can_be(&shape.steps[*i]) && self.steps[*i].status == StepStatus::Done;
+        let is_undoable = |step: &super::StepShape| step.undo && step.kind == Kind::Compensatable;
+        let to_undo = |i: &usize| is_undoable(&shape.steps[*i]) && self.steps[*i].status == StepStatus::Done;
         if let Some(next) = (0..shape.steps.len()).rev().find(to_undo) {
             for index in shape.group(shape.steps[next].group).filter(to_undo).collect::<Vec<_>>() {
                 self.ask(shape, index, Direction::Undo, now, decisions);
@@ -282,7 +282,7 @@ impl State {
             }
             let wait = shape.deadline * 2_u32.saturating_pow(step.attempts.min(8));
             step.attempts = step.attempts.saturating_add(1);
-            step.due_at = Some(now + wait.min(ASK_AGAIN_AT_MOST.max(shape.deadline)));
+            step.due_at = Some(now + wait.min(MAX_ASK_INTERVAL.max(shape.deadline)));
             decisions.push(Decision::Ask { step: shape.name.to_owned(), direction });
         }
     }

@@ -26,14 +26,14 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
     Ok(resolved.rows_affected())
 }
 
-/// Schedules open steps for another call. The wait is `seconds`, doubled with each attempt, but at least `least`
+/// Schedules open steps for another call. The wait is `seconds`, doubled with each attempt, but at least `min_seconds`
 /// seconds. Then any replica may claim them. Returns the number of attempts of each step; steps that are no longer
 /// open are left out.
-pub(crate) async fn try_later(
+pub(crate) async fn reschedule(
     db: &mut PgConnection,
     steps: &[&StepKey],
     seconds: f64,
-    least: f64,
+    min_seconds: f64,
 ) -> Result<Vec<(StepKey, u32)>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     let tried: Vec<(Uuid, String, String, i32)> = sqlx::query_as(
@@ -50,18 +50,18 @@ pub(crate) async fn try_later(
     .bind(names)
     .bind(directions)
     .bind(seconds)
-    .bind(least)
+    .bind(min_seconds)
     .fetch_all(db)
     .await?;
     let tried = tried.into_iter();
     Ok(tried
-        .map(|(saga, step, direction, tries)| (key(saga, step, &direction), tries.unsigned_abs()))
+        .map(|(saga, step, direction, attempts)| (key(saga, step, &direction), attempts.unsigned_abs()))
         .collect())
 }
 
 /// Releases open steps that were not called. Each may be claimed after its number of seconds. A small random part
 /// varies the step that is tried first.
-pub(crate) async fn put_off(
+pub(crate) async fn defer(
     db: &mut PgConnection,
     steps: &[&StepKey],
     seconds: &[f64],
@@ -85,7 +85,11 @@ pub(crate) async fn put_off(
 }
 
 /// Makes open steps available after `seconds`, unless a process has claimed them or they are available earlier.
-pub(crate) async fn hurry(db: &mut PgConnection, steps: &[StepKey], seconds: f64) -> Result<(), sqlx::Error> {
+pub(crate) async fn expedite(
+    db: &mut PgConnection,
+    steps: &[StepKey],
+    seconds: f64,
+) -> Result<(), sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     sqlx::query(
         "update step_outcome o set claimed_until = clock_timestamp() + $4 * interval '1 second'

@@ -84,17 +84,17 @@ impl MessageRouter {
     /// Panics if one of the types already has a handler.
     #[must_use]
     pub fn commands<S: CommandSet>(self, handler: &Arc<impl CommandBatchHandler<S>>) -> Self {
-        let together = Together { handler: Arc::clone(handler), _commands: std::marker::PhantomData };
-        self.on(S::TYPES, Arc::new(together))
+        let route = BatchRoute { handler: Arc::clone(handler), _commands: std::marker::PhantomData };
+        self.on(S::TYPES, Arc::new(route))
     }
 }
 
-struct Together<S, H> {
+struct BatchRoute<S, H> {
     handler: Arc<H>,
     _commands: std::marker::PhantomData<fn(S)>,
 }
 
-impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for Together<S, H> {
+impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for BatchRoute<S, H> {
     fn takes_steps(&self) -> bool {
         true
     }

@@ -315,8 +315,8 @@ impl<S: 'static, C: Command, Onto: Accepts<S>> StepWithoutUndo<S, C, Onto> {
     }
 
     /// Completes the step with the reason why it need not be undone.
-    pub fn nothing_to_undo(mut self, why: &'static str) -> Onto {
-        self.begun.undo = Undo::Nothing(why);
+    pub fn nothing_to_undo(mut self, reason: &'static str) -> Onto {
+        self.begun.undo = Undo::Nothing(reason);
         self.onto.accept(Finished(self.begun))
     }
 }

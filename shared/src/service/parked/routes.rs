@@ -22,7 +22,7 @@ use crate::service::http::{Body, Path, Query};
 use crate::service::problem::{Invalid, Problem};
 
 /// The largest number of characters of an operator's name or reason.
-const MAX_SAID_CHARS: usize = 500;
+const MAX_OPERATOR_TEXT: usize = 500;
 
 /// The state of the routes.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ async fn edit(
     Query(query): Query<By>,
     Body(body): Body<Box<RawValue>>,
 ) -> Result<Json<Changed>, Problem> {
-    let by = said("by", &query.by);
+    let by = operator_text("by", &query.by);
     let by = by.map_err(|invalid| Problem::bad_request(format!("query: `by` {}", invalid.detail)))?;
     let edited = replay::edit(&app.db, &app.messages, &key, id, &body, by).await;
     edited.map_err(|refused| problem(&key, id, refused))?;
@@ -182,7 +182,7 @@ async fn skip(
     Path((key, id)): Path<(String, i64)>,
     Body(skip): Body<Skip>,
 ) -> Result<Json<Changed>, Problem> {
-    let (reason, by) = match (said("reason", &skip.reason), said("by", &skip.by)) {
+    let (reason, by) = match (operator_text("reason", &skip.reason), operator_text("by", &skip.by)) {
         (Ok(reason), Ok(by)) => (reason, by),
         (reason, by) => {
             return Err(Problem::invalid([reason.err(), by.err()].into_iter().flatten().collect()));
@@ -194,13 +194,13 @@ async fn skip(
 }
 
 /// Validates a text from an operator: it must be present, and valid in the database.
-fn said<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
+fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Invalid::new(format!("/{name}"), "must not be empty"));
     }
-    if text.chars().count() > MAX_SAID_CHARS || text.contains('\0') {
-        let detail = format!("must be text of at most {MAX_SAID_CHARS} characters, without NUL");
+    if text.chars().count() > MAX_OPERATOR_TEXT || text.contains('\0') {
+        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters, without NUL");
         return Err(Invalid::new(format!("/{name}"), detail));
     }
     Ok(text)

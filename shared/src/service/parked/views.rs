@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::parked::store::{KeyRow, Row};
+use crate::parked::store::{ParkedKeyRow, ParkedRow};
 use crate::parked::{Encoding, readable};
 
 /// The parked keys of a service.
@@ -113,8 +113,8 @@ pub(super) struct Changed {
     pub left: i64,
 }
 
-impl From<KeyRow> for ParkedKey {
-    fn from(row: KeyRow) -> Self {
+impl From<ParkedKeyRow> for ParkedKey {
+    fn from(row: ParkedKeyRow) -> Self {
         Self {
             key: row.key,
             count: row.count,
@@ -126,8 +126,8 @@ impl From<KeyRow> for ParkedKey {
     }
 }
 
-impl From<Row> for ParkedMessage {
-    fn from(row: Row) -> Self {
+impl From<ParkedRow> for ParkedMessage {
+    fn from(row: ParkedRow) -> Self {
         let (body, encoding) = readable(&row.body);
         Self {
             id: row.id,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
 use super::*;
-use crate::circuit_breaker::{FIRST_REST, IN_A_ROW};
+use crate::circuit_breaker::{FIRST_OPEN, IN_A_ROW};
 use crate::db::DbOptions;
 use crate::envelope::{Direction, Message, new_id};
 use crate::saga::participant::Answer;
@@ -82,8 +82,8 @@ async fn a_dependency_that_does_not_answer_is_not_called_by_any_who_share_its_ci
     end_all(&mut calls).await;
     for caller in [&one, &other] {
         assert_eq!(caller.room(&calls), 0, "nothing is taken up");
-        let put_off = caller.begin(task(), &mut calls).expect("the circuit is open");
-        assert!(!put_off.wait.is_zero() && put_off.wait <= FIRST_REST, "{:?}", put_off.wait);
+        let deferred = caller.begin(task(), &mut calls).expect("the circuit is open");
+        assert!(!deferred.wait.is_zero() && deferred.wait <= FIRST_OPEN, "{:?}", deferred.wait);
     }
     assert!(calls.is_empty());
     assert_eq!(printer.calls.load(Ordering::Relaxed), IN_A_ROW as usize);
