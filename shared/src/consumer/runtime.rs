@@ -1,52 +1,34 @@
 //! The consumer's loop: gather a batch, handle it, store the offsets.
 
+mod gather;
+mod retry;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use futures::{FutureExt, StreamExt};
+use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{
-    BaseConsumer, Consumer as _, ConsumerContext, MessageStream, Rebalance, StreamConsumer,
-};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use super::pause_buffer::PauseBuffer;
 use super::stall_detector::StallDetector;
-use super::{attempt, park};
 use crate::backoff::jittered;
-use crate::cloudevents;
 use crate::db::Db;
-use crate::deadline::bounded;
-use crate::fault::{Class, Fault};
 use crate::incoming::Incoming;
 use crate::kafka::{self, Kafka};
 use crate::metric;
 use crate::router::MessageRouter;
 
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A batch that exhausts the database is halved after this many attempts.
-const ATTEMPTS_BEFORE_HALVING: u32 = 2;
-/// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
-/// statement.
-const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// The timeout of a seek.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A batch of at least this many messages means a high load, and the next batch is filled for [`LINGER`]. A
 /// transaction costs nearly the same for thirty messages as for one.
 const BUSY: usize = 32;
 const LINGER: Duration = Duration::from_millis(16);
-/// How long messages that may wait (see [`MessageRouter::may_wait`]) are collected before they are handled.
-const DEFERRABLE_LINGER: Duration = Duration::from_millis(50);
-/// How often an idle consumer polls. Usually the client wakes it earlier; the poll is a safety net.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The wait before a removed member joins its group again.
 const REJOIN_DELAY: Duration = Duration::from_millis(500);
 
@@ -66,13 +48,6 @@ pub struct Consumer {
 
 /// The offset of the next record of each partition.
 type Offsets = HashMap<(String, i32), i64>;
-
-/// Work that is repeated until it succeeds.
-#[derive(Clone, Copy)]
-enum Work<'w> {
-    Handle(&'w [&'w Incoming]),
-    Park(&'w Incoming, &'w str),
-}
 
 struct Context {
     assigned: Arc<AtomicBool>,
@@ -218,224 +193,6 @@ impl Consumer {
         }
         let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
         config.create_with_context(Context { assigned, joined })
-    }
-
-    /// Waits for the first record, and adds the records that are already there or arrive within `linger`. While the
-    /// batch has only messages that may wait, it waits for more.
-    async fn gather(
-        &self,
-        consumer: &StreamConsumer<Context>,
-        buffer: &mut PauseBuffer,
-        offsets: &mut Offsets,
-        linger: Duration,
-        stop: &CancellationToken,
-    ) -> Vec<Incoming> {
-        let mut batch: Vec<Incoming> = Vec::new();
-        let mut since = None;
-        // How many messages of the batch were checked, and whether all of them may wait.
-        let (mut checked, mut all_deferrable) = (0, true);
-        let mut stream = consumer.stream();
-        let mut bytes = 0;
-        for message in buffer.take() {
-            offsets.insert((self.kafka.name(&message.topic), message.partition), message.offset + 1);
-            bytes += message.body.len();
-            batch.push(message);
-        }
-        let mut taken = batch.len();
-        while taken < self.batch && bytes < MAX_BATCH_BYTES {
-            all_deferrable =
-                all_deferrable && batch[checked..].iter().all(|message| self.router.may_wait(message.kind()));
-            checked = batch.len();
-            let linger = if all_deferrable && !batch.is_empty() { DEFERRABLE_LINGER } else { linger };
-            let wait_for = match taken {
-                0 => Wait::First,
-                _ if linger.is_zero() => Wait::Available,
-                _ => Wait::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
-            };
-            let next = next(&mut stream, wait_for, stop).await;
-            match next {
-                Some(Ok(record)) => {
-                    taken += 1;
-                    bytes += record.payload_len();
-                    offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
-                    batch.extend(self.incoming(&record));
-                }
-                Some(Err(error)) => {
-                    // librdkafka recovers without help unless the error is fatal; `member` checks for that.
-                    debug!(%error, "the consumer reports");
-                    break;
-                }
-                None => break,
-            }
-        }
-        batch
-    }
-
-    /// Returns the message, unless this router ignores it.
-    fn incoming(&self, record: &BorrowedMessage<'_>) -> Option<Incoming> {
-        let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
-        let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
-        if kind.is_some_and(|kind| self.router.skips(topic, kind)) {
-            return None;
-        }
-        let mut message = Incoming::new(record, topic.to_owned());
-        self.router.admit(&mut message).then_some(message)
-    }
-
-    /// Repeats until the batch is committed or its bad messages are parked. Returns whether that happened before a
-    /// stop.
-    async fn commit_or_park(
-        &self,
-        consumer: &StreamConsumer<Context>,
-        batch: &[&Incoming],
-        buffer: &mut PauseBuffer,
-        stop: &CancellationToken,
-    ) -> bool {
-        let Some(fault) = self.retried(consumer, buffer, stop, Work::Handle(batch)).await else {
-            return false;
-        };
-        let Err(fault) = fault else { return true };
-        let &[message] = batch else {
-            let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
-            warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
-            for part in batch.chunks(size) {
-                if !Box::pin(self.commit_or_park(consumer, part, buffer, stop)).await {
-                    return false;
-                }
-            }
-            return true;
-        };
-        error!(
-            key = %message.key, message = ?message.envelope.as_ref().map(|envelope| envelope.id),
-            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
-            "the message failed for good; its key is parked"
-        );
-        let reason = fault.chain();
-        self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
-    }
-
-    /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
-    /// attempts, to be halved. Returns `None` if a stop came first.
-    async fn retried(
-        &self,
-        consumer: &StreamConsumer<Context>,
-        buffer: &mut PauseBuffer,
-        stop: &CancellationToken,
-        work: Work<'_>,
-    ) -> Option<Result<(), Fault>> {
-        let mut backoff = BACKOFF_MIN;
-        let mut exhausted = 0;
-        loop {
-            let ended = match work {
-                Work::Handle(batch) => bounded(attempt(&self.db, &self.router, batch)).await,
-                Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
-            };
-            if let (Err(fault), Work::Handle(batch)) = (&ended, work)
-                && fault.exhausts()
-                && batch.len() > 1
-            {
-                exhausted += 1;
-                if exhausted == ATTEMPTS_BEFORE_HALVING {
-                    return Some(ended);
-                }
-            }
-            match ended {
-                // Parking is repeated after any failure, because a message that is neither handled nor parked is
-                // lost.
-                Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
-                    metric::CONSUMER_RETRIES.counter(&[]).increment(1);
-                    warn!(%fault, retry_in = ?backoff, "the batch is tried again");
-                }
-                ended => return Some(ended),
-            }
-            if stop.is_cancelled() {
-                return None;
-            }
-            if let Err(error) = self.wait_paused(consumer, jittered(backoff), buffer, stop).await {
-                warn!(%error, "a partition could not be set back; the member joins anew");
-                return None;
-            }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    /// Waits while polling, with the partitions paused. Polling keeps the member in its group during a long wait.
-    ///
-    /// # Errors
-    /// Fails if a seek to the first rejected record fails. The membership must end then, because continuing would
-    /// skip that record.
-    async fn wait_paused(
-        &self,
-        consumer: &StreamConsumer<Context>,
-        wait: Duration,
-        buffer: &mut PauseBuffer,
-        stop: &CancellationToken,
-    ) -> Result<(), KafkaError> {
-        let mut partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
-        if let Err(error) = consumer.pause(&partitions) {
-            warn!(%error, "the partitions could not be paused");
-        }
-        let mut stream = consumer.stream();
-        let over = tokio::time::sleep(wait);
-        tokio::pin!(over);
-        loop {
-            tokio::select! {
-                () = &mut over => break,
-                () = stop.cancelled() => break,
-                next = stream.next() => {
-                    // The record was on its way before the pause. It is handled after the current batch.
-                    if let Some(Ok(record)) = next {
-                        if buffer.has_room(record.topic(), record.partition(), record.offset()) {
-                            self.incoming(&record).into_iter().for_each(|message| buffer.push(message));
-                        }
-                        // The record may belong to a newly assigned partition, so that one is paused too.
-                        if let Ok(all) = consumer.assignment() {
-                            let _ = consumer.pause(&all);
-                            partitions = all;
-                        }
-                    }
-                }
-            }
-        }
-        let owned = consumer.assignment()?;
-        for ((topic, partition), offset) in buffer.take_rewinds() {
-            // If the partition has a new owner, that owner continues from the stored offset.
-            if owned.find_partition(&topic, partition).is_none() {
-                continue;
-            }
-            metric::CONSUMER_SEEKS.counter(&[]).increment(1);
-            consumer.seek(&topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
-        }
-        if let Err(error) = consumer.resume(&partitions) {
-            warn!(%error, "the partitions could not be resumed");
-        }
-        Ok(())
-    }
-}
-
-/// How long to wait for the next record of a batch.
-enum Wait {
-    /// The batch is empty.
-    First,
-    /// Take only records that are already there.
-    Available,
-    Until(tokio::time::Instant),
-}
-
-/// Returns the next record, or `None` if it does not arrive in time or a stop comes first.
-async fn next<'c>(
-    stream: &mut MessageStream<'c, Context>,
-    wait_for: Wait,
-    stop: &CancellationToken,
-) -> Option<KafkaResult<BorrowedMessage<'c>>> {
-    let until = match wait_for {
-        Wait::Available => return stream.next().now_or_never().flatten(),
-        Wait::First => tokio::time::Instant::now() + POLL_INTERVAL,
-        Wait::Until(until) => until,
-    };
-    tokio::select! {
-        next = tokio::time::timeout_at(until, stream.next()) => next.ok().flatten(),
-        () = stop.cancelled() => None,
     }
 }
 
