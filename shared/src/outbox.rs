@@ -48,7 +48,9 @@ pub(crate) async fn insert(
 ) -> Result<(), sqlx::Error> {
     match (rows, records) {
         ([], []) => {}
-        (_, []) => drop(bind(sqlx::query(INSERT), rows).execute(db).await?),
+        (_, []) => {
+            bind(sqlx::query(INSERT), rows).execute(db).await?;
+        }
         ([], _) => step_outcome::insert(db, records).await?,
         _ => {
             let both = format!("with recorded as ({}) {INSERT}", step_outcome::insert_statement(6));

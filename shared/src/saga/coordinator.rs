@@ -54,9 +54,12 @@ pub struct Coordinator {
     topics: Vec<(&'static str, &'static str)>,
 }
 
+/// Makes the new saga from the message that begins it.
+type BeginSaga = dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync;
+
 /// The effect of a message type on its saga.
 enum Trigger {
-    Begins(Box<dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync>),
+    Begins(Box<BeginSaga>),
     Cancels,
 }
 

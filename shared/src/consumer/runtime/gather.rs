@@ -17,7 +17,7 @@ use crate::incoming::Incoming;
 /// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
 /// statement.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// How long messages that may wait (see [`MessageRouter::may_wait`]) are collected before they are handled.
+/// How long messages that may wait (see [`crate::router::BatchHandler::may_wait`]) are collected before they are handled.
 const DEFERRABLE_LINGER: Duration = Duration::from_millis(50);
 /// How often an idle consumer polls. Usually the client wakes it earlier; the poll is a safety net.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
