@@ -29,8 +29,8 @@ pub(super) async fn missing_days(db: &mut PgConnection) -> Result<Vec<Date>, sql
     .await
 }
 
-/// Returns the days whose ids are all older than `memory`.
-pub(super) async fn days_over(db: &mut PgConnection, memory: Duration) -> Result<Vec<Date>, sqlx::Error> {
+/// Returns the days whose ids are all older than `retention`.
+pub(super) async fn days_over(db: &mut PgConnection, retention: Duration) -> Result<Vec<Date>, sqlx::Error> {
     sqlx::query_scalar(
         "select day from (select to_date(right(relname, 8), 'YYYYMMDD') as day
                           from pg_inherits join pg_class on oid = inhrelid
@@ -38,7 +38,7 @@ pub(super) async fn days_over(db: &mut PgConnection, memory: Duration) -> Result
          where (day + 1)::timestamp at time zone 'UTC' < now() - $1 * interval '1 second'
          order by day",
     )
-    .bind(memory.as_secs_f64())
+    .bind(retention.as_secs_f64())
     .fetch_all(db)
     .await
 }
@@ -70,24 +70,24 @@ pub(super) async fn count_partitions(db: &mut PgConnection) -> Result<i64, sqlx:
         .await
 }
 
-/// Deletes ids outside the daily partitions that arrived longer ago than `memory`. Returns the number of deleted
+/// Deletes ids outside the daily partitions that arrived longer ago than `retention`. Returns the number of deleted
 /// rows.
-pub(super) async fn delete_others(db: &mut PgConnection, memory: Duration) -> Result<u64, sqlx::Error> {
+pub(super) async fn delete_others(db: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
         "delete from inbox_other
          where message_id = any (array (select message_id from inbox_other
                                         where received_at < now() - $1 * interval '1 second' limit $2))",
     )
-    .bind(memory.as_secs_f64())
+    .bind(retention.as_secs_f64())
     .bind(BATCH)
     .execute(db)
     .await?;
     Ok(deleted.rows_affected())
 }
 
-/// Deletes outcomes of steps whose saga began, and that were recorded, longer ago than `memory`. Open steps stay.
+/// Deletes outcomes of steps whose saga began, and that were recorded, longer ago than `retention`. Open steps stay.
 /// Returns the number of deleted rows.
-pub(super) async fn delete_steps(db: &mut PgConnection, memory: Duration) -> Result<u64, sqlx::Error> {
+pub(super) async fn delete_steps(db: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
     let now: OffsetDateTime = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
     // Saga ids are UUIDv7 and come first in the primary key. The statement reads the old end of that index and needs
     // no index on the time.
@@ -98,8 +98,8 @@ pub(super) async fn delete_steps(db: &mut PgConnection, memory: Duration) -> Res
                                     and recorded_at < now() - $2 * interval '1 second'
                                   order by saga_id limit $3 for update skip locked))",
     )
-    .bind(floor(now, memory))
-    .bind(memory.as_secs_f64())
+    .bind(floor(now, retention))
+    .bind(retention.as_secs_f64())
     .bind(BATCH)
     .execute(db)
     .await?;
