@@ -1,7 +1,7 @@
 //! docker-compose.yml: the images are built, the stack comes up, services, the broker and the database are killed under
-//! load, all of it is stopped and started again, and in the end the books are in order and nothing is left.
+//! load, all of it is stopped and started again. In the end the audit passes, and nothing is left behind.
 //!
-//! It needs Docker and minutes, so it is run on its own: `cargo test -p amends --test compose -- --ignored`.
+//! It needs Docker and takes minutes, so it is run separately: `cargo test -p amends --test compose -- --ignored`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::Client;
+use schemas::SERVICES;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -25,27 +26,25 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many orders are under way at a time.
 const CLIENTS: usize = 8;
-const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
+/// How far each server's port is from the stack's first one.
 const POSTGRES: u16 = 10;
-const PORTS: [(&str, u16); 8] = [
-    ("ORDER_PORT", 1),
-    ("PAYMENT_PORT", 2),
-    ("INVENTORY_PORT", 3),
-    ("SHIPPING_PORT", 4),
-    ("NOTIFICATION_PORT", 5),
-    ("ORCHESTRATOR_PORT", 6),
-    ("POSTGRES_PORT", POSTGRES),
-    ("KAFKA_PORT", 11),
-];
+const KAFKA: u16 = 11;
 
-/// Orders, and how each must end.
+/// The variables that set the published ports, and how far each port is from the stack's first one.
+fn ports() -> Vec<(String, u16)> {
+    let mut ports: Vec<_> = SERVICES.into_iter().zip(1..).collect();
+    ports.extend([("postgres", POSTGRES), ("kafka", KAFKA)]);
+    ports.into_iter().map(|(name, offset)| (format!("{}_PORT", name.to_uppercase()), offset)).collect()
+}
+
+/// The final status that each order must reach, by the order's id.
 type Placed = BTreeMap<String, &'static str>;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it builds images and starts the whole stack"]
 async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     let stack = Arc::new(Stack::new());
-    // What only the profiles start is well-formed at least.
+    // The services of the profiles are not started here, but their definitions must be well-formed.
     stack.compose(&["--profile", "*", "config", "--quiet"]);
     stack.up();
     stack.roles_are_kept_apart().await;
@@ -91,8 +90,8 @@ async fn the_stack_comes_up_survives_what_is_killed_and_leaves_nothing() {
     }
 }
 
-/// A stack beside others, with a project, ports and passwords of its own. When it is dropped, or this process ends
-/// otherwise, it is taken down.
+/// A stack with its own project, ports and passwords. It is taken down when this is dropped, or when this process ends
+/// otherwise.
 struct Stack {
     project: String,
     ports_from: u16,
@@ -104,7 +103,7 @@ impl Stack {
     fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
         let project = format!("amends-test-{now}-{}", std::process::id());
-        // First what the test may have been doing to the stack when it was killed.
+        // A killed test may have left a running `docker compose`, so end that first.
         let down = "pkill -f -- \"--env-file .env.example -p $0\"
             docker compose -p \"$0\" down --volumes --remove-orphans --timeout 5";
         let reaper = when_this_has_ended(down, &project);
@@ -112,7 +111,7 @@ impl Stack {
         Self { project, ports_from: free_ports(), client, reaper }
     }
 
-    /// `docker compose` for this stack, with the settings of the example.
+    /// Returns the command `docker compose` for this stack, with the settings of the example.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(root()).args(["compose", "--env-file", ".env.example", "-p", &self.project]);
@@ -122,15 +121,15 @@ impl Stack {
             command.env_remove(name);
         }
         command.args(arguments);
-        for (name, offset) in PORTS {
+        for (name, offset) in ports() {
             command.env(name, (self.ports_from + offset).to_string());
         }
         for role in ["postgres", "migrations"].into_iter().chain(SERVICES) {
             command.env(format!("{}_PASSWORD", role.to_uppercase()), password(role));
         }
-        // So that a saga takes long enough to be met in the middle.
+        // Sagas must take long enough to be interrupted.
         command.env("PAYMENT_PROVIDER_LATENCY", "200ms");
-        // So that `confirmed` is where an order stays.
+        // Orders must stay `confirmed`.
         command.env("SHIPPING_DISPATCH_AFTER", "1h");
         command
     }
@@ -148,13 +147,13 @@ impl Stack {
         self.compose(&["up", "--build", "--wait", "--wait-timeout", "300"]);
     }
 
-    /// What the engine knows of a service's container.
+    /// Inspects a service's container.
     fn inspect(&self, service: &str, format: &str) -> String {
         let id = self.compose(&["ps", "--all", "--quiet", service]);
         docker(&["inspect", "--format", format, &id])
     }
 
-    /// Every volume that its containers have, also those without a name.
+    /// Returns all volumes of its containers, including those without a name.
     fn volumes(&self) -> BTreeSet<String> {
         let all: Vec<String> = lines(&self.compose(&["ps", "--all", "--quiet"])).collect();
         let names = "{{range .Mounts}}{{println .Name}}{{end}}";
@@ -165,7 +164,7 @@ impl Stack {
         volumes
     }
 
-    /// Kills the container's first process from outside, as the kernel would: what `docker kill` kills is not started again.
+    /// Kills the container's first process, as the kernel does. Compose does not restart a container after `docker kill`.
     fn crash(&self, service: &str) {
         let pid: u32 = self.inspect(service, "{{.State.Pid}}").parse().expect("a number");
         assert!(pid > 1, "{service} runs");
@@ -173,7 +172,7 @@ impl Stack {
         docker(&["run", "--rm", "--pid=host", "--entrypoint=bash", "postgres:18", "-c", &kill]);
     }
 
-    /// SIGTERM has reached the first process of each container, which has finished what it had begun.
+    /// Checks that SIGTERM has reached the first process of each container, and that it has finished its work.
     fn all_ended_in_order(&self) {
         for service in SERVICES {
             assert_eq!(self.inspect(service, "{{.State.ExitCode}}"), "0", "{service} was told to stop");
@@ -202,7 +201,7 @@ impl Stack {
         }
     }
 
-    /// A role comes into its own database with its own password, and into no other one.
+    /// Checks that a role can connect to its own database with its own password, and to no other one.
     async fn roles_are_kept_apart(&self) {
         for role in SERVICES {
             assert_eq!(self.connect(role, "amends", role).await, Err("28P01".to_owned()), "{role}");
@@ -214,7 +213,8 @@ impl Stack {
         }
     }
 
-    /// Does something while clients place orders, each as soon as its last one has settled, so that some are always open.
+    /// Runs `what` while clients place orders. Each places the next order when its last one has settled, so some are always
+    /// under way.
     async fn under_load(self: &Arc<Self>, name: &'static str, what: impl AsyncFnOnce()) -> Placed {
         let over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
@@ -222,7 +222,7 @@ impl Stack {
             let (stack, over) = (Arc::clone(self), Arc::clone(&over));
             clients.spawn(async move {
                 let mut placed = Placed::new();
-                // At least one after it is over.
+                // Each client places at least one order afterwards.
                 loop {
                     let last = over.load(Ordering::Acquire);
                     let key = format!("{name}-{client}-{}", placed.len());
@@ -247,7 +247,7 @@ impl Stack {
         clients.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Places an order, for as long as it takes to be accepted. Its id, and how it must end.
+    /// Repeats an order until it is accepted. Returns its id and the final status that it must reach.
     async fn place(&self, key: &str, number: usize) -> (String, &'static str) {
         let (token, end) =
             if number % 5 == 4 { ("tok_chargeDeclined", "rejected") } else { ("tok_visa", "confirmed") };
@@ -261,7 +261,7 @@ impl Stack {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let request = self.client.post(format!("{}/orders", self.url("order"))).json(&body);
-            // No answer, or that there is no database now: the same request again.
+            // If there is no answer, or no database, the same request is sent again.
             if let Ok(answer) = request.header("Idempotency-Key", key).send().await
                 && answer.status().is_success()
                 && let Ok(order) = answer.json::<Value>().await
@@ -282,7 +282,7 @@ impl Stack {
         .await;
     }
 
-    /// Every order has ended as it must, and all nine statements of the audit hold.
+    /// Checks that every order has reached its final state, and that all nine invariants of the audit hold.
     async fn all_are_well(&self, placed: &Placed) {
         for (order, end) in placed {
             self.settled(order, end).await;
@@ -305,12 +305,12 @@ impl Drop for Stack {
     }
 }
 
-/// With what a shell, a URL and SQL would trip over.
+/// Returns a password with characters that are special in a shell, a URL and SQL.
 fn password(role: &str) -> String {
     format!("{role} $1 'ä' \"@:/%\\")
 }
 
-/// Not an `AsyncFn`: whether its future is `Send` can't be said, and clients are tasks.
+/// Waits for a fact. It is not an `AsyncFn`, because its future must be `Send` for the clients' tasks.
 async fn until<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !fact().await {
@@ -337,11 +337,11 @@ fn said(ended: &Output) -> String {
     [&ended.stdout, &ended.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
-/// The first of thirteen ports of which all that are needed are free.
+/// Returns the first of thirteen ports. Those that the stack needs are free.
 fn free_ports() -> u16 {
     loop {
         let first = local::free_port().expect("a free port");
-        if PORTS.iter().all(|(_, offset)| local::ensure_free(first + offset, "the test").is_ok()) {
+        if ports().iter().all(|(_, offset)| local::ensure_free(first + offset, "the test").is_ok()) {
             return first;
         }
     }

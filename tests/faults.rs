@@ -1,4 +1,4 @@
-//! What holds when processes, servers and networks fail.
+//! The guarantees when processes, servers and networks fail.
 
 mod commits;
 mod crashes;

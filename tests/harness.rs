@@ -1,4 +1,4 @@
-//! A suite per test: its own databases, topics and processes on shared servers, or on servers of its own.
+//! A suite for each test: its own databases, topics and processes, on shared servers or on servers of its own.
 
 mod audit;
 mod cleanup;
@@ -6,7 +6,6 @@ pub mod kafka;
 mod order;
 pub mod parked;
 mod process;
-pub mod relay;
 mod rest;
 mod sequence;
 pub mod servers;
@@ -14,6 +13,9 @@ pub mod smtp;
 pub mod sql;
 mod standing;
 pub mod steps;
+/// The command line's map from names to types. `amends` is a program, so its module is included as a file.
+#[path = "../cli/src/serve/visit.rs"]
+mod visit;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+pub use schemas::SERVICES;
 use serde_json::{Value, json};
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
@@ -29,46 +33,58 @@ use sqlx::{Connection, PgConnection};
 pub use self::order::{Order, id, order};
 pub use self::process::Process;
 use self::servers::Servers;
+use self::visit::{Visit, visit};
 
-/// How long anything may take that the suite does by itself. Generous: it ends a broken test, it times nothing.
+/// How long a test waits for a fact. It is long, because it ends a broken test and measures nothing.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-
-pub const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
 
 pub static NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// A whole suite. Dropped, its processes are gone.
+/// A whole suite. Its processes are killed when it is dropped.
 pub struct Suite {
     pub name: String,
     pub client: reqwest::Client,
     pub servers: Arc<dyn Servers>,
-    /// By service and number of the replica.
+    /// The processes by service and number of the replica.
     processes: BTreeMap<(&'static str, usize), Process>,
     services: Vec<&'static str>,
     replicas: usize,
     settings: Vec<(&'static str, String)>,
 }
 
-/// What differs from the usual suite.
+/// The differences from the usual suite.
 #[derive(Default)]
 pub struct Setup {
-    /// Servers that no other test uses, for faults of theirs.
+    /// Whether it has its own servers, for tests that break them.
     pub own_servers: bool,
-    /// How many processes of each service there are beside the first.
+    /// How many further processes each service has.
     pub twins: usize,
-    /// The one service that runs, where a test speaks to it by messages alone.
+    /// The only service that runs, for a test that speaks to it by messages alone.
     pub only: Option<&'static str>,
     /// Further environment variables of the services.
     pub settings: Vec<(&'static str, String)>,
 }
 
-/// A client that waits for no answer for ever, so that a test which gets none says so.
+/// Returns a client with a timeout, so that a test fails if no answer comes.
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder().read_timeout(PATIENCE).build().expect("a client")
 }
 
+struct Migrate<'s>(&'s Suite);
+
+impl<'s> Visit for Migrate<'s> {
+    type Output = BoxFuture<'s, ()>;
+
+    fn visit<A: App>(self) -> Self::Output {
+        Box::pin(async move {
+            let mut db = self.0.connect(A::NAME).await;
+            service::migrate::<A>(&mut db).await.expect("migrations");
+        })
+    }
+}
+
 impl Suite {
-    /// The usual suite, ready, with products on its shelves.
+    /// Starts the usual suite with some products, and waits until it is ready.
     pub async fn start() -> Self {
         Self::with(Setup::default()).await
     }
@@ -109,7 +125,7 @@ impl Suite {
         suite
     }
 
-    /// Databases, tables and topics.
+    /// Creates databases, tables and topics.
     async fn prepare(&self) {
         let admin: PgConnectOptions = self.servers.admin_url().parse().expect("a URL");
         let mut db = PgConnection::connect_with(&admin).await.expect("PostgreSQL answers");
@@ -117,14 +133,11 @@ impl Suite {
             let create = format!("create database {}_{service}", self.name);
             sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut db).await.expect("a new database");
         }
-        self.migrate::<::order::Order>().await;
-        self.migrate::<payment::Payment>().await;
-        self.migrate::<inventory::Inventory>().await;
-        self.migrate::<shipping::Shipping>().await;
-        self.migrate::<notification::Notification>().await;
-        self.migrate::<orchestrator::Orchestrator>().await;
+        for &service in &self.services {
+            visit(service, Migrate(self)).expect("a service").await;
+        }
         let mut topics = schemas::topics::all();
-        // Every service answers the orchestrator.
+        // Every service replies to the orchestrator.
         topics.retain(|topic| {
             let owner = topic.name.split('.').next().unwrap_or_default();
             owner == "orchestrator"
@@ -134,19 +147,11 @@ impl Suite {
         self.kafka().create_topics(&topics).await.expect("topics");
     }
 
-    async fn migrate<A: App>(&self) {
-        if !self.services.contains(&A::NAME) {
-            return;
-        }
-        let mut db = self.connect(A::NAME).await;
-        service::migrate::<A>(&mut db).await.expect("migrations");
-    }
-
     pub fn database_url(&self, service: &str) -> String {
         self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres")
     }
 
-    /// Every process there is to be: service and number of the replica.
+    /// Returns the service and the replica's number of every process that runs or will run.
     pub fn replicas(&self) -> Vec<(&'static str, usize)> {
         let of = |&service| (0..self.replicas).map(move |replica| (service, replica));
         self.services.iter().flat_map(of).collect()
@@ -164,7 +169,7 @@ impl Suite {
             ("KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("TOPIC_PREFIX", format!("{}.", self.name)),
             ("INSTANCE", replica.to_string()),
-            // Parcels stay at home unless a test says otherwise, however slowly it runs.
+            // Parcels are not picked up unless a test sets another time, however slowly it runs.
             ("SHIPPING_DISPATCH_AFTER", "1h".to_owned()),
         ];
         settings.extend(self.settings.iter().cloned());
@@ -173,13 +178,13 @@ impl Suite {
         self.processes.insert((service, replica), Process::start(service, port, &settings, &log));
     }
 
-    /// What the services are started with from now on, in place of the variable's former value.
+    /// Sets an environment variable for the services that are started from now on; `None` removes it.
     pub fn set(&mut self, variable: &'static str, value: Option<String>) {
         self.settings.retain(|(name, _)| *name != variable);
         self.settings.extend(value.map(|value| (variable, value)));
     }
 
-    /// Where a process writes its log.
+    /// Returns the path of a process's log.
     pub fn log(&self, service: &str, replica: usize) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{service}-{replica}.log", self.name))
     }
@@ -194,23 +199,23 @@ impl Suite {
             .unwrap_or_else(|| panic!("no process {service}-{replica}"))
     }
 
-    /// Ends a service as a crash would.
+    /// Kills a service, as a crash does.
     pub fn kill9(&mut self, service: &'static str) {
         self.process(service).kill9();
     }
 
-    /// Ends a service as a crash would, and starts it again.
+    /// Kills a service, as a crash does, and starts it again.
     pub fn crash(&mut self, service: &'static str) {
         self.kill9(service);
         self.launch(service);
     }
 
-    /// Lets a frozen service go on.
+    /// Lets a frozen service continue.
     pub fn processes_go_on(&self, service: &'static str) {
         self.processes[&(service, 0)].signal(local::Signal::CONT);
     }
 
-    /// The suite as clients see it, without its processes.
+    /// Returns the suite as clients see it, without its processes.
     pub fn client_side(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -251,7 +256,7 @@ impl Suite {
         answer.json().await.expect("JSON")
     }
 
-    /// Puts a product on the shelves.
+    /// Adds a product with some pieces.
     pub async fn stock(&self, sku: &str, price: i64, pieces: i64) {
         let product = json!({"name": sku, "price": {"amount": price, "currency": "EUR"}});
         let url = format!("{}/products/{sku}", self.url("inventory"));

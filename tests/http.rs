@@ -1,4 +1,4 @@
-//! What the HTTP interfaces promise.
+//! The guarantees of the HTTP interfaces.
 
 mod idempotency;
 mod orders;

@@ -1,5 +1,6 @@
-//! The suite as a whole, over a real PostgreSQL and a real Kafka. One binary, so that the servers are started once; every
-//! test has databases, topics and service processes of its own, and they run in parallel. The folders say what the tests prove.
+//! Tests of the suite as a whole, with a real PostgreSQL and a real Kafka. They are one binary, so that the servers are
+//! started once. Every test has its own databases, topics and service processes, and the tests run in parallel. The folders
+//! are named after the guarantees that the tests prove.
 
 mod harness;
 

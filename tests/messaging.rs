@@ -1,9 +1,7 @@
-//! What is promised of messages: each takes effect once, in order per key, and none is lost.
+//! The guarantees for messages: each takes effect once, in the order of its key, and none is lost.
 
 mod duplicates;
-mod inbox;
 mod parked;
 mod records;
-mod relay;
 mod retention;
 mod traces;

@@ -1,4 +1,5 @@
-//! What operators and contributors rely on: the audit, the command line, the load generator, roles, dependencies.
+//! The tools of operators and contributors: the audit, the command line, the load generator, roles, dependencies, and the
+//! files that list the services.
 
 mod audit;
 mod command_line;
@@ -6,3 +7,4 @@ mod dependencies;
 mod invariants;
 mod load;
 mod roles;
+mod structure_files;

@@ -1,6 +1,6 @@
-//! What is promised of sagas: steps are done or undone, silence is no refusal, and every order comes to its end.
+//! The guarantees for sagas: steps are done or undone, a missing answer does not count as a refusal, and every order reaches
+//! a final state.
 
-mod barrier;
 mod breaker;
 mod delivery;
 mod mail;

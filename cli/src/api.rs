@@ -1,4 +1,4 @@
-//! The suite's HTTP interfaces, as the command line uses them.
+//! A client of the services' HTTP interfaces.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::suite::Suite;
 
-/// How long the suite may take for something that it does by itself.
+/// How long [`Api::until`] waits for a fact.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a service may say nothing. A request waits for its order to settle for a minute at most, and an event stream
-/// gives a sign of life four times a minute.
+/// The longest time without a byte from a service. A request waits for its order to settle for at most a minute, and an
+/// event stream sends something four times a minute.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// A client that waits for nobody for ever.
+/// Returns an HTTP client that gives up after a long silence.
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder().read_timeout(SILENCE).build().unwrap_or_default()
 }
@@ -25,7 +25,7 @@ pub fn client() -> reqwest::Client {
 pub struct Api {
     suite: Suite,
     client: reqwest::Client,
-    /// Services that are not where the suite's ports say.
+    /// The URLs of services that do not listen on the suite's ports.
     urls: BTreeMap<String, String>,
 }
 
@@ -34,7 +34,7 @@ impl Api {
         Self { suite: suite.clone(), client: client(), urls: BTreeMap::new() }
     }
 
-    /// The same, with these services elsewhere.
+    /// Returns the same client with other URLs for these services.
     pub fn with_urls(self, urls: BTreeMap<String, String>) -> Self {
         Self { urls, ..self }
     }
@@ -48,7 +48,7 @@ impl Api {
         self.json(self.client.get(self.url(service, path))).await
     }
 
-    /// As [`Api::get`], with `None` for what does not exist.
+    /// Does the same as [`Api::get`], and returns `None` if the answer is 404.
     pub async fn find(&self, service: &str, path: &str) -> anyhow::Result<Option<Value>> {
         let response = self.send(self.client.get(self.url(service, path))).await?;
         if response.status() == StatusCode::NOT_FOUND {
@@ -65,7 +65,7 @@ impl Api {
         self.json(self.client.post(self.url(service, path)).json(body)).await
     }
 
-    /// Sends a request with headers of its own.
+    /// Sends a request that the caller builds.
     pub async fn request(
         &self,
         build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
@@ -105,14 +105,14 @@ impl Api {
             };
             if Instant::now() > deadline {
                 let waited = format!("waited {PATIENCE:?} for {what}");
-                return Err(last.unwrap_or_else(|| anyhow::anyhow!("it did not come")).context(waited));
+                return Err(last.unwrap_or_else(|| anyhow::anyhow!("it did not happen")).context(waited));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
 
-/// The answer, or what the problem document says.
+/// Returns a successful answer, or an error with the text of the problem document.
 async fn accepted(response: Response) -> anyhow::Result<Response> {
     if response.status().is_success() {
         return Ok(response);

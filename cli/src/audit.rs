@@ -1,5 +1,5 @@
-//! The audit: nine statements about a running suite, from what its services say of themselves, from holding them against each
-//! other order by order, and from what is on the topics.
+//! The audit: nine invariants of a running suite. Each is judged by the services' own statements, by a comparison of all
+//! services order by order, and by the records on the topics.
 
 mod command;
 mod invariants;
@@ -20,92 +20,92 @@ use self::invariants::Evidence;
 pub use self::invariants::Invariant;
 use self::snapshot::AuditSnapshot;
 use crate::api::Api;
-use crate::suite::{Cluster, Suite};
+use crate::suite::{Cluster, KAFKA, Suite};
 
-/// How long the first wait between two looks is; each one doubles it, for a look reads every row.
+/// The first wait between two readings. Each further wait is twice as long, because a reading reads every row.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// How far an audit goes.
+/// The limits of an audit.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// How long to wait for what is under way.
+    /// How long to wait for orders that are under way.
     pub patience: Duration,
-    /// How long an order may take to its end.
+    /// How long an order may take to reach its final state.
     pub deadline: Duration,
-    /// For how many minutes back the topics are read.
-    pub minutes: u16,
+    /// How many minutes of the topics are read.
+    pub lookback_minutes: u16,
     pub kafka: Kafka,
-    /// Orders that were accepted, in the order of their ids: each must be there.
+    /// Orders that were accepted, sorted by id. Each of them must exist.
     pub accepted: Vec<Uuid>,
 }
 
-/// Where the topics of a suite are that `amends up` has not started.
+/// How Kafka is reached.
 #[derive(Debug, clap::Args)]
 pub struct Topics {
-    /// The brokers of a suite that `amends up` has not started.
-    #[arg(long, env = "KAFKA_BROKERS")]
+    /// The brokers, host:port, separated by commas; needed for a suite that `amends up` did not start.
+    #[arg(long, help_heading = KAFKA, env = "KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
     #[command(flatten)]
     cluster: Cluster,
 }
 
 impl Scope {
-    /// The usual one.
+    /// The limits that are used unless flags say otherwise.
     pub fn of(suite: &Suite, topics: &Topics) -> Self {
         let here = || format!("127.0.0.1:{}", suite.server_ports().kafka);
         let brokers = topics.kafka_brokers.clone().unwrap_or_else(here);
         Self {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
-            minutes: 5,
+            lookback_minutes: 5,
             kafka: topics.cluster.kafka(brokers),
             accepted: Vec::new(),
         }
     }
 }
 
-/// Whether the statements hold, and what is wrong.
+/// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// The nine; none if a service did not answer.
-    pub statements: Vec<Invariant>,
-    /// What is wrong, or why it can't be said, one sentence each.
+    /// The nine invariants; empty if a service did not answer.
+    pub invariants: Vec<Invariant>,
+    /// One sentence for each violation, or for each reason why nothing can be said.
     pub findings: Vec<String>,
 }
 
 impl Verdict {
-    fn of(statements: Vec<Invariant>) -> Self {
-        let all = statements.iter().flat_map(|one| &one.findings).cloned();
+    fn of(invariants: Vec<Invariant>) -> Self {
+        let all = invariants.iter().flat_map(|one| &one.findings).cloned();
         let mut findings: Vec<String> = Vec::new();
         for finding in all {
             if !findings.contains(&finding) {
                 findings.push(finding);
             }
         }
-        Self { statements, findings }
+        Self { invariants, findings }
     }
 
-    /// Whether all nine hold.
+    /// Whether all nine invariants hold.
     pub fn holds(&self) -> bool {
-        !self.statements.is_empty() && self.statements.iter().all(|one| one.holds == Some(true))
+        !self.invariants.is_empty() && self.invariants.iter().all(|one| one.holds == Some(true))
     }
 
-    /// Whether one of them holds; `None` if that can't be said.
+    /// Whether the invariant with this number holds; `None` if that can't be said.
     pub fn of_number(&self, number: usize) -> Option<bool> {
-        self.statements.iter().find(|one| one.number == number)?.holds
+        self.invariants.iter().find(|one| one.number == number)?.holds
     }
 }
 
-/// Waits until nothing is under way, at most for the scope's patience, and says whether the statements hold. A service that
-/// does not answer then leaves all of them open.
+/// Waits until nothing is under way, at most for the scope's patience, and then judges the invariants. If a service does
+/// not answer, the verdict has no invariants and a finding that says so.
 pub async fn wait_until_quiescent(api: &Api, scope: &Scope) -> Verdict {
     let deadline = Instant::now() + scope.patience;
     let mut wait = FIRST_WAIT;
     loop {
         let last = Instant::now() + wait > deadline;
-        // What an order does last (its stock leaves the house) is done after it has settled.
-        if let Some(verdict) = look(api, scope, last).await
+        // The last step of an order (its stock is shipped) is done after the order has settled.
+        if let Some(verdict) = read_once(api, scope, last).await
             && (last || verdict.holds())
         {
             return verdict;
@@ -115,28 +115,28 @@ pub async fn wait_until_quiescent(api: &Api, scope: &Scope) -> Verdict {
     }
 }
 
-/// One look at everything. Nothing comes of it while something is under way, unless it is the last: every order and the
-/// topics are read only when it is worth it.
-async fn look(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
+/// Reads everything once. Returns `None` while something is under way, unless this is the last reading: reading every order
+/// and the topics takes long, and is worth it only at rest.
+async fn read_once(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
     let unread = |error: anyhow::Error| {
         let findings = vec![format!("there is no audit: {error:#}")];
         Some(Verdict { findings, ..Verdict::default() })
     };
-    let books = match AuditSnapshot::read(api).await {
-        Ok(books) => books,
+    let snapshot = match AuditSnapshot::read(api).await {
+        Ok(snapshot) => snapshot,
         Err(error) => return unread(error),
     };
-    if !last && !books.under_way().is_empty() {
+    if !last && !snapshot.under_way().is_empty() {
         return None;
     }
     let again = match AuditSnapshot::read(api).await {
         Ok(again) => again,
         Err(error) => return unread(error),
     };
-    if !last && books.sums_open(&again).is_some() {
+    if !last && snapshot.sums_open(&again).is_some() {
         return None;
     }
     let orders = orders::compare(api, scope.deadline, &scope.accepted).await;
-    let topics = topics::compare(api, &scope.kafka, scope.minutes).await;
-    Some(Verdict::of(invariants::conclude(&books, &Evidence { again, orders, topics })))
+    let topics = topics::compare(api, &scope.kafka, scope.lookback_minutes).await;
+    Some(Verdict::of(invariants::conclude(&snapshot, &Evidence { again, orders, topics })))
 }

@@ -1,4 +1,4 @@
-//! `amends bench`: figures that anybody can measure again.
+//! `amends bench`: repeatable measurements of one part of the suite.
 
 mod app;
 mod ground;
@@ -20,16 +20,17 @@ use self::writers::Pace;
 use crate::output::{complain, say};
 use crate::run::Where;
 
-/// What is measured.
+/// The parts that can be measured.
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
-    /// How quickly the relay moves outbox rows to Kafka.
+    /// Measure how quickly the relay, which sends the rows of the outbox to Kafka, does so.
     ///
-    /// With `--rows`, so many rows wait already, and the time runs until the broker has acknowledged all of them and the
-    /// checkpoint is past them. With `--rate`, rows are committed on schedule, and the time of each runs from the return
-    /// of its commit to its receipt by a consumer; the writers are another process than the relay.
+    /// With --rows, the outbox already has the rows when the relay begins. The time runs until the broker has acknowledged
+    /// all of them and the relay's checkpoint is past them. With --rate, rows are committed on a schedule. The time of each
+    /// row runs from the return of its commit to its receipt by a consumer. The writers and the relay are different
+    /// processes.
     Relay(Relay),
-    /// The process that is measured: a service that has nothing but a relay.
+    /// Run the measured process: a service that has only a relay.
     #[command(hide = true, disable_help_flag = true)]
     Service {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -40,26 +41,26 @@ pub enum Bench {
 /// How the relay is measured.
 #[derive(Debug, clap::Args)]
 pub struct Relay {
-    #[command(flatten)]
-    place: Where,
-    /// Drain so many rows of 650 bytes.
+    /// Send this many rows of 650 bytes that already wait.
     #[arg(long, default_value_t = 200_000, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rows: u32,
-    /// Commit so many rows a second.
+    /// Commit this many rows a second.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
-    /// For how long, with `--rate`.
+    /// With --rate, how long rows are written and measured.
     #[arg(long, default_value = "30s", requires = "rate", value_parser = shared::service::config::duration)]
     duration: Duration,
-    /// Rows in a transaction, with `--rate`: most steps of a saga write two, an event and a reply.
+    /// With --rate, the rows of one transaction. Most steps of a saga write two: an event and a reply.
     #[arg(long, default_value_t = 2, requires = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
     per_commit: u32,
-    /// For how long rows are written before they count, with `--rate`.
+    /// With --rate, how long rows are written before they are measured.
     #[arg(long, default_value = "5s", requires = "rate", value_parser = shared::service::config::duration)]
     warmup: Duration,
-    /// Write the figures there too, as one JSON object.
-    #[arg(long)]
+    /// Write the figures to this file too, as one JSON object.
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Where,
 }
 
 impl Bench {
@@ -83,7 +84,7 @@ impl Bench {
 impl Relay {
     fn run(self) -> anyhow::Result<()> {
         let ground = Ground::lay(&self.place)?;
-        let measured = crate::block_on(async {
+        let measured = crate::runtime::block_on(async {
             ground.prepare().await?;
             let measured = tokio::select! {
                 measured = self.measure(&ground) => measured,
@@ -108,7 +109,7 @@ impl Relay {
     }
 }
 
-/// The figures, a line each; and as one JSON object, where that is wanted.
+/// Prints the figures, one a line, and writes them to a file as one JSON object if there is one.
 fn report(figures: &impl Serialize, file: Option<&Path>) -> anyhow::Result<()> {
     let figures = serde_json::to_value(figures)?;
     for (name, value) in figures.as_object().into_iter().flatten() {

@@ -1,14 +1,14 @@
-//! Reads a stream of server-sent events from its chunks.
+//! A parser of server-sent events.
 
-/// What has come of an event stream and is not yet read. Chunks may end anywhere, also inside a character.
+/// The unread rest of an event stream. A chunk may end anywhere, even inside a character.
 #[derive(Debug, Default)]
 pub struct Events {
     unread: Vec<u8>,
 }
 
 impl Events {
-    /// Takes a chunk, and gives each event that is now complete to `read`, as its type and its data. Comments and
-    /// events without data are left out.
+    /// Takes a chunk, and calls `read` with the type and the data of each event that is now complete. Comments and events
+    /// without data are skipped.
     pub fn push(&mut self, chunk: &[u8], mut read: impl FnMut(&str, &str)) {
         self.unread.extend_from_slice(chunk);
         let mut begin = 0;

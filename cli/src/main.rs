@@ -1,6 +1,9 @@
 //! `amends`: starts the suite, talks to it, and runs its services.
 
-#![cfg_attr(not(feature = "suite"), expect(dead_code, reason = "what runs services here is left out"))]
+#![cfg_attr(
+    not(feature = "suite"),
+    expect(dead_code, reason = "the commands that run services are left out")
+)]
 
 mod api;
 mod audit;
@@ -12,7 +15,9 @@ mod load;
 mod order;
 mod output;
 mod parked;
+mod proc_stat;
 mod run;
+mod runtime;
 mod saga;
 mod serve;
 mod setup;
@@ -28,7 +33,7 @@ use crate::output::complain;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Amends: an order saga over real Kafka and PostgreSQL that loses no money and no stock.
+/// Amends: a reference order saga over Kafka and PostgreSQL that keeps money and stock consistent.
 #[derive(Debug, Parser)]
 #[command(name = "amends", version, max_term_width = 100)]
 struct CommandLine {
@@ -45,29 +50,29 @@ enum Command {
     #[cfg(feature = "suite")]
     #[command(flatten)]
     Here(Here),
-    /// Place orders and look at them.
+    /// Place, show, cancel and return orders.
     #[command(subcommand)]
     Order(order::Command),
-    /// Look at sagas, and have one that is stuck go on.
+    /// Show sagas, the workflows that carry out orders, and retry one that is stuck.
     #[command(subcommand)]
     Saga(saga::Command),
-    /// Say whether the nine statements about a running suite hold, or what was done for one order.
+    /// Check the nine invariants of a running suite (money, stock and more), or show what was done for one order.
     Audit(audit::Audit),
-    /// Look at messages that could not be handled, and replay, mend or skip them.
+    /// Show parked messages, which a service could not handle, and retry, edit or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
-    /// Place orders at a rate or from clients, measure what becomes of them, and audit the suite.
+    /// Place many orders, measure how fast they settle, and audit the suite.
     Load(load::Load),
-    /// Create or list the topics on an existing Kafka.
+    /// Create the topics on an existing Kafka cluster, or list them.
     #[command(subcommand)]
     Topics(setup::Topics),
-    /// Apply every service's migrations to existing databases.
+    /// Create or update the tables of every service in existing databases.
     Migrate(setup::Migrate),
-    /// Put the first catalogue on the shelves of a running suite.
+    /// Add the demo products and their stock to a running suite.
     Seed(setup::Seed),
 }
 
-/// What runs services on this machine. Without it a program that only looks at them is half as large.
+/// The commands that run services on this machine. A program without them is half as large.
 #[cfg(feature = "suite")]
 #[derive(Debug, Subcommand)]
 enum Here {
@@ -75,15 +80,14 @@ enum Here {
     Up(up::Up),
     /// Stop a suite that runs on this machine.
     Down(run::Where),
-    /// Say what runs, and whether it is ready.
+    /// Show which services run, and whether each is ready.
     Status(run::Where),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
-    /// Measure a part of it on this machine: release builds give the figures that count.
+    /// Measure one part of the suite on this machine; build with --release for figures that count.
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Write the generated documents anew (schemas, catalogue, OpenAPI, configuration, plans).
-    #[command(hide = true)]
+    /// Write the documents that are generated from the code (schemas, OpenAPI, settings, metrics, plans).
     Generate(generate::Generate),
 }
 
@@ -128,11 +132,6 @@ fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs an asynchronous command to its end.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 #[cfg(test)]

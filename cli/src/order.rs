@@ -1,4 +1,4 @@
-//! `amends order`: the order service's API from the shell.
+//! `amends order`: the API of the order service as commands.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use shared::service::config::duration;
 use uuid::Uuid;
 
 use crate::api::Api;
@@ -14,7 +15,7 @@ use crate::json::text_of;
 use crate::output::say;
 use crate::suite::Suite;
 
-/// What to do with orders.
+/// The commands about orders.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Place an order and wait for it to settle.
@@ -25,74 +26,96 @@ pub enum Command {
     List(List),
     /// Follow an order until it has settled.
     Watch(One),
-    /// Cancel an order, as long as its money is not taken.
+    /// Cancel an order. It is refused once the order's money is captured.
     Cancel(One),
-    /// Send an order back.
+    /// Return a confirmed order: the money is refunded and the goods are restocked.
     Return(One),
 }
 
 /// An order to place.
 #[derive(Debug, Args)]
 pub struct Place {
-    #[command(flatten)]
-    suite: Suite,
-    /// What to order: `lamp` or `lamp=2`; can be given several times.
-    #[arg(long = "item", default_value = "lamp=1")]
+    /// A product and how many pieces of it, for example lamp or lamp=2; can be given several times.
+    #[arg(long = "item", default_value = "lamp=1", value_name = "SKU[=PIECES]")]
     items: Vec<String>,
+    /// The customer's id.
     #[arg(long, default_value = "ada")]
     customer: String,
-    /// The card: tok_visa, tok_chargeDeclined, tok_insufficientFunds, tok_timeoutOnce or tok_unavailable.
+    /// The card token. The simulated card provider knows tok_visa and tokens that fail.
+    ///
+    /// tok_visa is authorized. tok_chargeDeclined and tok_insufficientFunds are declined. tok_timeoutOnce is authorized,
+    /// but its first answer is lost. tok_refundFail is authorized, but its refund is declined. tok_unavailable never gets
+    /// an answer, so its order stays pending for ever.
     #[arg(long, default_value = "tok_visa")]
     token: String,
-    /// The carrier does not deliver to 00000.
+    /// The postal code of the address. The simulated carrier refuses 00000.
     #[arg(long, default_value = "89073")]
     postal_code: String,
+    /// The address for notices by mail.
     #[arg(long)]
     email: Option<String>,
-    /// Repeats with the same key place one order.
+    /// A key of the request: repeating the command with the same key places no second order.
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// How many seconds to wait for it to settle, at most 60; 0 returns at once.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=60))]
-    wait: u64,
+    /// How long to wait for the order to settle: whole seconds, at most 60s; 0s returns at once.
+    #[arg(long, default_value = "10s", value_parser = wait, value_name = "DURATION")]
+    wait: Duration,
+    #[command(flatten)]
+    suite: Suite,
+}
+
+/// The longest time that the order service waits with its answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    if wait.subsec_nanos() != 0 {
+        return Err(format!("`{text}` is not a whole number of seconds; write for example 10s"));
+    }
+    if wait > LONGEST_WAIT {
+        return Err(format!("`{text}` is too long: at most {}s", LONGEST_WAIT.as_secs()));
+    }
+    Ok(wait)
 }
 
 /// One order.
 #[derive(Debug, Args)]
 pub struct One {
-    #[command(flatten)]
-    suite: Suite,
     /// The order's id.
     id: Uuid,
+    #[command(flatten)]
+    suite: Suite,
 }
 
 /// Which orders.
 #[derive(Debug, Args)]
 pub struct List {
-    #[command(flatten)]
-    suite: Suite,
-    /// pending, confirmed, shipped, delivered, rejected, cancelled or returned
+    /// Only orders with this status: pending, confirmed, shipped, delivered, rejected, cancelled or returned.
     #[arg(long)]
     status: Option<String>,
+    /// Only orders of this customer.
     #[arg(long)]
     customer: Option<String>,
+    /// The most orders to list.
     #[arg(long, default_value_t = 20)]
     limit: u16,
-    /// Go on behind this order.
-    #[arg(long)]
+    /// The id of the last order of the previous page: the list continues with the next older one.
+    #[arg(long, value_name = "ORDER_ID")]
     cursor: Option<Uuid>,
+    #[command(flatten)]
+    suite: Suite,
 }
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::Place(place) => place.run().await,
                 Self::Get(one) => one.get().await,
                 Self::List(list) => list.run().await,
                 Self::Watch(one) => one.watch().await,
-                Self::Cancel(one) => one.afterwards("cancellation").await,
-                Self::Return(one) => one.afterwards("returns").await,
+                Self::Cancel(one) => one.request("cancellation").await,
+                Self::Return(one) => one.request("returns").await,
             }
         })
     }
@@ -120,9 +143,9 @@ impl Place {
                 if let Some(key) = &self.idempotency_key {
                     request = request.header("Idempotency-Key", key);
                 }
-                if self.wait > 0 {
-                    request = request.header("Prefer", format!("wait={}", self.wait));
-                    request = request.timeout(Duration::from_secs(self.wait + 10));
+                if self.wait > Duration::ZERO {
+                    request = request.header("Prefer", format!("wait={}", self.wait.as_secs()));
+                    request = request.timeout(self.wait + Duration::from_secs(10));
                 }
                 request
             })
@@ -133,7 +156,7 @@ impl Place {
 
 fn line(item: &str) -> anyhow::Result<Value> {
     let (sku, quantity) = item.split_once('=').unwrap_or((item, "1"));
-    let quantity: i64 = quantity.parse().with_context(|| format!("`{item}` is not sku=quantity"))?;
+    let quantity: i64 = quantity.parse().with_context(|| format!("`{item}` is not SKU=PIECES"))?;
     Ok(json!({"sku": sku, "quantity": quantity}))
 }
 
@@ -142,7 +165,7 @@ impl One {
         show(&Api::new(&self.suite).get("order", &format!("/orders/{}", self.id)).await?)
     }
 
-    async fn afterwards(self, what: &str) -> anyhow::Result<()> {
+    async fn request(self, what: &str) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let url = api.url("order", &format!("/orders/{}/{what}", self.id));
         let response = api.request(|client| client.post(url).header("Prefer", "wait=10")).await?;
@@ -166,7 +189,7 @@ impl One {
                 say!("{}  {:<13} {kind}", text_of(&data, "at"), text_of(&data, "service"));
             }
         }
-        bail!("the stream broke off before the order had settled; watch it again")
+        bail!("the event stream ended before the order had settled; run the command again")
     }
 }
 
@@ -203,4 +226,19 @@ fn because(order: &Value) -> String {
 fn show(order: &Value) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string_pretty(order)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_whole_seconds_of_at_most_a_minute() {
+        assert_eq!(wait("0s"), Ok(Duration::ZERO));
+        assert_eq!(wait("1m"), Ok(LONGEST_WAIT));
+        for (text, said) in [("0", "no unit"), ("1500ms", "whole number of seconds"), ("61s", "at most 60s")]
+        {
+            assert!(wait(text).is_err_and(|error| error.contains(said)), "{text}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What the command line says. A reader that has gone away (`amends order list | head`) is no failure.
+//! Printing. It is not an error if the reader has gone, as in `amends order list | head`.
 
 /// Prints a line on standard output.
 macro_rules! say {

@@ -1,4 +1,4 @@
-//! `amends parked`: messages that could not be handled, and what to do about them.
+//! `amends parked`: shows messages that a service could not handle, and retries, edits or skips them.
 
 mod edit;
 mod list;
@@ -13,64 +13,64 @@ use crate::json::text_of;
 use crate::output::{complain, say};
 use crate::suite::{SERVICES, Suite};
 
-/// What to do with parked keys.
+/// The commands about parked messages. A message is parked under its key, usually an order's id.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the parked keys of every service, each with its reason.
+    /// List the keys with parked messages, with the reason of each.
     List(list::List),
-    /// Show the messages of a key, in order, with their bodies.
+    /// Show the parked messages of a key, in order, with their bodies.
     Show(list::Show),
-    /// Replay the messages of a key in order, up to the first that fails again.
+    /// Handle the messages of a key again, in order, up to the first that fails again.
     Retry(Retry),
-    /// Put a corrected body in the place of a message's; then retry the key.
+    /// Replace the body of a message by a corrected one; then retry the key.
     Edit(edit::Edit),
-    /// Pass over one message for good; then retry the key.
+    /// Drop one message for good; then retry the key.
     Skip(Skip),
 }
 
-/// Where to look.
+/// The services that are asked.
 #[derive(Debug, Args)]
 struct Place {
+    /// Ask only this service, instead of all.
+    #[arg(long, value_parser = SERVICES)]
+    service: Option<String>,
     #[command(flatten)]
     suite: Suite,
-    /// Only this service; without it, every one is asked.
-    #[arg(long, value_parser = SERVICES.map(|service| service.name))]
-    service: Option<String>,
 }
 
-/// What to replay.
+/// What to retry.
 #[derive(Debug, Args)]
 pub struct Retry {
-    #[command(flatten)]
-    place: Place,
-    /// The key that is parked.
+    /// The parked key.
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     key: Option<String>,
-    /// Every parked key.
+    /// Retry every parked key.
     #[arg(long)]
     all: bool,
-}
-
-/// What to pass over.
-#[derive(Debug, Args)]
-pub struct Skip {
     #[command(flatten)]
     place: Place,
-    /// The key that is parked.
+}
+
+/// What to skip.
+#[derive(Debug, Args)]
+pub struct Skip {
+    /// The parked key.
     key: String,
-    /// The message's number, as `amends parked show` has it.
+    /// The message's number, as `amends parked show` prints it.
     id: i64,
-    /// Why; it is kept with the message.
+    /// Why it is skipped. The message keeps the reason.
     #[arg(long)]
     reason: String,
-    /// Who says so.
+    /// Who skips it. The message keeps the name.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::List(list) => list.run().await,
                 Self::Show(show) => show.run().await,
@@ -90,11 +90,11 @@ impl Place {
     fn services(&self) -> Vec<&str> {
         match &self.service {
             Some(service) => vec![service],
-            None => SERVICES.iter().map(|service| service.name).collect(),
+            None => SERVICES.to_vec(),
         }
     }
 
-    /// Those services that have parked the key once, each with its page of the key's messages.
+    /// Returns the services that have, or had, parked messages of the key, each with a page of them.
     async fn holders(&self, api: &Api, key: &str) -> anyhow::Result<Vec<(&str, Value)>> {
         let mut holders = Vec::new();
         for service in self.services() {
@@ -103,12 +103,12 @@ impl Place {
             }
         }
         if holders.is_empty() {
-            bail!("the key {key} is parked nowhere; `amends parked list` says what is");
+            bail!("the key {key} is parked nowhere; `amends parked list` shows the parked keys");
         }
         Ok(holders)
     }
 
-    /// The one service in which this message of the key is.
+    /// Returns the service that has this message of the key, and the message.
     async fn holder_of(&self, api: &Api, key: &str, id: i64) -> anyhow::Result<(&str, Value)> {
         let mut found = Vec::new();
         for (service, _) in self.holders(api, key).await? {
@@ -165,7 +165,7 @@ impl Retry {
         for (service, key) in &keys {
             match replay(&api, service, key).await {
                 Ok(replayed) => say!("{service}  {key}  {replayed} replayed"),
-                // The other keys have nothing to do with this one.
+                // The other keys are independent of this one.
                 Err(error) => {
                     failed += 1;
                     complain!("{service}  {key}  {error:#}");
@@ -179,7 +179,7 @@ impl Retry {
     }
 }
 
-/// Replays all of a key, however many requests it takes.
+/// Replays all messages of a key, with as many requests as that takes.
 async fn replay(api: &Api, service: &str, key: &str) -> anyhow::Result<u64> {
     let mut replayed = 0;
     loop {
@@ -207,15 +207,15 @@ impl Skip {
     }
 }
 
-/// What is left to do after an edit or a skip.
+/// Returns a hint what to do after an edit or a skip.
 fn what_now(answer: &Value, key: &str) -> String {
     match answer["left"].as_i64().unwrap_or_default() {
         0 => "nothing of the key is parked any more".to_owned(),
-        left => format!("{left} of the key are parked: amends parked retry '{key}'"),
+        left => format!("{left} of the key are still parked; retry them with: amends parked retry '{key}'"),
     }
 }
 
-/// The path of what is parked under a key, which may have slashes.
+/// The path of a key's parked messages. The key may contain slashes.
 fn path(key: &str, rest: &str) -> anyhow::Result<String> {
     let mut url = Url::parse("http://localhost/parked")?;
     url.path_segments_mut().ok().context("the key can't be in an address")?.push(key);

@@ -1,4 +1,4 @@
-//! What a running suite leaves in its state folder, so that other commands find it.
+//! The note that a running suite leaves in its state folder, so that other commands find it; `amends status` and `down`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,19 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::output::{complain, say};
-use crate::suite::{SERVICES, ServiceInfo, Suite};
+use crate::proc_stat;
+use crate::suite::{SERVICES, SUITE, Suite};
 
 /// How long a suite may take to stop.
 const STOPPING: Duration = Duration::from_secs(15);
 
-/// Which suite, and where it keeps its data.
+/// A suite on this machine, and the folder with its data.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Where {
     #[command(flatten)]
     pub suite: Suite,
-    /// The folder for data and logs; unless given, `.amends/` and the first port.
-    #[arg(long, env = "AMENDS_STATE")]
+    /// The folder for data and logs; by default `.amends/` followed by the first port.
+    #[arg(long, help_heading = SUITE, env = "AMENDS_STATE")]
     pub state: Option<PathBuf>,
 }
 
@@ -32,7 +33,7 @@ impl Where {
         self.state.clone().unwrap_or_else(|| self.suite.default_state())
     }
 
-    /// The run that is meant: by its state folder, or by its ports where it was started with another one.
+    /// Returns the run that is meant. It is found by its state folder, or by its ports if it was started with another folder.
     pub fn find(&self) -> Option<Run> {
         Run::find(&self.state())
             .or_else(|| if self.state.is_none() { Run::by_ports(&self.suite) } else { None })
@@ -45,22 +46,22 @@ impl Where {
         }
     }
 
-    /// These flags again, for a command that is printed. Nothing where they are the usual ones.
+    /// Returns these flags for a command that is printed; empty if they have their defaults.
     pub fn flags(&self) -> String {
         let usual = Suite::default().ports_from == self.suite.ports_from;
         if usual { String::new() } else { format!(" --ports-from {}", self.suite.ports_from) }
     }
 }
 
-/// A run, as it is noted in the state folder.
+/// A run, as the note in the state folder describes it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     pub pid: i32,
-    /// When the process began, in the kernel's ticks: tells it from a later process with the same id.
+    /// When the process began, in the kernel's ticks. A later process with the same id began at another time.
     pub began: u64,
     pub ports_from: u16,
-    /// Set once the suite takes orders.
+    /// Set once the suite accepts orders.
     pub ready: bool,
     pub services: Vec<RunningService>,
 }
@@ -84,21 +85,21 @@ impl Run {
         Self { pid: pid.cast_signed(), began, ports_from: suite.ports_from, ready: false, services: vec![] }
     }
 
-    /// The run that uses this folder, if its process still lives.
+    /// Returns the run that uses this folder, if its process still exists.
     pub fn find(state: &Path) -> Option<Self> {
         let run: Self = serde_json::from_slice(&fs::read(file(state)).ok()?).ok()?;
         run.lives().then_some(run)
     }
 
-    /// The run that listens on these ports, wherever its state folder is: the parent of its order service.
+    /// Returns the run that listens on these ports, whatever its state folder is: the parent process of its order service.
     pub fn by_ports(suite: &Suite) -> Option<Self> {
-        let listener = |service: ServiceInfo| {
+        let listener = |service: &str| {
             let pid = local::port_holder(suite.port(service))?.process?.pid;
-            Some(RunningService { name: service.name.to_owned(), pid })
+            Some(RunningService { name: service.to_owned(), pid })
         };
         let services: Vec<RunningService> = SERVICES.into_iter().filter_map(listener).collect();
         let order = services.iter().find(|service| service.name == "order")?;
-        let parent: u32 = stat(order.pid)?.get(1)?.parse().ok()?;
+        let parent: u32 = proc_stat::read(order.pid)?.get(1)?.parse().ok()?;
         let is_ours = std::fs::read_link(format!("/proc/{parent}/exe")).ok()?
             == std::fs::read_link(format!("/proc/{}/exe", order.pid)).ok()?;
         let pid = parent.cast_signed();
@@ -111,7 +112,7 @@ impl Run {
         })
     }
 
-    /// Notes the run, in one step: a reader sees the old note or the new one.
+    /// Writes the note in one step, so that a reader sees either the old note or the new one.
     pub fn note(&self, state: &Path) -> anyhow::Result<()> {
         let path = file(state);
         let new = path.with_extension("json.new");
@@ -119,7 +120,7 @@ impl Run {
         fs::rename(&new, &path).with_context(|| format!("can't write {}", path.display()))
     }
 
-    /// Takes the note away.
+    /// Deletes the note.
     pub fn forget(state: &Path) {
         let _ = fs::remove_file(file(state));
     }
@@ -135,24 +136,17 @@ impl Run {
     }
 }
 
-/// The start time of a process, from /proc.
+/// Returns the start time of a process, from /proc.
 fn began(pid: u32) -> Option<u64> {
-    let fields = stat(pid)?;
-    // A zombie is gone.
+    let fields = proc_stat::read(pid)?;
+    // A zombie has ended.
     if fields.first()? == "Z" { None } else { fields.get(19)?.parse().ok() }
 }
 
-/// A process's state, parent and so on, from /proc. The name may contain spaces and brackets; what follows its last
-/// bracket does not.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-/// Stops a suite and waits until it is gone.
+/// Stops a suite and waits until its process has ended.
 pub fn down(place: &Where) -> anyhow::Result<()> {
     let Some(run) = place.find() else {
-        bail!("{}; `--ports-from` says which one is meant", place.nothing_runs());
+        bail!("{}; choose another suite with `--ports-from` or `--state`", place.nothing_runs());
     };
     run.tell(Signal::TERM)?;
     let begun = Instant::now();
@@ -166,7 +160,7 @@ pub fn down(place: &Where) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what runs. The exit code is 0 if everything is ready, 1 if something is not, 3 if nothing runs.
+/// Prints which services run. The exit code is 0 if all are ready, 1 if one is not, and 3 if no suite runs.
 pub fn status(place: &Where) -> ExitCode {
     let Some(run) = place.find() else {
         complain!("{}; `amends up --ports-from {}` starts one", place.nothing_runs(), place.suite.ports_from);
@@ -174,7 +168,7 @@ pub fn status(place: &Where) -> ExitCode {
     };
     say!("amends up, process {}, ports from {}", run.pid, run.ports_from);
     let suite = Suite { ports_from: run.ports_from, ..Default::default() };
-    let all_ready = crate::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
+    let all_ready = crate::runtime::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
     ExitCode::from(u8::from(!all_ready))
 }
 
@@ -182,12 +176,12 @@ async fn services(suite: &Suite, run: &Run) -> bool {
     let api = Api::new(suite);
     let mut all_ready = true;
     for service in SERVICES {
-        let pid = run.services.iter().find(|known| known.name == service.name).map(|known| known.pid);
+        let pid = run.services.iter().find(|known| known.name == service).map(|known| known.pid);
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let state = ready(&api, service.name).await;
+        let state = ready(&api, service).await;
         all_ready &= state.is_ok();
         let said = state.err().unwrap_or_else(|| "ready".to_owned());
-        say!("  {:<13} {:<8} {}  {said}", service.name, pid, suite.url(service.name));
+        say!("  {service:<13} {pid:<8} {}  {said}", suite.url(service));
     }
     let ports = suite.server_ports();
     say!("  postgres      127.0.0.1:{}", ports.postgres);
@@ -195,7 +189,7 @@ async fn services(suite: &Suite, run: &Run) -> bool {
     all_ready
 }
 
-/// Whether a service is ready, or why not.
+/// Returns whether a service is ready, or the reason why it is not.
 pub async fn ready(api: &Api, service: &str) -> Result<(), String> {
     let url = api.url(service, "/readyz");
     let response = reqwest::get(url).await.map_err(|_| "does not answer".to_owned())?;

@@ -1,4 +1,4 @@
-//! `amends saga`: where sagas stand, and what to do about one that is stuck.
+//! `amends saga`: shows the state of sagas, and retries one that is stuck.
 
 mod rehearse;
 
@@ -13,49 +13,50 @@ use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
-/// How often a saga that is watched is looked at.
+/// How often `watch` reads the saga.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// What to do with sagas.
+/// The commands about sagas.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List sagas, the newest first.
     List(List),
-    /// Show a saga: its steps, where it is stuck, and its log.
+    /// Show a saga: its steps, the reason if it is stuck, and its log.
     Show(Show),
-    /// Follow a saga's log until it has ended.
+    /// Follow a saga's log until the saga has ended.
     Watch(One),
-    /// Have the open steps of a saga asked at once.
+    /// Send the commands of a saga's open steps again, now.
     Retry(Retry),
-    /// Replay the recorded logs against a plan, and list what would be decided otherwise.
+    /// Replay recorded sagas with another plan, and list decisions that would differ.
     Rehearse(rehearse::Rehearse),
 }
 
 /// Which sagas.
 #[derive(Debug, Args)]
 pub struct List {
-    #[command(flatten)]
-    suite: Suite,
-    /// running, compensating, completed, compensated or stuck
+    /// Only sagas with this status: running, compensating, completed, compensated or stuck.
     #[arg(long)]
     status: Option<String>,
+    /// The most sagas to list.
     #[arg(long, default_value_t = 20)]
     limit: u16,
-    /// Go on behind this saga.
-    #[arg(long)]
+    /// The id of the last saga of the previous page: the list continues with the next older one.
+    #[arg(long, value_name = "SAGA_ID")]
     cursor: Option<Uuid>,
+    #[command(flatten)]
+    suite: Suite,
 }
 
 /// One saga.
 #[derive(Debug, Args)]
 pub struct One {
+    /// The id of the saga, or of the order. An order's id means its saga that is under way, or else its newest.
+    id: Uuid,
+    /// Take the id for a saga's only. The saga that placed an order has the order's id, and a return has another one.
+    #[arg(long)]
+    saga_id: bool,
     #[command(flatten)]
     suite: Suite,
-    /// The saga's id, or the order's.
-    id: Uuid,
-    /// The id is the saga's, and means no other saga about the order that is called so.
-    #[arg(long)]
-    exact: bool,
 }
 
 /// What to show.
@@ -63,7 +64,7 @@ pub struct One {
 pub struct Show {
     #[command(flatten)]
     one: One,
-    /// As the service answers, for programs.
+    /// Print the JSON answer of the service.
     #[arg(long)]
     json: bool,
 }
@@ -73,17 +74,17 @@ pub struct Show {
 pub struct Retry {
     #[command(flatten)]
     one: One,
-    /// Why it should work now; it is kept in the saga's log.
+    /// Why it should work now. The saga's log keeps it.
     #[arg(long)]
-    why: String,
-    /// Who says so.
+    reason: String,
+    /// Who retries it. The saga's log keeps the name.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
 }
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             match self {
                 Self::List(list) => list.run().await,
                 Self::Show(show) => show.run().await,
@@ -119,22 +120,26 @@ impl List {
 
 impl One {
     async fn get(&self, api: &Api) -> anyhow::Result<Value> {
-        api.get("orchestrator", &format!("/sagas/{}?exact={}", self.id, self.exact)).await
+        api.get("orchestrator", &self.path("")).await
+    }
+
+    /// The path of the saga, or of something below it.
+    fn path(&self, below: &str) -> String {
+        format!("/sagas/{}{below}?sagaId={}", self.id, self.saga_id)
     }
 
     async fn watch(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let mut told = 0;
-        // It comes into being a moment after what began it.
+        // The saga begins a moment after the request that causes it.
         api.until("the saga to begin", async || {
-            let path = format!("/sagas/{}?exact={}", self.id, self.exact);
-            Ok(api.find("orchestrator", &path).await?.is_some())
+            Ok(api.find("orchestrator", &self.path("")).await?.is_some())
         })
         .await?;
-        // Another saga about the order may begin meanwhile.
+        // Another saga about the order may begin meanwhile, so keep to this one's id.
         let id = text_of(&self.get(&api).await?, "id").to_owned();
         loop {
-            let saga = api.get("orchestrator", &format!("/sagas/{id}?exact=true")).await?;
+            let saga = api.get("orchestrator", &format!("/sagas/{id}?sagaId=true")).await?;
             let log = array(&saga["log"]);
             for entry in log.iter().skip(told) {
                 say!("{}", line_of(entry));
@@ -164,15 +169,8 @@ impl Show {
 impl Retry {
     async fn run(self) -> anyhow::Result<()> {
         let api = Api::new(&self.one.suite);
-        let body = json!({"by": self.by, "why": self.why});
-        show(
-            &api.post(
-                "orchestrator",
-                &format!("/sagas/{}/retry?exact={}", self.one.id, self.one.exact),
-                &body,
-            )
-            .await?,
-        );
+        let body = json!({"by": self.by, "reason": self.reason});
+        show(&api.post("orchestrator", &self.one.path("/retry"), &body).await?);
         Ok(())
     }
 }
@@ -203,10 +201,10 @@ fn show(saga: &Value) {
     }
 }
 
-/// An entry of the log on one line: what came, and what was decided.
+/// Formats an entry of the log on one line: the input, and the decisions.
 fn line_of(entry: &Value) -> String {
     let about = |value: &Value, kind: &str| {
-        let words = [kind, "step", "direction", "by", "why", "error", "reason"].into_iter();
+        let words = [kind, "step", "direction", "by", "error", "reason"].into_iter();
         let words = words.filter_map(|word| value[word].as_str());
         words.filter(|word| *word != "do").map(|word| word.replace('_', " ")).collect::<Vec<_>>().join(" ")
     };
@@ -226,10 +224,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_of_the_log_says_what_came_and_what_was_decided() {
+    fn an_entry_of_the_log_has_its_input_and_its_decisions() {
         let entry = json!({
             "sequence": 7, "at": "2026-01-01T00:00:00Z",
-            "input": {"input": "retry", "by": "ada", "why": "it is mended"},
+            "input": {"input": "retry", "by": "ada", "reason": "it is mended"},
             "decisions": [{"decision": "ask", "step": "book_shipment", "direction": "undo"}],
         });
         assert_eq!(

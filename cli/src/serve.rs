@@ -1,10 +1,13 @@
 //! `amends serve <service>`: one service, as its own binary would run it.
 
+mod visit;
+
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use shared::service::{App, main_from};
 
+pub use self::visit::{Visit, visit};
 use crate::output::{complain, say};
 use crate::suite::SERVICES;
 
@@ -12,7 +15,7 @@ use crate::suite::SERVICES;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Serve {
-    /// order, payment, inventory, shipping, notification or orchestrator
+    /// The service: order, payment, inventory, shipping, notification or orchestrator.
     #[arg(allow_hyphen_values = true)]
     service: String,
     /// The service's own flags.
@@ -20,31 +23,12 @@ pub struct Serve {
     flags: Vec<OsString>,
 }
 
-/// Tunes the allocator of a service that is one of many on this machine, unless the environment says otherwise: it gives
-/// memory back after a second.
+/// Tunes the allocator of a process that shares the machine with others: it returns memory after a second. A value that
+/// the environment has wins.
 pub(crate) fn share_machine(command: &mut Command) {
     if std::env::var_os("MALLOC_CONF").is_none() {
         command.env("MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0");
     }
-}
-
-/// Does something with each service's type.
-pub(crate) trait Visit {
-    type Output;
-    fn visit<A: App>(self) -> Self::Output;
-}
-
-/// Gives the service of this name to a visitor.
-pub(crate) fn visit<V: Visit>(name: &str, visitor: V) -> Option<V::Output> {
-    Some(match name {
-        "order" => visitor.visit::<order::Order>(),
-        "payment" => visitor.visit::<payment::Payment>(),
-        "inventory" => visitor.visit::<inventory::Inventory>(),
-        "shipping" => visitor.visit::<shipping::Shipping>(),
-        "notification" => visitor.visit::<notification::Notification>(),
-        "orchestrator" => visitor.visit::<orchestrator::Orchestrator>(),
-        _ => return None,
-    })
 }
 
 struct Run(Vec<OsString>);
@@ -61,7 +45,7 @@ impl Visit for Run {
 impl Serve {
     pub fn run(self) -> ExitCode {
         visit(&self.service, Run(self.flags)).unwrap_or_else(|| {
-            let names = SERVICES.map(|service| service.name).join(", ");
+            let names = SERVICES.join(", ");
             if ["-h", "--help"].contains(&self.service.as_str()) {
                 say!("Usage: amends serve SERVICE [FLAGS]\n\nServices: {names}\n`amends serve payment --help` lists its settings.");
                 return ExitCode::SUCCESS;
@@ -69,5 +53,30 @@ impl Serve {
             complain!("amends: there is no service `{}`; there are {names}", self.service);
             ExitCode::from(64)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::Suite;
+
+    struct NameAndPort;
+
+    impl Visit for NameAndPort {
+        type Output = (&'static str, u16);
+
+        fn visit<A: App>(self) -> Self::Output {
+            (A::NAME, A::PORT)
+        }
+    }
+
+    #[test]
+    fn every_service_has_a_type_with_its_name_and_its_port() {
+        let suite = Suite::default();
+        for service in SERVICES {
+            assert_eq!(visit(service, NameAndPort), Some((service, suite.port(service))));
+        }
+        assert_eq!(visit("bench", NameAndPort), None);
     }
 }

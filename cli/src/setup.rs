@@ -1,4 +1,4 @@
-//! What has to be there before the services: databases and roles, tables, topics, and something to sell.
+//! Creates what the services need: databases and roles, tables, topics, and products.
 
 mod catalogue;
 
@@ -17,29 +17,29 @@ use crate::output::{complain, say};
 use crate::serve::{Visit, visit};
 use crate::suite::{Cluster, SERVICES, Suite};
 
-/// How long a database may take to let somebody in.
+/// How long connecting to a database may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The topics of the suite.
+/// The commands about topics.
 #[derive(Debug, clap::Subcommand)]
 pub enum Topics {
-    /// Create those that do not exist. Existing ones stay as they are.
+    /// Create the topics that do not exist. Existing topics are not changed.
     Apply(Broker),
-    /// List them as they are declared.
+    /// List the topics, with their partitions and retention.
     List,
 }
 
-/// Which Kafka.
+/// The Kafka cluster.
 #[derive(Debug, clap::Args)]
 pub struct Broker {
     /// The brokers, host:port, separated by commas.
     #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: String,
-    #[command(flatten)]
-    cluster: Cluster,
-    /// How long to wait for a broker that is not there yet, for example 60s.
+    /// How long to wait for a broker that does not answer yet, for example 60s.
     #[arg(long, default_value = "0s", value_parser = shared::service::config::duration)]
     wait: Duration,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl Topics {
@@ -55,8 +55,8 @@ impl Topics {
             Self::Apply(broker) => {
                 let kafka = broker.cluster.kafka(broker.kafka_brokers);
                 let create = async || Ok(kafka.create_topics(&topics).await?);
-                crate::block_on(patiently(broker.wait, create))?;
-                say!("{} topics are there", topics.len());
+                crate::runtime::block_on(patiently(broker.wait, create))?;
+                say!("{} topics exist", topics.len());
             }
         }
         Ok(())
@@ -66,12 +66,13 @@ impl Topics {
 /// Applies every service's migrations.
 #[derive(Debug, clap::Args)]
 pub struct Migrate {
-    /// A URL in which `{service}` stands for the service's name, for example
-    /// `postgres://{service}:secret@db:5432/{service}`.
+    /// The URL of a service's database; {service} stands for the service's name.
+    ///
+    /// For example `postgres://{service}:secret@db:5432/{service}`.
     #[arg(long, env = "DATABASE_URLS", hide_env_values = true)]
     database_urls: String,
-    /// A role that is to use what the URL's role owns, to read and write rows but not to change tables; `{service}`
-    /// stands for the service's name here too.
+    /// A role that gets the right to read and write rows, but not to change tables; {service} stands for the service's
+    /// name here too.
     #[arg(long)]
     grant_to: Option<String>,
     /// How long to wait for a database that does not answer yet, for example 60s.
@@ -81,22 +82,21 @@ pub struct Migrate {
 
 impl Migrate {
     pub fn run(self) -> anyhow::Result<()> {
-        crate::block_on(async {
+        crate::runtime::block_on(async {
             for service in SERVICES {
-                let named = |text: &str| text.replace("{service}", service.name);
+                let named = |text: &str| text.replace("{service}", service);
                 let url = named(&self.database_urls);
-                // A migration that fails is not tried again, so only the connection is waited for.
-                patiently(self.wait, async || Ok(connect(service.name, &url).await?.close().await?)).await?;
-                migrate(service.name, &url).await?;
+                // A migration that fails is not repeated. Only the connection is waited for.
+                patiently(self.wait, async || Ok(connect(service, &url).await?.close().await?)).await?;
+                migrate(service, &url).await?;
                 if let Some(role) = &self.grant_to {
-                    let mut db = connect(service.name, &url).await?;
+                    let mut db = connect(service, &url).await?;
                     let role = named(role);
                     let granted = shared::service::roles::grant(&mut db, &role).await;
-                    granted.with_context(|| {
-                        format!("granting {role} the use of the {} database", service.name)
-                    })?;
+                    granted
+                        .with_context(|| format!("granting {role} the use of the {} database", service))?;
                 }
-                say!("{}: up to date", service.name);
+                say!("{}: up to date", service);
             }
             Ok(())
         })
@@ -129,8 +129,8 @@ async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {
     connected.and_then(|it| Ok(it?)).with_context(|| format!("the database of {service} can't be used"))
 }
 
-/// Does something that fails while a server is not there yet, again and again until it succeeds or the patience is over;
-/// says once why it waits.
+/// Repeats an action until it succeeds or the patience is over, because a server may not answer yet. It prints once why it
+/// waits.
 async fn patiently(patience: Duration, what: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     const TRY_EVERY: Duration = Duration::from_millis(250);
     let deadline = Instant::now() + patience;
@@ -142,13 +142,13 @@ async fn patiently(patience: Duration, what: impl AsyncFn() -> anyhow::Result<()
             return ended;
         }
         if !std::mem::replace(&mut told, true) {
-            complain!("{error:#}; it is tried again for {patience:?}");
+            complain!("{error:#}; trying again for up to {patience:?}");
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
 }
 
-/// Puts the first catalogue on the shelves of a running suite, where it is missing.
+/// Adds the demo products that are missing.
 #[derive(Debug, clap::Args)]
 pub struct Seed {
     #[command(flatten)]
@@ -157,19 +157,18 @@ pub struct Seed {
 
 impl Seed {
     pub fn run(self) -> anyhow::Result<()> {
-        let products = crate::block_on(seed(&self.suite, &AtomicBool::new(false)))?;
-        say!("{products} products are there");
+        let products = crate::runtime::block_on(seed(&self.suite, &AtomicBool::new(false)))?;
+        say!("{products} products exist");
         Ok(())
     }
 }
 
-/// Creates a database and a role for each service, where they are missing. A role can use its own database only.
+/// Creates the databases and roles of the services that are missing. A role can use only its own database.
 pub async fn databases(admin_url: &str) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(admin_url)?;
     let mut db = PgConnection::connect_with(&options).await.context("PostgreSQL does not answer")?;
     sqlx::query("revoke all on database postgres, template1 from public").execute(&mut db).await?;
-    for service in SERVICES {
-        let name = service.name;
+    for name in SERVICES {
         let known: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
             .bind(name)
             .fetch_one(&mut db)
@@ -177,7 +176,7 @@ pub async fn databases(admin_url: &str) -> anyhow::Result<()> {
         if known {
             continue;
         }
-        // The names are our own constants. A role left by an interrupted start is taken as it is.
+        // The names are our own constants. An interrupted start may have left a role without a database.
         let role: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
             .bind(name)
             .fetch_one(&mut db)

@@ -1,56 +1,42 @@
-//! What the suite is made of, and where each part listens.
+//! The parts of the suite, and the port that each of them listens on.
 
 use std::path::PathBuf;
 
 use local::Ports;
+pub use schemas::SERVICES;
 use shared::kafka::Kafka;
 
-/// A service as the command line knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServiceInfo {
-    pub name: &'static str,
-    /// How far its port is from the suite's first one.
-    pub offset: u16,
-}
+/// Where `--help` shows the flags that say which suite is meant: behind the flags of the command itself.
+pub const SUITE: &str = "Which suite";
+/// Where `--help` shows the flags that say how Kafka is reached.
+pub const KAFKA: &str = "Kafka";
 
-const fn service(name: &'static str, offset: u16) -> ServiceInfo {
-    ServiceInfo { name, offset }
-}
-
-/// The services, in the order in which they are started.
-pub const SERVICES: [ServiceInfo; 6] = [
-    service("order", 1),
-    service("payment", 2),
-    service("inventory", 3),
-    service("shipping", 4),
-    service("notification", 5),
-    service("orchestrator", 6),
-];
-
+/// How far each server's port is from the suite's first one.
 const POSTGRES: u16 = 10;
-const KAFKA: u16 = 11;
-const KAFKA_CONTROLLER: u16 = 12;
+const BROKER: u16 = 11;
+const CONTROLLER: u16 = 12;
 
-/// Which suite is meant. Suites with different ports run side by side.
+/// The suite that a command is about. Suites with different ports run side by side.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Suite {
-    /// The first of the suite's thirteen ports: order listens on the next one, and so on.
-    #[arg(long, env = "AMENDS_PORTS_FROM", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=65000))]
+    /// The first of the suite's thirteen ports; the order service listens on the next one, and so on.
+    #[arg(long, help_heading = SUITE, env = "AMENDS_PORTS_FROM", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..=65000))]
     pub ports_from: u16,
-    /// Where the services are, if not on these ports of this machine: a URL in which `{service}` stands for the name and
-    /// `{port}` for the port, for example `http://{service}.example.com:{port}`.
-    #[arg(long, env = "AMENDS_URLS", value_parser = http)]
+    /// The URL of a service that does not run on this machine; {service} stands for its name, {port} for its port.
+    ///
+    /// For example `http://{service}.example.com:{port}`.
+    #[arg(long, help_heading = SUITE, env = "AMENDS_URLS", value_parser = http)]
     pub urls: Option<String>,
 }
 
-/// How a Kafka is used, wherever its brokers are.
+/// How a Kafka cluster is used, wherever its brokers are.
 #[derive(Debug, clap::Args)]
 pub struct Cluster {
-    /// Put before every topic.
-    #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
+    /// The prefix of every topic's name.
+    #[arg(long, help_heading = KAFKA, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
-    /// Further librdkafka settings, key=value separated by commas.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::service::config::settings, hide_env_values = true)]
+    /// Further settings of librdkafka, key=value, separated by commas.
+    #[arg(long, help_heading = KAFKA, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::service::config::settings, hide_env_values = true)]
     kafka_settings: shared::service::config::Settings,
 }
 
@@ -61,12 +47,12 @@ impl Cluster {
     }
 }
 
-/// A URL that can be asked.
+/// Reads a URL that a request can be sent to.
 pub fn http(text: &str) -> Result<String, String> {
     if text.starts_with("http://") {
         return Ok(text.to_owned());
     }
-    Err("must begin with http://: amends speaks no TLS, so what is behind it is reached from inside"
+    Err("must begin with http://, because amends does not speak TLS; run it inside the network of the services"
         .to_owned())
 }
 
@@ -77,14 +63,15 @@ impl Default for Suite {
 }
 
 impl Suite {
-    pub fn port(&self, service: ServiceInfo) -> u16 {
-        self.ports_from + service.offset
+    /// Returns the port of a service: they follow the suite's first port in the order of [`SERVICES`].
+    pub fn port(&self, service: &str) -> u16 {
+        let position = SERVICES.iter().position(|known| *known == service);
+        self.ports_from + position.map_or(0, |position| position as u16 + 1)
     }
 
-    /// The base of a service's URLs.
+    /// Returns the base of a service's URLs.
     pub fn url(&self, service: &str) -> String {
-        let offset = SERVICES.iter().find(|known| known.name == service).map_or(0, |known| known.offset);
-        let port = (self.ports_from + offset).to_string();
+        let port = self.port(service).to_string();
         let urls = self.urls.as_deref().unwrap_or("http://127.0.0.1:{port}");
         urls.trim_end_matches('/').replace("{service}", service).replace("{port}", &port)
     }
@@ -92,12 +79,12 @@ impl Suite {
     pub fn server_ports(&self) -> Ports {
         Ports {
             postgres: self.ports_from + POSTGRES,
-            kafka: self.ports_from + KAFKA,
-            kafka_controller: self.ports_from + KAFKA_CONTROLLER,
+            kafka: self.ports_from + BROKER,
+            kafka_controller: self.ports_from + CONTROLLER,
         }
     }
 
-    /// Where the suite keeps its data and logs, unless told otherwise.
+    /// Returns the folder for data and logs of a suite that was started without `--state`.
     pub fn default_state(&self) -> PathBuf {
         PathBuf::from(".amends").join(self.ports_from.to_string())
     }
@@ -111,6 +98,7 @@ mod tests {
     fn services_are_found_by_port_or_by_name() {
         let here = Suite { ports_from: 9300, ..Suite::default() };
         assert_eq!(here.url("payment"), "http://127.0.0.1:9302");
+        assert_eq!(SERVICES.map(|service| here.port(service)), [9301, 9302, 9303, 9304, 9305, 9306]);
         let named = |urls: &str| Suite { urls: Some(urls.to_owned()), ..Suite::default() }.url("order");
         assert_eq!(named("http://{service}:{port}/"), "http://order:8081");
         assert!(http("https://{service}.example.com").is_err());

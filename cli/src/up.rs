@@ -18,27 +18,34 @@ use crate::run::{Run, Where, ready};
 use crate::setup;
 use crate::suite::{SERVICES, Suite};
 
-/// How the suite in a terminal is ended.
+/// How to stop a suite that runs in a terminal.
 const CTRL_C: &str = "Ctrl-C stops everything.";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the whole suite.
 #[derive(Debug, Default, clap::Args)]
+#[command(
+    after_help = "The environment variable AMENDS_SERVERS says how PostgreSQL and Kafka are run: `local` as processes of \
+                  this machine, `docker` in containers, `auto` (the default) as processes if Java and Maven are \
+                  installed, else in containers."
+)]
 pub struct Up {
-    #[command(flatten)]
-    place: Where,
-    /// Begin with empty databases and topics.
+    /// Delete the data of earlier runs, and begin with empty databases and topics.
     #[arg(long)]
     fresh: bool,
-    /// Return when the suite is ready and leave it running; `amends down` stops it.
+    /// Return when the suite is ready, and leave it running; `amends down` stops it.
     #[arg(long)]
     detach: bool,
+    #[command(flatten)]
+    place: Where,
 }
 
 impl Up {
     pub fn run(self) -> anyhow::Result<()> {
         if self.place.suite.urls.is_some() {
-            bail!("--urls (AMENDS_URLS) is for suites that run elsewhere; `amends up` starts one here");
+            bail!(
+                "--urls (AMENDS_URLS) is for suites that run elsewhere, but `amends up` starts one on this machine"
+            );
         }
         let state = self.place.state();
         if let Some(run) = Run::find(&state) {
@@ -61,7 +68,7 @@ impl Up {
         let began = Instant::now();
         let suite = &self.place.suite;
         for service in SERVICES {
-            ensure_free(suite.port(service), &format!("the {} service", service.name))?;
+            ensure_free(suite.port(service), &format!("the {service} service"))?;
         }
         let progress = Terminal::new();
         let options = Options {
@@ -96,7 +103,7 @@ impl Up {
     ) -> anyhow::Result<()> {
         let suite = &self.place.suite;
         let step = Step::begin(progress, "databases, topics and migrations");
-        crate::block_on(prepare(servers))?;
+        crate::runtime::block_on(prepare(servers))?;
         step.done(&format!("{} databases and {} topics", SERVICES.len(), schemas::topics::all().len()));
         if told_to_stop.load(Ordering::Acquire) {
             return Ok(());
@@ -107,7 +114,7 @@ impl Up {
             wait_until_ready(suite, &mut children, told_to_stop)?;
             step.done("ready");
             let step = Step::begin(progress, "catalogue");
-            let products = crate::block_on(setup::seed(suite, told_to_stop))?;
+            let products = crate::runtime::block_on(setup::seed(suite, told_to_stop))?;
             step.done(&format!("{products} products"));
             run.services = children.running();
             run.ready = true;
@@ -120,11 +127,11 @@ impl Up {
     }
 }
 
-/// Creates what the services need.
+/// Creates the databases, tables and topics.
 async fn prepare(servers: &Servers) -> anyhow::Result<()> {
     setup::databases(&servers.admin_url()).await?;
     for service in SERVICES {
-        setup::migrate(service.name, &servers.postgres_url(service.name, service.name, None)).await?;
+        setup::migrate(service, &servers.postgres_url(service, service, None)).await?;
     }
     let kafka = shared::kafka::Kafka::new(servers.kafka_brokers());
     Ok(kafka.create_topics(&schemas::topics::all()).await?)
@@ -136,7 +143,7 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
     let deadline = Instant::now() + PATIENCE;
     for service in SERVICES {
         loop {
-            let said = crate::block_on(async { Ok(ready(&api, service.name).await) })?;
+            let said = crate::runtime::block_on(async { Ok(ready(&api, service).await) })?;
             let Err(said) = said else { break };
             if told_to_stop.load(Ordering::Acquire) {
                 bail!("stopped while starting");
@@ -144,9 +151,8 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
             children.fail_early()?;
             if Instant::now() > deadline {
                 bail!(
-                    "{} is not ready after {PATIENCE:?}: {said}; its log is {}",
-                    service.name,
-                    children.log(service.name).display()
+                    "{service} is not ready after {PATIENCE:?}: {said}; its log is {}",
+                    children.log(service).display()
                 );
             }
             std::thread::sleep(LOOK_EVERY);
@@ -155,7 +161,7 @@ fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &Atomi
     Ok(())
 }
 
-/// Restarts what dies, until it is told to stop.
+/// Restarts services and servers that die, until the suite is told to stop.
 fn watch_over(
     servers: &Servers,
     children: &mut Children,
@@ -184,7 +190,7 @@ fn watch_over(
 fn welcome(suite: &Suite, state: &Path, took: Duration) {
     say!("\nAmends is ready ({:.1} s). Logs are in {}.\n", took.as_secs_f64(), state.join("logs").display());
     for service in SERVICES {
-        say!("  {:<13} {}", service.name, suite.url(service.name));
+        say!("  {service:<13} {}", suite.url(service));
     }
     let ports = suite.server_ports();
     say!("  {:<13} postgres://postgres@127.0.0.1:{}", "postgres", ports.postgres);
@@ -193,7 +199,7 @@ fn welcome(suite: &Suite, state: &Path, took: Duration) {
     say!("{CTRL_C}");
 }
 
-/// The first command that a newcomer runs.
+/// Returns a command that places an order.
 pub fn curl(suite: &Suite) -> String {
     let url = suite.url("order");
     [
@@ -205,22 +211,22 @@ pub fn curl(suite: &Suite) -> String {
     .concat()
 }
 
-/// What the terminal, or `amends down`, wants.
+/// What signals from the terminal, or from `amends down`, have asked for.
 #[derive(Default)]
 struct Signals {
     told_to_stop: AtomicBool,
-    /// Set once the servers run. Before, a signal ends the process at once: whatever it had begun ends with it, and an
-    /// interrupted download or start harms no later one.
+    /// Set once the servers run. Before that, a signal ends the process at once. Its child processes end with it, and an
+    /// interrupted download or start does no harm to a later one.
     stop_in_order: AtomicBool,
 }
 
-/// Listens for signals; a second one ends the process at once, and its children with it.
+/// Listens for signals. A second signal ends the process at once, and its children with it.
 fn on_signal() -> anyhow::Result<Arc<Signals>> {
     let signals = Arc::new(Signals::default());
     let heard = Arc::clone(&signals);
     let (ready, wait) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let ended = crate::block_on(async {
+        let ended = crate::runtime::block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
@@ -241,11 +247,11 @@ fn on_signal() -> anyhow::Result<Arc<Signals>> {
             std::process::exit(130);
         }
     })?;
-    wait.recv().context("signals can't be heard")?;
+    wait.recv().context("signals can't be received")?;
     Ok(signals)
 }
 
-/// Where the detached suite says what it would have said in the terminal.
+/// The file with the output of a suite that runs in the background.
 fn up_log(state: &Path) -> PathBuf {
     state.join("up.log")
 }

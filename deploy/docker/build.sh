@@ -5,9 +5,10 @@ context=$1 folder=$2 out=$3
 sources=$folder/sources
 mkdir -p "$sources" "$out"
 
-# Cargo goes by the time of a file's last change. In the context that is when it was checked out, so a second checkout's
-# files can be older than what was built from the first one's, and be taken for built. Here a file is as old as its content.
-folder_changed() { # migrations are read by a macro, and cargo does not see that the folder has one more
+# Cargo decides by the time of a file's last change, which in the context is the time of the checkout. The files of a second
+# checkout can be older than a build of the first one, and would count as built. So a file is copied only if its content has
+# changed, and its copy is as old as its content.
+folder_changed() { # a macro reads the migrations, and cargo does not notice a new file in their folder
     case $1 in */migrations/*) touch "$sources/${1%/migrations/*}/src/lib.rs" ;; esac
 }
 cd "$sources"
@@ -31,6 +32,6 @@ services="order payment inventory shipping notification orchestrator"
 # shellcheck disable=SC2046,SC2086 # words are meant
 cargo build --locked --profile "$PROFILE" $(printf -- '-p %s ' $services) -p amends --no-default-features --bins
 for program in amends $services; do
-    # Here and not in the profile, so that profiles share what they compile of the dependencies.
+    # Stripped here and not by the profile, so that profiles share the compiled dependencies.
     strip -o "$out/$program" "$folder/target/$PROFILE/$program"
 done

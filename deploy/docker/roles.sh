@@ -1,10 +1,10 @@
 #!/bin/bash
-# A database for each service, owned by the role of the migrations, and a role for the service itself, which can connect
-# to its own database only. What it may do there `amends migrate --grant-to` says.
-# It is run at every start: what was interrupted is completed, and passwords are as the environment has them now.
+# Creates a database for each service, owned by the role of the migrations, and a role for the service itself. That role can
+# connect only to its own database. `amends migrate --grant-to` grants its rights there.
+# The script runs at every start: it completes an interrupted run, and sets the passwords that the environment has now.
 set -euo pipefail
 
-# Passwords come from the environment, so that no list of processes has them.
+# Passwords come from the environment, so that they are in no list of processes.
 run() { psql -X -q -v ON_ERROR_STOP=1 -d postgres "$@"; }
 
 run <<'SQL'
@@ -26,4 +26,4 @@ revoke all on database :"service" from public;
 grant connect on database :"service" to :"service";
 SQL
 done
-echo "the databases and their roles are there"
+echo "the databases and their roles exist"

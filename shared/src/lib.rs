@@ -12,6 +12,7 @@ pub mod fault;
 pub mod housekeeper;
 mod inbox;
 pub mod incoming;
+pub mod isolate;
 pub mod kafka;
 pub mod metric;
 pub mod migrations;

@@ -357,7 +357,7 @@ impl Migrations {
         }
         if let Some(own) = self.own {
             let versions = own.iter().map(|migration| migration.version);
-            let own = migrations::missing(db, "public._sqlx_migrations", versions).await;
+            let own = migrations::missing(db, "_sqlx_migrations", versions).await;
             missing.extend(own.into_iter().map(|version| format!("{version:04}")));
         }
         missing

@@ -34,7 +34,7 @@ impl Ground {
     fn start() -> Self {
         let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("examples");
         let ports = Ports::free().expect("free ports");
-        let options = Options { ports, fresh: true, backend: Backend::Native, ..Options::new(state) };
+        let options = Options { ports, fresh: true, backend: Backend::Local, ..Options::new(state) };
         Self { servers: Servers::start(&options, &Silent).expect("the servers start") }
     }
 

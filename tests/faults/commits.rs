@@ -1,9 +1,9 @@
 //! The orchestrator, killed after each of its commits.
 //!
-//! A trigger lets a process write one entry of a saga's log and holds up the next, in the middle of its transaction; there
-//! the process is killed, and the next one is let through to the entry behind. So every commit is the last of some
-//! process, and every transaction is broken off once. What the relay notes down is forgotten meanwhile, so each process
-//! dies between sending and its checkpoint, and the next one sends all of it again.
+//! A trigger lets a process write one entry of a saga's log, and stops the next entry in the middle of its transaction. There
+//! the process is killed, and its successor may write that entry. So every commit is the last one of a process, and every
+//! transaction is interrupted once. The relay's checkpoint is not saved meanwhile. So each process dies between sending and
+//! its checkpoint, and its successor sends everything again.
 
 use local::Signal;
 use reqwest::StatusCode;
@@ -36,10 +36,10 @@ const NO_GATE: &str = "drop trigger hold on saga_log; drop trigger forget on rel
 
 const HELD: &str = "from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
 
-/// Ends the orchestrator, with what it has not committed, and lets the next one write up to this entry.
+/// Kills the orchestrator and its open transactions, and lets its successor write up to this entry.
 async fn killed(suite: &mut Suite, open_upto: &str) {
     suite.kill9("orchestrator");
-    // Asleep, its sessions don't notice that nobody is there any more.
+    // Its sessions sleep in the database, so they do not notice that the client has gone.
     suite.texts("orchestrator", &format!("select pg_terminate_backend(pid)::text {HELD}")).await;
     let held = format!("select count(*) {HELD}");
     suite
@@ -51,7 +51,7 @@ async fn killed(suite: &mut Suite, open_upto: &str) {
     suite.launch("orchestrator");
 }
 
-/// Kills the orchestrator after each commit about a saga until this is true of it. How often that was.
+/// Kills the orchestrator after each commit about a saga until the fact is true. Returns how often it was killed.
 async fn killed_until(suite: &mut Suite, order: Order, fact: &str) -> usize {
     let fact = format!("select count(*) from saga where saga_id = '{}' and {fact}", order.id);
     let held = format!("select count(*) {HELD}");
@@ -74,7 +74,7 @@ async fn killed_until(suite: &mut Suite, order: Order, fact: &str) -> usize {
 
 const ENDED: &str = "status in ('completed', 'compensated')";
 
-/// That the log of a saga has such an entry.
+/// Returns SQL for the fact that a saga's log has such an entry.
 fn has(input: &str) -> String {
     format!(
         "exists (select from saga_log where saga_log.saga_id = saga.saga_id and input ->> 'input' = '{input}')"
@@ -90,13 +90,13 @@ async fn the_orchestrator_killed_after_every_commit() {
     for (body, end) in [(order(), "confirmed"), (undeliverable, "rejected")] {
         let placed = suite.place(&body).await;
         let kills = killed_until(&mut suite, placed, ENDED).await;
-        // Replies that come together are one commit.
+        // Replies that arrive together are committed together.
         assert!(kills >= 5, "it was killed {kills} times");
         assert_eq!(suite.settled(placed).await["status"], end);
         suite.execute("orchestrator", "update gate set open_upto = 0").await;
     }
 
-    // A deadline, an operator and a cancellation.
+    // A deadline, a retry by an operator, and a cancellation.
     suite.set("ORCHESTRATOR_STEP_DEADLINE", Some("1s".to_owned()));
     killed(&mut suite, "0").await;
     suite.process("shipping").signal(Signal::STOP);
@@ -105,7 +105,7 @@ async fn the_orchestrator_killed_after_every_commit() {
     killed(&mut suite, "1000").await;
     suite.ready("orchestrator").await;
     let url = format!("{}/sagas/{}/retry", suite.url("orchestrator"), placed.id);
-    let retry = json!({"by": "ada", "why": "to see"});
+    let retry = json!({"by": "ada", "reason": "to see"});
     let answer = suite.client.post(url).json(&retry).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     let committed = format!("select max(sequence) from saga_log where saga_id = '{}'", placed.id);

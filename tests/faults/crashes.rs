@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{Suite, order};
 
-/// Freezes a service so that the saga waits for it, kills it there, starts it again.
+/// Freezes a service so that the saga waits for it, then kills the service and starts it again.
 async fn killed_while_asked(service: &'static str, step: &str) {
     let mut suite = Suite::start().await;
     suite.process(service).signal(Signal::STOP);
@@ -54,7 +54,7 @@ async fn order_killed_right_after_it_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn order_killed_while_it_is_asked_to_confirm() {
     let mut suite = Suite::start().await;
-    // Held at payment, so that order can be frozen before it is asked.
+    // The saga is held at payment, so that order can be frozen before its command comes.
     suite.process("payment").signal(Signal::STOP);
     let placed = suite.place(&order()).await;
     suite.step_is(placed, "authorize_payment", "asked").await;
@@ -76,7 +76,7 @@ async fn the_orchestrator_killed_while_a_step_is_open() {
         suite.process("shipping").signal(Signal::STOP);
         let placed = suite.place(&body).await;
         suite.step_is(placed, "book_shipment", "asked").await;
-        // The answer is taken by one orchestrator, or by the next.
+        // Either the killed orchestrator or its successor takes the answer.
         suite.process("shipping").signal(Signal::CONT);
         suite.crash("orchestrator");
         suite.ready("orchestrator").await;
@@ -92,7 +92,7 @@ async fn the_orchestrator_killed_while_stock_is_given_back() {
     let mut body = order();
     body["paymentToken"] = json!("tok_chargeDeclined");
     let placed = suite.place(&body).await;
-    // Not only held but answered: frozen before its relay has sent the reply, inventory would keep the saga waiting.
+    // The reply must have been sent. If inventory is frozen before its relay has sent it, the saga waits for it.
     suite.step_is(placed, "reserve_stock", "done").await;
     suite.process("inventory").signal(Signal::STOP);
     suite.process("payment").signal(Signal::CONT);
@@ -131,7 +131,7 @@ async fn the_orchestrator_killed_at_any_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_to_the_card_provider_is_taken_up_after_a_crash() {
-    // The provider takes its time, so the crash comes between the intent and the outcome.
+    // The provider is slow, so the crash comes between the intent and the outcome.
     let settings = vec![("PAYMENT_PROVIDER_LATENCY", "1500ms".to_owned())];
     let mut suite = Suite::with(crate::harness::Setup { settings, ..Default::default() }).await;
     let placed = suite.place(&order()).await;

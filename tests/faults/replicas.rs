@@ -1,4 +1,4 @@
-//! Two processes of every service: they share the work, and one goes on where the other has gone.
+//! Two processes of every service: they share the work, and one takes over when the other dies.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use futures::future::{join, join_all};
 use local::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Setup, Suite, order};
+use crate::harness::{PATIENCE, SERVICES, Setup, Suite, order};
 
 const ORDERS: usize = 300;
 const CLIENTS: usize = 12;
 const KILLS: usize = 9;
-/// The lease of a relay is three seconds; this is what the design promises for its takeover.
+/// The longest time that the design allows for the takeover of a relay. Its lease is three seconds.
 const RELAY_TAKEOVER: Duration = Duration::from_secs(5);
 
 async fn twins() -> Suite {
     Suite::with(Setup { twins: 1, ..Setup::default() }).await
 }
 
-/// Numbers that look random and are the same for the same seed (SplitMix64).
+/// A generator of pseudo-random numbers, which are the same for the same seed (SplitMix64).
 struct Random(u64);
 
 impl Random {
-    /// Another seed for each run, unless `SEED` says which.
+    /// Uses the seed in the variable `SEED`, or a new one for each run.
     fn new() -> Self {
         let fresh = || shared::envelope::new_id().as_u128() as u64;
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh);
@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// A client that turns to the other replica when one does not answer. It counts answers that say the server failed.
+/// A client that uses the other replica when one does not answer. It counts answers with a server error.
 struct Client<'c> {
     suite: &'c Suite,
     urls: &'c [String],
@@ -48,13 +48,13 @@ struct Client<'c> {
 }
 
 impl Client<'_> {
-    /// Places an order at last, under one key, and waits until it has settled.
+    /// Repeats an order with the same key until it is accepted, and waits until it has settled.
     async fn order(&self, number: usize) {
         let mut body = order();
         match number % 10 {
             0 => body["paymentToken"] = json!("tok_chargeDeclined"),
             5 => body["shippingAddress"]["postalCode"] = json!("00000"),
-            // Products in another order than the one next to it: locks must not be taken as they are named.
+            // Neighbouring orders list the products in different sequences. Locks must not be taken in that sequence.
             n if n % 2 == 0 => {
                 body["items"] = json!([{"sku": "mug", "quantity": 1}, {"sku": "lamp", "quantity": 1}])
             }
@@ -78,7 +78,7 @@ impl Client<'_> {
         }
     }
 
-    /// The first good answer of either replica.
+    /// Returns the first successful answer of either replica.
     async fn answer(&self, first: usize, request: impl Fn(&str) -> reqwest::RequestBuilder) -> Value {
         let deadline = Instant::now() + PATIENCE;
         for turn in first.. {
@@ -132,7 +132,7 @@ async fn a_random_one_of_twelve_is_killed_again_and_again() {
             let all = suite.replicas();
             let (service, replica) = all[random.below(all.len())];
             suite.replica(service, replica).kill9();
-            // Every third stays away until the next is killed, so that its twin has to do its work.
+            // Every third process stays down until the next one is killed, so its twin must do its work.
             if random.below(3) == 0 {
                 down = Some((service, replica));
             } else {
@@ -190,7 +190,7 @@ async fn every_replica_is_restarted_in_turn_under_load_and_no_client_notices() {
     suite.every_key_kept_its_order().await;
 }
 
-/// Kills the replica of `service` that holds the relay's lease, for good. Returns the number of the one that is left.
+/// Kills the replica of `service` that holds the relay's lease. Returns the number of the other one.
 async fn relay_killed(suite: &mut Suite, service: &'static str) -> usize {
     let owner = suite.texts(service, "select owner from relay_checkpoint").await;
     let killed = usize::from(owner[0].ends_with("-1"));
@@ -220,8 +220,8 @@ async fn the_relay_of_a_killed_replica_is_taken_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_work_of_a_killed_replica_is_taken_over() {
     let mut suite = twins().await;
-    // With one replica of each killed and none started again, every partition and every relay finds its twin.
-    for service in ["payment", "inventory", "shipping", "notification", "orchestrator"] {
+    // One replica of each service is killed and not restarted, so its twin must take over all partitions and relays.
+    for service in SERVICES.into_iter().filter(|service| *service != "order") {
         relay_killed(&mut suite, service).await;
     }
     let began = Instant::now();
@@ -233,7 +233,7 @@ async fn all_work_of_a_killed_replica_is_taken_over() {
     suite.comes_to_rest().await;
 }
 
-/// Holds up whoever wakes the saga that is named in `held`, in the middle of its transaction.
+/// Stops a transaction that wakes the saga in the table `held`.
 const HOLD: &str = "
     create table held (saga_id uuid not null);
     create function hold() returns trigger language plpgsql as $$
@@ -250,8 +250,8 @@ const ASKED_AGAIN: &str = "select count(distinct saga_id) from saga_log
 
 const SLEEPING: &str = "from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
 
-/// An orchestrator is held up, and then killed, while it wakes a saga. Its twin does not wait for it: it takes what is due
-/// meanwhile, and that saga when the time is up for which it was taken.
+/// An orchestrator is stopped, and then killed, while it wakes a saga. Its twin does not wait for it: it takes all other
+/// sagas that are due, and that saga when its lease has expired.
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twin() {
     const LATER: usize = 20;
@@ -260,9 +260,9 @@ async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twi
     suite.execute("orchestrator", HOLD).await;
     suite.process("payment").signal(Signal::STOP);
     let first = suite.place(&order()).await;
-    // Nothing but its deadline is to touch it from now on.
+    // From now on only the deadline may wake the saga.
     suite.step_is(first, "reserve_stock", "done").await;
-    // The twin would get its reply once more, and wait for it.
+    // Otherwise the twin would get the reply again, and wait for the lock.
     suite.caught_up("orchestrator").await;
     suite.execute("orchestrator", &format!("insert into held values ('{}')", first.id)).await;
     let sleeping = format!("select count(*) {SLEEPING}");
@@ -284,7 +284,7 @@ async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twi
             suite.number("orchestrator", ASKED_AGAIN).await == before + LATER as i64
         })
         .await;
-    // Whoever takes a saga asks each open step once: nobody finds that it was asked just now.
+    // A process that takes a saga sends each open step once, because it does not know that it was sent a moment ago.
     let in_vain =
         "select count(*) from saga_log where input ->> 'input' = 'due' and json_array_length(decisions) = 0";
     assert_eq!(suite.number("orchestrator", in_vain).await, 0, "a saga was woken twice");
@@ -297,7 +297,7 @@ async fn deadlines_are_shared_and_those_of_a_killed_orchestrator_come_to_its_twi
     assert_eq!(suite.number("orchestrator", &taken).await, 1, "it is taken for a while");
 
     suite.kill9("orchestrator");
-    // Asleep, its session does not notice that nobody is there any more.
+    // Its session sleeps in the database, so it does not notice that the client has gone.
     suite.execute("orchestrator", "delete from held").await;
     suite.texts("orchestrator", &format!("select pg_terminate_backend(pid)::text {SLEEPING}")).await;
     let entries =

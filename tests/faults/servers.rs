@@ -17,8 +17,7 @@ async fn ten(suite: &Suite) -> Vec<Order> {
     join_all((0..10).map(|_| suite.place(&body))).await
 }
 
-/// Sagas that are in the middle, as shipping does not answer, and some that have just begun, of which it is not known how
-/// far they are.
+/// Sagas that wait for shipping, which does not answer, and some that have just begun.
 async fn under_way(suite: &mut Suite) -> Vec<Order> {
     suite.process("shipping").signal(Signal::STOP);
     let mut placed = ten(suite).await;
@@ -42,13 +41,13 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let before = under_way(&mut suite).await;
     suite.servers.kill(Server::Kafka);
     suite.processes_go_on("shipping");
-    // The outbox takes orders while there is no broker.
+    // Orders are accepted without a broker, because the outbox keeps their messages.
     let during = ten(&suite).await;
     suite.servers.restart(Server::Kafka);
     nothing_is_lost(&suite, before.into_iter().chain(during)).await;
 }
 
-/// Frozen, it answers nothing and closes no connection, for longer than the sessions of its consumers last.
+/// A frozen server answers nothing and closes no connection, for longer than the sessions of its consumers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_freezes_and_goes_on_loses_nothing() {
     const FROZEN: Duration = Duration::from_secs(12);
@@ -93,8 +92,8 @@ async fn all_ready(suite: &Suite) {
     }
 }
 
-/// The server works on, with all that its clients had begun, and its clients find nobody: none of them learns what became
-/// of what it had asked for last.
+/// The server continues with everything that its clients had begun, and its clients can't reach it. No client learns the
+/// result of its last request.
 async fn cut_off_in_the_middle_of_sagas(server: Server) {
     let mut suite = own().await;
     let servers = std::sync::Arc::clone(&suite.servers);
@@ -102,7 +101,7 @@ async fn cut_off_in_the_middle_of_sagas(server: Server) {
     let before = under_way(&mut suite).await;
     network.cut(server);
     suite.processes_go_on("shipping");
-    // Long enough for everybody to have tried in vain.
+    // Long enough for every client to have tried without success.
     tokio::time::sleep(Duration::from_secs(3)).await;
     network.mend(server);
     all_ready(&suite).await;

@@ -1,4 +1,4 @@
-//! The audit of a test's suite, by the command that people use.
+//! Audits a test's suite with `amends audit`.
 
 use std::process::Output;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::{SERVICES, Suite};
 
 impl Suite {
-    /// Says whether the nine statements hold, as `amends audit` with these arguments does.
+    /// Runs `amends audit` with these arguments.
     async fn run_audit(&self, arguments: &[&str]) -> Output {
         let mut urls = Vec::new();
         for service in SERVICES {
@@ -29,7 +29,7 @@ impl Suite {
         command.output().await.expect("it runs")
     }
 
-    /// A process of the service that is ready: others may have been killed.
+    /// Returns the URL of a process of the service that is ready; others may have been killed.
     async fn a_ready_one(&self, service: &'static str) -> String {
         let (all, found) = (self.replicas(), Mutex::new(None));
         self.until(&format!("one {service} to be ready"), async |suite| {
@@ -47,7 +47,7 @@ impl Suite {
         found.into_inner().expect("no panic").expect("it was found")
     }
 
-    /// Checks that all nine statements hold, once the suite has come to rest.
+    /// Checks that all nine invariants hold once the suite has come to rest.
     pub async fn audit(&self) {
         let audit = self.run_audit(&["--wait", "60s"]).await;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -60,15 +60,15 @@ impl Suite {
         );
     }
 
-    /// What the audit tells people now, of a suite that may be unwell.
+    /// Returns the text of an audit that waits for nothing. The suite may be broken.
     pub(super) async fn audited_now(&self) -> String {
         let urls = SERVICES.map(|service| (service, self.url(service)));
         let audit = self.audit_at(urls.to_vec(), &["--wait", "0s"]).await;
         String::from_utf8_lossy(&[audit.stdout, audit.stderr].concat()).into_owned()
     }
 
-    /// What the audit says of one of the nine, now.
-    pub async fn nine(&self, number: usize) -> Value {
+    /// Returns what an audit that waits for nothing says about one invariant.
+    pub async fn invariant(&self, number: usize) -> Value {
         let audit = self.run_audit(&["--wait", "0s", "--json"]).await;
         let said: Value = serde_json::from_slice(&audit.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&audit.stderr)));

@@ -1,4 +1,4 @@
-//! A look at the topics, and ways to write to them that only tests have.
+//! Reading the topics, and writing to them as only tests do.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl Suite {
             .flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name.clone(), p)))
     }
 
-    /// Everything that is on the topics now, each topic in its order.
+    /// Returns all records that are on the topics now, each topic in its order.
     pub fn records(&self) -> Vec<OwnedMessage> {
         let consumer = self.reader("test-reader");
         let mut list = TopicPartitionList::new();
@@ -57,7 +57,7 @@ impl Suite {
         records
     }
 
-    /// Writes records to their topics once more, as a producer that retries would.
+    /// Writes records to their topics again, as a producer that retries does.
     pub async fn send_again(&self, records: &[OwnedMessage]) {
         for record in records {
             let key = record.key().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Suite {
         producer.send(record, ASK).await.unwrap_or_else(|(error, _)| panic!("{error}"));
     }
 
-    /// How far a service's group has come on its topics, if the broker tells.
+    /// Returns how far a service's group has read its topics, if the broker answers.
     pub fn marks(&self, service: &str) -> Option<Vec<Mark>> {
         self.marks_by(&self.reader(service), service)
     }
@@ -89,14 +89,14 @@ impl Suite {
         let committed = consumer.committed_offsets(list, ASK).ok()?;
         let mark = |element: &TopicPartitionListElem<'_>| {
             let (low, end) = consumer.fetch_watermarks(element.topic(), element.partition(), ASK).ok()?;
-            // Nothing was committed: fine where nothing is there.
+            // Nothing was committed, which is right if there are no records.
             let committed = if let Offset::Offset(offset) = element.offset() { offset } else { low };
             Some(Mark { place: format!("{}/{}", element.topic(), element.partition()), committed, end })
         };
         committed.elements().iter().map(mark).collect()
     }
 
-    /// Waits until a service has handled everything that is on its topics.
+    /// Waits until a service has handled all records of its topics.
     pub async fn caught_up(&self, service: &str) {
         let consumer = self.reader(service);
         self.until(&format!("{service} to catch up"), async |suite| {
@@ -107,7 +107,7 @@ impl Suite {
     }
 }
 
-/// How far a group has come on a partition.
+/// How far a group has read a partition.
 pub struct Mark {
     pub place: String,
     pub committed: i64,
@@ -128,7 +128,7 @@ pub fn listens(service: &str, topic: &str) -> bool {
     }
 }
 
-/// The text of a record's header.
+/// Returns the text of a record's header.
 pub fn header(record: &OwnedMessage, key: &str) -> Option<String> {
     let headers = record.headers()?;
     let found = headers.iter().find(|header| header.key == key)?;

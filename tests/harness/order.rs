@@ -23,7 +23,7 @@ pub struct Order {
 }
 
 impl Suite {
-    /// Places an order; it is on record then, and under way.
+    /// Places an order. It is accepted then, and under way.
     pub async fn place(&self, body: &Value) -> Order {
         let url = format!("{}/orders", self.url("order"));
         let answer = self.client.post(url).json(body).send().await.expect("an answer");
@@ -33,7 +33,7 @@ impl Suite {
         Order { id: id(&placed) }
     }
 
-    /// Posts something about an order; the status and the body of the answer.
+    /// Posts a request about an order. Returns the status and the body of the answer.
     pub async fn post(&self, order: Order, what: &str) -> (StatusCode, Value) {
         let url = format!("{}/orders/{}/{what}", self.url("order"), order.id);
         let answer = self.client.post(url).send().await.expect("an answer");
@@ -73,7 +73,7 @@ impl Suite {
         .await;
     }
 
-    /// Waits until a step of the order's saga stands like this: `asked`, `unknown`, `done`, ...
+    /// Waits until a step of the order's saga has this status: `asked`, `unknown`, `done` and so on.
     pub async fn step_is(&self, order: Order, step: &str, status: &str) {
         self.until(&format!("{step} to be {status}"), async |suite| {
             let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);

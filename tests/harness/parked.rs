@@ -1,6 +1,6 @@
 //! Messages that can't be handled, and what an operator does about them over HTTP.
 
-use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
+use rdkafka::message::OwnedHeaders;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ impl Suite {
     }
 
     /// Sends a request about a parked key, and returns the status with the answer.
-    pub async fn parked(
+    async fn parked(
         &self,
         method: Method,
         service: &'static str,
@@ -52,11 +52,6 @@ impl Suite {
         self.parked(Method::PUT, service, key, &["messages", &id.to_string()], Some(body)).await
     }
 
-    pub async fn skip(&self, service: &'static str, key: &str, id: &Value) -> (u16, Value) {
-        let body = json!({"reason": "a test of theirs", "by": "ada"}).to_string();
-        self.parked(Method::POST, service, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
-    }
-
     /// Waits until so many messages of a key are parked, and returns them.
     pub async fn parked_messages(&self, service: &'static str, key: &str, count: usize) -> Vec<Value> {
         self.until(&format!("{count} messages of {key} to be parked"), async |suite| {
@@ -66,23 +61,5 @@ impl Suite {
         .await;
         let (_, page) = self.parked(Method::GET, service, key, &[], None).await;
         page["messages"].as_array().expect("messages").clone()
-    }
-
-    /// The copies of a key's parked messages, in order.
-    pub fn copies(&self, service: &'static str, key: &str) -> Vec<Value> {
-        let topic = self.kafka().name(&format!("{service}.parked"));
-        let ours = |record: &OwnedMessage| {
-            record.topic() == topic && record.key().is_some_and(|found| found == key.as_bytes())
-        };
-        let records = self.records();
-        let bodies = records.iter().filter(|record| ours(record)).filter_map(|record| record.payload());
-        bodies.map(|body| serde_json::from_slice(body).expect("an envelope")).collect()
-    }
-
-    pub async fn metric(&self, service: &'static str, name: &str) -> Option<f64> {
-        let answer = self.client.get(format!("{}/metrics", self.url(service))).send().await.ok()?;
-        let text = answer.text().await.ok()?;
-        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
-        line.rsplit(' ').next()?.parse().ok()
     }
 }

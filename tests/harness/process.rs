@@ -17,21 +17,11 @@ pub struct Process {
 
 impl Process {
     pub fn start(service: &str, port: Option<u16>, settings: &[(&'static str, String)], log: &Path) -> Self {
-        Self::run(&["serve", service], port, settings, log)
-    }
-
-    /// A process of the binary with these arguments.
-    pub fn run(
-        arguments: &[&str],
-        port: Option<u16>,
-        settings: &[(&'static str, String)],
-        log: &Path,
-    ) -> Self {
         let port = port.unwrap_or_else(|| free_port().expect("a free port"));
         let log = OpenOptions::new().create(true).append(true).open(log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
         command
-            .args(arguments)
+            .args(["serve", service])
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
             .env("HTTP_ADDR", format!("127.0.0.1:{port}"))
             .stdin(Stdio::null())

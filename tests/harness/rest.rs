@@ -1,4 +1,4 @@
-//! What must be true when nothing is under way any more: money and stock add up, everything was sent, nothing is parked.
+//! Checks of a suite at rest: money and stock add up, all messages were sent, and none is parked.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const UNSENT: &str = "select count(*) from outbox o left join relay_checkpoint c
           or (c.window_snapshot is not null and pg_visible_in_snapshot(o.xid, c.window_snapshot) and o.position <= c.position))";
 
 impl Suite {
-    /// Waits until nothing is under way, and checks what must be true then: by looking into the databases, and by the audit.
+    /// Waits until nothing is under way. Then it checks the databases, and runs the audit.
     pub async fn comes_to_rest(&self) {
         self.until("every saga to end", async |suite| {
             suite
@@ -41,7 +41,7 @@ impl Suite {
         self.audit().await;
     }
 
-    /// Waits until what a service has committed is in Kafka.
+    /// Waits until all committed messages of a service are in Kafka.
     pub async fn has_sent_everything(&self, service: &str) {
         self.until(&format!("{service} to have sent everything"), async |suite| {
             suite.unsent(service).await == 0
@@ -49,7 +49,7 @@ impl Suite {
         .await;
     }
 
-    /// How many rows of a service's outbox are not known to be in Kafka.
+    /// Returns how many rows of a service's outbox are not known to be in Kafka.
     pub(super) async fn unsent(&self, service: &str) -> i64 {
         self.number(service, UNSENT).await
     }
@@ -64,7 +64,8 @@ impl Suite {
         assert_eq!(sagas, self.texts("order", "select id::text from orders order by id").await);
     }
 
-    /// Captured, and not refunded, is what confirmed orders cost, order by order; nothing else is held or taken.
+    /// Checks, order by order, that the captured and not refunded money is what confirmed orders cost, and that nothing else
+    /// is held or taken.
     async fn money_adds_up(&self) {
         let totals =
             self.amounts("order", "select id, total_amount from orders where status = 'confirmed'").await;
@@ -90,7 +91,7 @@ impl Suite {
             self.texts("order", "select id::text from orders where status = 'confirmed' order by id").await;
         let returned =
             self.texts("order", "select id::text from orders where status = 'returned' order by id").await;
-        // What was sent back had arrived before.
+        // A returned order may have been delivered before.
         let standing: Vec<_> = shipped.into_iter().filter(|order| !returned.contains(order)).collect();
         assert_eq!(standing, confirmed, "shipments are not what confirmed orders need");
         let mut paid = [confirmed, returned.clone()].concat();
@@ -112,7 +113,8 @@ impl Suite {
         rows.into_iter().collect()
     }
 
-    /// Shipped is what confirmed orders hold; nothing is reserved; what was received is still there in sum.
+    /// Checks that the shipped pieces are those of confirmed orders, that none is reserved, and that the sum is what was
+    /// received.
     async fn stock_adds_up(&self) {
         let mut db = self.connect("order").await;
         let rows: Vec<Json<Vec<schemas::common::PricedLine>>> =

@@ -1,4 +1,4 @@
-//! Whether what happened to one aggregate was sent, and was handled, in its order.
+//! Checks that the messages of one aggregate were sent and handled in order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use rdkafka::message::Message;
 use super::Suite;
 use super::kafka::header;
 
-/// A topic's first copies of its messages: key by key their ids, in the order of the partition.
+/// The ids of a topic's messages by key, in the order of the partition. Only the first copy of a message counts.
 type Sequences = HashMap<(String, String), Vec<String>>;
 
 impl Suite {
@@ -16,7 +16,7 @@ impl Suite {
     pub async fn every_key_kept_its_order(&self) {
         let sent = self.first_copies();
         for service in super::SERVICES {
-            // What is left of the outbox; its older slots may have been emptied.
+            // The rest of the outbox. Its older slots may have been truncated.
             let written = "select topic || ' ' || key || ' ' || (convert_from(body, 'UTF8')::json ->> 'id')
                            from outbox order by position";
             let written = sequences(self.texts(service, written).await);
@@ -59,7 +59,7 @@ fn sequences(rows: Vec<String>) -> Sequences {
     sequences
 }
 
-/// Each of `parts` must be found in `wholes`, in its order.
+/// Checks that `wholes` has all of `parts`, in the same order.
 fn assert_subsequences(parts: &Sequences, wholes: &Sequences, who: &str) {
     for (place, part) in parts {
         let whole =

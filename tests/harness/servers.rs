@@ -1,7 +1,7 @@
-//! Where a suite's PostgreSQL and Kafka come from: processes of this machine, or containers. The tests are the same.
+//! The PostgreSQL and the Kafka of a suite: processes of this machine, or containers. The tests are the same.
 //!
-//! `AMENDS_SERVERS` is `local` or `docker`; without it containers are taken where Java or Maven is missing and an
-//! engine answers.
+//! `AMENDS_SERVERS` chooses between `local` and `docker`. With `auto`, or without it, the servers are containers if Java or
+//! Maven is missing and a container engine answers.
 
 mod containers;
 mod local;
@@ -10,47 +10,49 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
-/// One of the two.
+use ::local::Backend;
+
+/// One of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     Postgres,
     Kafka,
 }
 
-/// A PostgreSQL and a Kafka. Dropped, they are gone with their data. The calling thread blocks.
+/// A PostgreSQL and a Kafka. They are deleted with their data when this is dropped. The calls block the thread.
 pub trait Servers: Send + Sync {
     fn postgres_url(&self, database: &str, user: &str) -> String;
     fn kafka_brokers(&self) -> String;
-    /// Ends it as a crash would.
+    /// Kills a server, as a crash does.
     fn kill(&self, server: Server);
-    /// Starts it again under the same address, on its data, and waits until it serves.
+    /// Starts a server again with its address and its data, and waits until it serves.
     fn restart(&self, server: Server);
-    /// It answers nothing and closes no connection.
+    /// Freezes a server: it answers nothing and closes no connection.
     fn freeze(&self, server: Server);
     fn thaw(&self, server: Server);
-    /// The network between it and everybody else, where there is one that can be cut.
+    /// Returns the network of the servers, if it can be cut.
     fn network(&self) -> Option<&dyn Network>;
 
-    /// The superuser's URL.
+    /// Returns the superuser's URL.
     fn admin_url(&self) -> String {
         self.postgres_url("postgres", "postgres")
     }
 }
 
 pub trait Network {
-    /// It works on, but nothing reaches it, nor anybody from it.
+    /// Cuts a server off: it keeps running, but nothing reaches it, and it reaches nobody.
     fn cut(&self, server: Server);
     fn mend(&self, server: Server);
 }
 
 static SHARED: LazyLock<Arc<dyn Servers>> = LazyLock::new(|| start("servers"));
 
-/// The servers that most tests share.
+/// Returns the servers that most tests share.
 pub fn shared() -> Arc<dyn Servers> {
     blocking(|| Arc::clone(&SHARED))
 }
 
-/// Servers of a test's own.
+/// Starts servers for one test.
 pub fn own(name: &str) -> Arc<dyn Servers> {
     blocking(|| start(name))
 }
@@ -60,11 +62,13 @@ fn start(name: &str) -> Arc<dyn Servers> {
 }
 
 fn in_containers() -> bool {
-    static CHOICE: LazyLock<bool> = LazyLock::new(|| match std::env::var("AMENDS_SERVERS").as_deref() {
-        Ok("docker") => true,
-        Ok("local") => false,
-        Ok(other) => panic!("AMENDS_SERVERS is `{other}`; it may be `local` or `docker`"),
-        Err(_) => !(runs("java", "-version") && runs("mvn", "--version")) && runs("docker", "version"),
+    static CHOICE: LazyLock<bool> = LazyLock::new(|| match Backend::from_env() {
+        Ok(Backend::Docker) => true,
+        Ok(Backend::Local) => false,
+        Ok(Backend::Auto) => {
+            !(runs("java", "-version") && runs("mvn", "--version")) && runs("docker", "version")
+        }
+        Err(error) => panic!("{error}"),
     });
     *CHOICE
 }
@@ -75,13 +79,13 @@ fn runs(program: &str, argument: &str) -> bool {
     command.status().is_ok_and(|ended| ended.success())
 }
 
-/// Does what blocks, and brings a runtime of its own, from within a test's runtime.
+/// Calls, from within a test's runtime, a function that blocks and has a runtime of its own.
 fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The folder for what tests leave behind.
+/// Returns the folder for the files of tests.
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }

@@ -1,4 +1,4 @@
-//! A mail server that does what a test tells it to.
+//! A mail server that a test controls.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,24 +11,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Of `amends` with the password in [`MailServer::url`].
+/// The credentials of the user `amends`, with the password in [`MailServer::url`].
 const CREDENTIALS: &str = "AGFtZW5kcwBzM2NyZXQ=";
 pub const PASSWORD: &str = "s3cret";
 
-/// Listens on one port for as long as it is up. Dropped, it is down.
+/// A mail server. It listens on its port until it is dropped.
 pub struct MailServer {
     port: u16,
     state: Arc<State>,
-    /// Accepts connections and holds them; gone, they are closed.
+    /// The task that accepts connections and holds them. They are closed when it ends.
     up: Option<JoinSet<()>>,
 }
 
-/// A mail that has come in.
+/// A received mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     pub from: String,
     pub to: String,
-    /// Headers and body, dots taken out.
+    /// Headers and body, without the dots that SMTP adds.
     pub content: String,
 }
 
@@ -39,7 +39,7 @@ impl Received {
         found.unwrap_or_else(|| panic!("no {name} in {}", self.content))
     }
 
-    /// The text, with the lines that quoted-printable has broken joined again.
+    /// Returns the text. Lines that quoted-printable has broken are joined.
     pub fn text(&self) -> String {
         let body = self.content.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
         body.replace("=\r\n", "").trim_end().to_owned()
@@ -50,19 +50,19 @@ impl Received {
 struct State {
     received: Mutex<Vec<Received>>,
     orders: Mutex<Orders>,
-    /// How many clients have come in so far.
+    /// How many clients have connected so far.
     connections: AtomicUsize,
-    /// Whether answers to mails are held back.
+    /// Whether answers to mails are delayed.
     held: watch::Sender<bool>,
 }
 
-/// What the test wants.
+/// The behaviour that the test has chosen.
 #[derive(Default)]
 struct Orders {
     refused: HashSet<String>,
     busy: usize,
     broken: usize,
-    /// Nobody may come in.
+    /// The server refuses every client.
     closed: bool,
 }
 
@@ -84,37 +84,37 @@ impl MailServer {
         format!("smtp://amends:{PASSWORD}@127.0.0.1:{}", self.port)
     }
 
-    /// Everything that was taken, also what was not answered.
+    /// Returns all received mails, including those without an answer.
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().expect("no panic").clone()
     }
 
-    /// How many connections were made so far.
+    /// Returns how many connections were made so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// There is no such mailbox.
+    /// Refuses a mailbox as unknown.
     pub fn refuse(&self, address: &str) {
         self.state.orders().refused.insert(address.to_owned());
     }
 
-    /// The next mail is to come again later.
+    /// Refuses the next mail for the time being.
     pub fn be_busy_once(&self) {
         self.state.orders().busy += 1;
     }
 
-    /// The next mail is taken, but the connection breaks before the answer.
+    /// Accepts the next mail, and closes the connection before the answer.
     pub fn break_off_once(&self) {
         self.state.orders().broken += 1;
     }
 
-    /// Nobody may come in, and everybody is told so for good.
+    /// Refuses every login for good.
     pub fn close(&self, closed: bool) {
         self.state.orders().closed = closed;
     }
 
-    /// Mails are taken, but not answered until this ends.
+    /// Accepts mails without answering, until the returned value is dropped.
     pub fn hold_answers(&self, held: bool) {
         self.state.held.send_replace(held);
     }
@@ -128,7 +128,7 @@ impl MailServer {
         let state = Arc::clone(&self.state);
         let mut up = JoinSet::new();
         up.spawn(async move {
-            // With the set its tasks end.
+            // The tasks end when the set is dropped.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 state.connections.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl MailServer {
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let (read, write) = stream.into_split();
     let mut session = Session { lines: BufReader::new(read), write, state };
-    // Whatever ends it, the client has gone, or is to believe that the server has.
+    // However this ends, the connection is closed: the client has gone, or must see that the server has.
     session.run().await;
 }
 
@@ -153,7 +153,7 @@ struct Session {
 }
 
 impl Session {
-    /// `None` at the end.
+    /// Reads a line. Returns `None` at the end.
     async fn run(&mut self) -> Option<()> {
         let (mut from, mut to) = (String::new(), String::new());
         let mut known = false;
@@ -202,7 +202,7 @@ impl Session {
         }
     }
 
-    /// Takes a mail. `None` if it is not to be answered.
+    /// Receives a mail. Returns `None` if it must not be answered.
     async fn take(&mut self, from: &str, to: &str) -> Option<()> {
         self.say("354 go on").await?;
         let mut content = String::new();
@@ -238,7 +238,7 @@ impl Session {
     }
 }
 
-/// What is between the angle brackets.
+/// Returns the text between the angle brackets.
 fn address(rest: &str) -> String {
     let address = rest.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     address.map(|(address, _)| address.to_owned()).unwrap_or_default()

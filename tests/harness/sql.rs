@@ -1,4 +1,4 @@
-//! A look into a service's database, which only tests may take.
+//! Queries in a service's database, which only tests may make.
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -18,7 +18,7 @@ impl Suite {
         connect(&self.database_url(service)).await
     }
 
-    /// A number from a service's database.
+    /// Returns a number from a service's database.
     pub async fn number(&self, service: &str, sql: &str) -> i64 {
         let mut db = self.connect(service).await;
         let number: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
@@ -28,7 +28,7 @@ impl Suite {
         number.unwrap_or(0)
     }
 
-    /// A column of texts from a service's database.
+    /// Returns a column of texts from a service's database.
     pub async fn texts(&self, service: &str, sql: &str) -> Vec<String> {
         let mut db = self.connect(service).await;
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql))

@@ -1,19 +1,19 @@
-//! How a suite stands, for whoever has to find out why a fact does not come.
+//! Prints the state of a suite, so that people can find out why a test has waited without success.
 
 use std::time::Duration;
 
 use super::{SERVICES, Suite, kafka};
 
-/// How many lines of each log are told.
+/// How many lines of each log are printed.
 const LINES: usize = 20;
-/// How long the audit may take, as a suite that is stuck may not answer.
+/// How long the audit may take. A suite that is stuck may not answer.
 const AUDIT: Duration = Duration::from_secs(30);
 
 impl Suite {
-    /// Tells what every process said last, what was not sent, what was not taken, and what the audit finds.
+    /// Prints the end of every log, the messages that were not sent or not handled, and the findings of the audit.
     #[expect(clippy::print_stdout, reason = "the test runner shows it if the test fails")]
     pub(super) async fn print_standing(&self, what: &str) {
-        // First, as the rest may panic where a server is down.
+        // The logs come first, because the rest may panic if a server is down.
         println!("-- {} waits in vain for {what}", self.name);
         for (service, replica) in self.replicas() {
             let log = std::fs::read_to_string(self.log(service, replica)).unwrap_or_default();
@@ -36,7 +36,7 @@ impl Suite {
         }
     }
 
-    /// The partitions whose end a service's group has not committed.
+    /// Returns the partitions that a service's group has not read to their ends.
     fn behind(&self, service: &str) -> Vec<String> {
         let marks = self.marks(service).into_iter().flatten().filter(|mark| mark.committed < mark.end);
         marks

@@ -20,11 +20,7 @@ pub struct Asked {
 
 /// A command of a saga's step. The saga's id is the order's too.
 pub fn ask<C: Command>(order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
-    ask_as(new_id(), order, step, direction, command)
-}
-
-/// [`ask`] in a message with this id.
-pub fn ask_as<C: Command>(id: Uuid, order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
+    let id = new_id();
     let body = json!({
         "id": id, "type": C::TYPE, "source": "orchestrator", "subject": order, "dataVersion": "1.0.0",
         "timestamp": "2026-11-21T10:00:00Z", "correlationId": order, "data": command,

@@ -19,7 +19,7 @@ async fn a_repeated_request_gets_the_first_answer_and_places_nothing() {
     let mut suite = Suite::start().await;
     let (status, first, replayed) = post(&suite, "k-1", &order()).await;
     assert_eq!((status, replayed), (StatusCode::ACCEPTED, false));
-    // The same members in another order are the same request.
+    // The sequence of the members does not matter.
     let text = order().to_string();
     let turned: Value = serde_json::from_str(&text).expect("JSON");
     let again = post(&suite, "k-1", &turned).await;
@@ -66,7 +66,7 @@ async fn twenty_at_once_place_one_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repetition_while_the_first_still_waits_is_told_so() {
     let mut suite = Suite::start().await;
-    // The order can't settle, so the request that waits for it stays open.
+    // The order can't settle, so the request that waits for it is still open.
     suite.process("payment").signal(Signal::STOP);
     let url = format!("{}/orders", suite.url("order"));
     let waiting =

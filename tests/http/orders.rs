@@ -1,10 +1,10 @@
-//! What becomes of orders when nothing fails but the business says no.
+//! Orders when nothing fails, including orders that the business refuses.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Order, Suite, order};
 
-/// The timeline's types, in order.
+/// Returns the types of the timeline's events, in order.
 fn story(order: &Value) -> Vec<String> {
     let entries = order["timeline"].as_array().expect("a timeline");
     entries.iter().map(|entry| entry["type"].as_str().expect("a type").to_owned()).collect()
@@ -67,7 +67,7 @@ async fn an_order_is_confirmed_and_everybody_did_their_part() {
     suite.comes_to_rest().await;
 }
 
-/// Refuses an order and checks that the world is as before it.
+/// Places an order that is refused, and checks that money and stock are as before.
 async fn refused(change: impl FnOnce(&mut Value), reason: &str) -> (Suite, Order, Value) {
     let suite = Suite::start().await;
     let mut body = order();
@@ -83,7 +83,7 @@ async fn refused(change: impl FnOnce(&mut Value), reason: &str) -> (Suite, Order
     (suite, order, settled)
 }
 
-/// Each row of the payment's ledger, as kind.
+/// Returns the kind of each row of the payment's ledger.
 async fn moves(suite: &Suite, order: Order) -> Vec<String> {
     suite
         .texts(
@@ -137,7 +137,7 @@ async fn an_undeliverable_address_undoes_stock_and_payment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_product_that_inventory_no_longer_has_is_named() {
     let suite = Suite::start().await;
-    // The order service still offers it: it only hears of new and changed products.
+    // The order service still offers it, because it gets only new and changed products.
     suite
         .execute(
             "inventory",

@@ -1,4 +1,4 @@
-//! `POST /orders` while too much is on its way.
+//! `POST /orders` under overload.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const ORDERS: &str = "select count(*) from orders";
 const MESSAGES: &str = "messages wait to be sent";
 const PENDING: &str = "orders wait to be settled";
 
-/// Places orders until one is refused for this reason; how many were taken.
+/// Places orders until one is refused for this reason. Returns how many were accepted.
 async fn until_refused(suite: &Suite, reason: &str) -> i64 {
     let mut body = order();
     body["items"] = json!([{"sku": "mug", "quantity": 1}]);
@@ -36,7 +36,7 @@ async fn until_refused(suite: &Suite, reason: &str) -> i64 {
         if problem["detail"].as_str().is_some_and(|detail| detail.contains(reason)) {
             return taken;
         }
-        // The limit of the outbox is small enough to be passed by what was sent since the relay last saved.
+        // The limit of the outbox is small. The rows that were sent since the relay's last checkpoint exceed it.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -67,7 +67,7 @@ async fn orders_are_refused_before_anything_is_written_and_taken_again_when_ther
     suite.comes_to_rest().await;
     let before = suite.number("order", ORDERS).await;
 
-    // Messages flow, but sagas stand still.
+    // Messages are delivered, but sagas make no progress.
     suite.process("payment").signal(Signal::STOP);
     let taken = until_refused(&suite, PENDING).await;
     assert!(taken > 150, "{taken} orders were taken");

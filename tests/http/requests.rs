@@ -144,7 +144,7 @@ async fn the_event_stream_tells_all_and_ends_when_the_order_has_settled() {
     assert!(text.contains("event: order.created.v1") && text.contains("event: order.confirmed.v1"), "{text}");
     assert!(text.trim_end().lines().rev().nth(1).is_some_and(|line| line == "event: settled"), "{text}");
 
-    // Taken up behind the first event, the first one is not told again.
+    // A stream that is resumed behind the first event does not repeat it.
     let rest = suite.client.get(&url).header("Last-Event-ID", ids[0]).send().await.expect("an answer");
     let rest = rest.text().await.expect("a whole stream");
     assert!(!rest.contains("order.created.v1") && rest.contains("event: settled"), "{rest}");

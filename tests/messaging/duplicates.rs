@@ -1,4 +1,4 @@
-//! Everything may come twice.
+//! Every message may come twice.
 
 use local::Signal;
 use rdkafka::message::Message;
@@ -6,7 +6,7 @@ use rdkafka::message::Message;
 use crate::harness::kafka::header;
 use crate::harness::{SERVICES, Suite, order};
 
-/// A service's business, in a few numbers.
+/// Numbers that show the business effects in a service.
 async fn effects(suite: &Suite) -> Vec<i64> {
     let counts = [
         ("order", "select count(*) from order_timeline"),
@@ -51,7 +51,7 @@ async fn every_message_delivered_twice_has_its_effect_once() {
         suite.caught_up(service).await;
     }
     assert_eq!(effects(&suite).await, before);
-    // With every outbox empty, what is on the topics is all there will be.
+    // All outboxes are empty, so no further message will come.
     suite.comes_to_rest().await;
     assert_eq!(suite.records().len(), 2 * records.len(), "a duplicate was answered with new messages");
 }
@@ -67,7 +67,7 @@ async fn a_command_asked_again_gets_its_first_answer_again() {
     };
     let commands: Vec<_> = records.iter().filter(|record| record.topic().ends_with(".commands")).collect();
     for command in &commands {
-        // The same step in a new message, as an orchestrator that asks again sends it.
+        // The same step in a new message, as an orchestrator sends it when it asks again.
         let id = header(command, "ce_id").expect("an id");
         let body = String::from_utf8(command.payload().unwrap_or_default().to_vec()).expect("UTF-8");
         let body = body.replace(&id, &shared::envelope::new_id().to_string());
@@ -83,7 +83,7 @@ async fn a_command_asked_again_gets_its_first_answer_again() {
     suite.comes_to_rest().await;
 }
 
-/// So it is after a timer that took the saga was killed, and the orchestrator hears again what it had not committed.
+/// This happens when a process is killed after its timer took the saga, and the orchestrator gets uncommitted messages again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_comes_again_while_a_timer_has_the_saga_is_not_logged_again() {
     let mut suite = Suite::start().await;

@@ -1,4 +1,4 @@
-//! The outbox, the relay and the consumer, where the suite as a whole does not show them.
+//! Outbox, relay and consumer, in cases that the suite as a whole does not show.
 
 use rdkafka::message::{Message, OwnedHeaders};
 use serde_json::json;
@@ -25,7 +25,7 @@ async fn a_row_that_commits_late_is_not_skipped() {
             records.iter().filter(|record| header(record, "ce_type").as_deref() == Some("test.happened.v1"));
         ours.map(|record| header(record, "ce_subject").expect("a subject")).collect::<Vec<_>>()
     };
-    // The first position is drawn by a transaction that commits last.
+    // The transaction that gets the first position commits last.
     let mut slow = suite.connect("order").await;
     sqlx::raw_sql("begin").execute(&mut slow).await.expect("begun");
     sqlx::raw_sql(sqlx::AssertSqlSafe(append("late"))).execute(&mut slow).await.expect("inserted");

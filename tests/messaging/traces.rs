@@ -1,4 +1,4 @@
-//! One order is one trace, over six services.
+//! An order has one trace, across six services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::harness::kafka::header;
 use crate::harness::{SERVICES, Setup, Suite, order};
 
-/// The names of the spans of each service, by trace; those of consumers only if they have a parent and a link.
+/// Returns the names of each service's spans by trace. Spans of consumers count only if they have a parent and a link.
 type Spans = Arc<Mutex<BTreeMap<Vec<u8>, BTreeMap<String, BTreeSet<String>>>>>;
 
 async fn collect(State(spans): State<Spans>, body: Bytes) {

@@ -1,4 +1,4 @@
-//! The services' audits of themselves, and the feed of settled orders.
+//! The services' own statements, and the feed of settled orders.
 
 mod statements;
 
@@ -9,16 +9,16 @@ use self::statements::{HARMLESS, STATEMENTS};
 use crate::harness::{Order, Suite, id, order};
 
 async fn statement(suite: &Suite, service: &'static str, name: &str) -> Value {
-    let books = suite.get(service, "/audit").await;
-    let statements = books["statements"].as_array().unwrap_or_else(|| panic!("no statements in {books}"));
+    let answer = suite.get(service, "/audit").await;
+    let statements = answer["statements"].as_array().unwrap_or_else(|| panic!("no statements in {answer}"));
     let mut known: Vec<&str> = STATEMENTS.iter().filter(|s| s.0 == service).map(|s| s.1).collect();
     known.dedup();
     assert_eq!(statements.len(), known.len(), "each statement of {service} is broken here");
-    statements.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {books}")).clone()
+    statements.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {answer}")).clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_statement_holds_until_it_is_broken_and_names_what_offends() {
+async fn every_statement_holds_until_it_is_broken_and_names_its_violations() {
     let suite = Suite::start().await;
     let request =
         suite.client.post(format!("{}/orders", suite.url("order"))).header("Idempotency-Key", "one");
@@ -31,34 +31,34 @@ async fn every_statement_holds_until_it_is_broken_and_names_what_offends() {
     let refused = suite.place(&refused).await;
     assert_eq!(suite.settled(refused).await["status"], "rejected");
 
-    let books = suite.get("order", "/audit").await;
-    assert_eq!(books["orders"], json!({"confirmed": 1, "rejected": 1}));
-    assert_eq!(books["sold"], json!({"lamp": 2}));
-    assert_eq!(books["confirmed"], json!([{"amount": 9800, "currency": "EUR"}]));
+    let sold = suite.get("order", "/audit").await;
+    assert_eq!(sold["orders"], json!({"confirmed": 1, "rejected": 1}));
+    assert_eq!(sold["sold"], json!({"lamp": 2}));
+    assert_eq!(sold["confirmed"], json!([{"amount": 9800, "currency": "EUR"}]));
     let captured = suite.get("payment", "/audit").await;
-    assert_eq!((&captured["captured"], &captured["refunded"]), (&books["confirmed"], &json!([])));
+    assert_eq!((&captured["captured"], &captured["refunded"]), (&sold["confirmed"], &json!([])));
     let stock = suite.get("inventory", "/audit").await;
     let lamps = json!({"onHand": 998, "reserved": 0, "shipped": 2, "received": 1000});
     assert_eq!(stock["products"]["lamp"], lamps);
 
     suite.released(confirmed).await;
 
-    // The order that is refused has voided its payment; this one's books are broken on purpose.
+    // The order that is refused has voided its payment; the data of this one is broken on purpose.
     suite.execute("payment", "delete from ledger_entry where order_id in (select order_id from payment where status <> 'captured'); delete from payment where status <> 'captured'; delete from step_outcome where saga_id not in (select order_id from payment)").await;
     for (service, name, breaks, mends) in STATEMENTS {
         let before = statement(&suite, service, name).await;
-        assert_eq!((&before["holds"], &before["offending"]), (&json!(true), &json!([])), "{before}");
+        assert_eq!((&before["holds"], &before["violations"]), (&json!(true), &json!([])), "{before}");
         suite.execute(service, breaks).await;
         let broken = statement(&suite, service, name).await;
         assert_eq!(broken["holds"], false, "{broken}");
-        let offending = broken["offending"].as_array().map_or(0, Vec::len);
-        assert!((1..=20).contains(&offending), "{broken}");
+        let violations = broken["violations"].as_array().map_or(0, Vec::len);
+        assert!((1..=20).contains(&violations), "{broken}");
         suite.execute(service, mends).await;
     }
     for (service, name, changes, takes_back) in HARMLESS {
         suite.execute(service, changes).await;
         let changed = statement(&suite, service, name).await;
-        assert_eq!((&changed["holds"], &changed["offending"]), (&json!(true), &json!([])), "{changed}");
+        assert_eq!((&changed["holds"], &changed["violations"]), (&json!(true), &json!([])), "{changed}");
         suite.execute(service, takes_back).await;
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// A suite of the command line's, taken down at the end whatever happens.
+/// A suite that the command line starts. It is taken down when the test ends, however it ends.
 struct Up {
     ports_from: u16,
     state: PathBuf,
@@ -27,6 +27,8 @@ impl Up {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
         command
             .args(arguments)
+            // It chooses the servers of the other tests. These look at processes of this machine.
+            .env_remove(local::Backend::VARIABLE)
             .env("AMENDS_PORTS_FROM", self.ports_from.to_string())
             .env("AMENDS_STATE", &self.state);
         command.output().expect("it runs")
@@ -74,7 +76,7 @@ impl Drop for Up {
     }
 }
 
-/// Thirteen free ports in a row, others for each caller, and beyond those that [`local::free_port`] gives away.
+/// Returns the first of thirteen free ports in a row. Each caller gets others, and none that [`local::free_port`] returns.
 fn free_range() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(30_000);
     loop {
@@ -122,7 +124,7 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     up.succeeds(&["down"]);
 }
 
-/// From a message that can't be handled to an empty list.
+/// Parks a message that can't be handled, edits, retries and skips it until the list is empty.
 fn parked_messages(up: &Up, id: &str) {
     assert_eq!(up.succeeds(&["parked", "list"]).trim_end(), "nothing is parked");
     assert!(up.fails(&["parked", "show", id]).contains("is parked nowhere"));
@@ -135,10 +137,10 @@ fn parked_messages(up: &Up, id: &str) {
     assert!(up.succeeds(&["parked", "show", id]).contains("not a message"));
     assert!(up.fails(&["parked", "retry", id]).contains("A message failed again"));
     let shown: Value = serde_json::from_str(&up.succeeds(&["parked", "show", id, "--json"])).expect("JSON");
-    assert_eq!((&shown[0]["service"], &shown[0]["tries"]), (&json!("shipping"), &json!(1)));
+    assert_eq!((&shown[0]["service"], &shown[0]["attempts"]), (&json!("shipping"), &json!(1)));
     let number = shown[0]["id"].to_string();
 
-    // An undo whose action never came: it is answered, and the saga, which has ended, has no ear for it.
+    // An undo whose action never came. It is answered, and the saga ignores the answer because it has ended.
     let mended = json!({
         "id": shared::envelope::new_id(), "type": "shipping.cancel_shipment.v1", "source": "operator",
         "subject": id, "dataVersion": "1.0.0", "timestamp": "2026-11-21T10:00:00Z", "correlationId": id,
@@ -190,8 +192,8 @@ fn two_suites_run_side_by_side_and_one_that_is_killed_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(other.succeeds(&["order", "place"]).contains("confirmed"));
-    let books = other.succeeds(&["audit", "--wait", "60s"]);
-    assert!(books.contains("all nine hold") && !books.contains("BROKEN"), "{books}");
+    let audit = other.succeeds(&["audit", "--wait", "60s"]);
+    assert!(audit.contains("all nine hold") && !audit.contains("BROKEN"), "{audit}");
     let id = other.succeeds(&["order", "list"]).split_whitespace().next().expect("an order").to_owned();
     let receipt = other.succeeds(&["audit", "--order", &id]);
     for said in
@@ -299,7 +301,7 @@ fn load_measures_a_suite_and_finds_that_money_and_stock_add_up() {
         "{open}"
     );
 
-    // What the generator has counted is what the order service has.
+    // The generator and the order service have counted the same.
     let order: Value = serde_json::from_slice(&audit(&up).stdout).expect("JSON");
     let counted = |status: &str| {
         [&closed, &closed["warmup"], &open, &open["warmup"]]
@@ -312,7 +314,7 @@ fn load_measures_a_suite_and_finds_that_money_and_stock_add_up() {
     }
 }
 
-/// What order says of its books.
+/// Returns the answer of order's `/audit`.
 fn audit(up: &Up) -> Output {
     let url = format!("http://127.0.0.1:{}/audit", up.ports_from + 1);
     Command::new("curl").args(["-sS", "--fail", &url]).output().expect("it runs")

@@ -1,5 +1,5 @@
-//! What is depended on. deny.toml holds the decisions; here they are checked over `cargo metadata`, so that they hold
-//! where cargo-deny is not installed too.
+//! Checks the dependencies with `cargo metadata` against the decisions in deny.toml, so that they hold even if cargo-deny is
+//! not installed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -67,7 +67,7 @@ fn every_crate_comes_from_the_registry_or_from_here() {
             assert!(manifest.starts_with(&root), "{} is outside the project", manifest.display());
         }
         for dependency in list(&package["dependencies"]) {
-            // Cargo names a registry only where it is not the default one.
+            // Cargo names a registry only if it is not the default one.
             let by = name(package);
             assert!(
                 dependency["registry"].is_null(),
@@ -123,7 +123,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What `cargo metadata` says of this platform: crates for others are not downloaded, so cargo could not read them.
+/// Returns `cargo metadata` for this platform. Crates for other platforms are not downloaded, so cargo can't read them.
 fn metadata() -> Value {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -164,7 +164,7 @@ fn members() -> impl Iterator<Item = &'static Value> {
         .filter(|package| list(&METADATA["workspace_members"]).any(|member| text(member) == id(package)))
 }
 
-/// The packages that end up in the programs, or build them: all but what only tests use.
+/// Returns the packages that are part of the programs, or build them. Packages that only tests use are left out.
 fn shipped() -> impl Iterator<Item = &'static Value> {
     let nodes: HashMap<&str, &Value> = nodes().map(|node| (id(node), node)).collect();
     let mut left: Vec<&str> = list(&METADATA["workspace_members"]).map(text).collect();
@@ -179,20 +179,20 @@ fn shipped() -> impl Iterator<Item = &'static Value> {
     packages().filter(move |package| reached.contains(id(package)))
 }
 
-/// What deny.toml says.
+/// The decisions in deny.toml.
 struct Decisions {
     licences: BTreeSet<String>,
     bans: Vec<Ban>,
 }
 
-/// A crate that nobody may depend on but its wrappers.
+/// A crate that only its wrappers may depend on.
 struct Ban {
     name: String,
     wrappers: BTreeSet<String>,
 }
 
 impl Decisions {
-    /// Reads as much TOML as the file uses: lists over several lines, with one entry a line.
+    /// Reads the part of TOML that the file uses: lists with one entry a line.
     fn read() -> Self {
         let file = fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
         let licences = entries(&file, "licenses", "allow").filter_map(|line| quoted(&line).next()).collect();
@@ -207,7 +207,7 @@ impl Decisions {
     }
 }
 
-/// The lines of a section, without comments.
+/// Returns the lines of a section, without comments.
 fn section<'f>(file: &'f str, name: &str) -> impl Iterator<Item = &'f str> {
     let head = format!("[{name}]");
     let lines = file.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
@@ -221,14 +221,14 @@ fn entries(file: &str, of: &str, key: &str) -> impl Iterator<Item = String> {
     lines.filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// The texts in quotation marks.
+/// Returns the texts in quotation marks.
 fn quoted(line: &str) -> impl Iterator<Item = String> {
     line.split('"').skip(1).step_by(2).map(str::to_owned)
 }
 
 /// Whether an SPDX expression is met by accepted licences alone.
 fn accepted(expression: &str, allow: &BTreeSet<String>) -> bool {
-    // Before SPDX, a slash meant a choice.
+    // Before SPDX expressions, a slash meant a choice.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().peekable();
     any_of(&mut words, allow) && words.next().is_none()

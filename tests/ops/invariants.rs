@@ -1,13 +1,13 @@
-//! The nine statements of the audit, over services, topics and the order of things.
+//! The nine invariants of the audit, which compare services with each other, with the topics, and with the order of events.
 
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use serde_json::json;
 
 use crate::harness::{Suite, order};
 
-/// Of each of the nine that is more than the services' own statements: its number, the service whose database is changed,
-/// what breaks it, what mends it again, and what is said. One order is there, which is confirmed, and one that is rejected.
-const NINE: [(usize, &str, &str, &str, &str); 14] = [
+/// Changes that break an invariant: its number, the service whose database is changed, the change, the change back, and a
+/// part of the finding. There is one confirmed order and one rejected order.
+const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
     (
         1,
         "order",
@@ -69,7 +69,7 @@ const NINE: [(usize, &str, &str, &str, &str); 14] = [
         "orchestrator",
         "update saga set status = 'running' where status = 'compensated'",
         "update saga set status = 'compensated' where status = 'running'",
-        "which is not long past",
+        "that time is not long past",
     ),
     (
         5,
@@ -100,7 +100,7 @@ const NINE: [(usize, &str, &str, &str, &str); 14] = [
         "insert into idempotency_key (key, request_hash, order_id, answer)
          values ('one', '', gen_random_uuid(), '{\"id\": \"none\"}')",
         "delete from idempotency_key",
-        "is that of an order that there is",
+        "is that of an existing order",
     ),
     (
         9,
@@ -109,12 +109,12 @@ const NINE: [(usize, &str, &str, &str, &str); 14] = [
          where decisions::text like '%undo%'",
         "update saga_log set decisions = replace(decisions::text, 'capture_payment', 'authorize_payment')::json
          where decisions::text like '%undo%'",
-        "stays so",
+        "are never undone",
     ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_the_nine_holds_until_it_is_broken() {
+async fn each_invariant_holds_until_it_is_broken() {
     let suite = Suite::start().await;
     let confirmed = suite.confirmed(&order()).await;
     let mut refused = order();
@@ -124,16 +124,16 @@ async fn each_of_the_nine_holds_until_it_is_broken() {
     assert_eq!(suite.settled(refused).await["status"], "rejected");
     suite.released(confirmed).await;
     suite.comes_to_rest().await;
-    for (number, service, breaks, mends, said) in NINE {
+    for (number, service, breaks, mends, said) in BREAKS {
         suite.execute(service, breaks).await;
-        let broken = suite.nine(number).await;
+        let broken = suite.invariant(number).await;
         assert_eq!(broken["holds"], false, "{number}, {service}: {broken}");
         assert!(broken["findings"].to_string().contains(said), "{said}: {broken}");
         suite.execute(service, mends).await;
     }
     suite.audit().await;
 
-    // A record that a service has not written, and records of one key in another order.
+    // Records that no service has written, and of one key in the wrong order.
     let copied = suite.records();
     let headers = |position: i64| {
         let record =
@@ -150,8 +150,8 @@ async fn each_of_the_nine_holds_until_it_is_broken() {
     for position in [1_000_001, 1_000_000] {
         suite.send(&topic, confirmed.id.to_string().as_bytes(), b"{}", headers(position)).await;
     }
-    let foreign = suite.nine(7).await;
+    let foreign = suite.invariant(7).await;
     assert!(foreign["findings"].to_string().contains("2 messages were never committed"), "{foreign}");
-    let disorder = suite.nine(6).await;
-    assert!(disorder["offending"].to_string().contains(&confirmed.id.to_string()), "{disorder}");
+    let disorder = suite.invariant(6).await;
+    assert!(disorder["violations"].to_string().contains(&confirmed.id.to_string()), "{disorder}");
 }

@@ -1,4 +1,4 @@
-//! Many orders from many clients, while every service in turn is killed.
+//! Many orders from many clients, while one service after the other is killed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::harness::{SERVICES, Suite, order};
 const ORDERS: usize = 500;
 const CLIENTS: usize = 20;
 
-/// A client that does not give up: it repeats a request under its key until it is answered.
+/// Repeats a request with the same key until it is accepted.
 async fn place_at_last(suite: &Suite, url: &str, number: usize) {
     let mut body = order();
     if number.is_multiple_of(10) {
@@ -32,7 +32,7 @@ async fn five_hundred_orders_settle_while_each_service_is_killed() {
     let mut suite = Suite::start().await;
     let url = format!("{}/orders", suite.url("order"));
     let accepted = AtomicUsize::new(0);
-    // The clients use the suite while the test kills its processes, so they get a handle of their own.
+    // The clients use the suite while the test kills its processes, so they get their own handle.
     let clients = suite.client_side();
     let work = join_all((0..CLIENTS).map(|client| {
         let (clients, url, accepted) = (&clients, &url, &accepted);
@@ -45,7 +45,7 @@ async fn five_hundred_orders_settle_while_each_service_is_killed() {
     }));
     let faults = async {
         for (round, service) in SERVICES.into_iter().enumerate() {
-            // Spread over the run: the next one dies when the next share of the orders is in.
+            // The kills are spread over the run: the next service dies when the next share of the orders is accepted.
             let due = ORDERS * (round + 1) / (SERVICES.len() + 1);
             clients.until("orders to be accepted", async |_| accepted.load(Ordering::Relaxed) >= due).await;
             suite.crash(service);

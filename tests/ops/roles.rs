@@ -1,4 +1,4 @@
-//! A service whose role owns nothing: what `amends migrate --grant-to` gives is enough, and is not more.
+//! A service whose role owns nothing: the rights that `amends migrate --grant-to` grants are sufficient and necessary.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ async fn run(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connect(url).await).await.map(drop)
 }
 
-/// Databases whose owner has migrated them, for a role with the service's name behind the prefix.
+/// Creates migrated databases. Another role owns them than the service's, whose name is the prefix and the service's name.
 async fn prepare(servers: &dyn Servers, name: &str) {
     let admin = servers.admin_url();
     run(&admin, &format!("create role {name}_owner login")).await.expect("a role");
@@ -26,7 +26,7 @@ async fn prepare(servers: &dyn Servers, name: &str) {
         run(&admin, &format!("grant connect on database {database} to {database}")).await.expect("granted");
     }
     let urls = servers.postgres_url(&format!("{name}_SERVICE"), &format!("{name}_owner"));
-    // Twice: whoever releases runs it again.
+    // Twice, because every release runs it again.
     for _ in 0..2 {
         let migrated = Command::new(env!("CARGO_BIN_EXE_amends"))
             .args(["migrate", "--database-urls", &urls.replace("SERVICE", "{service}")])
@@ -47,7 +47,7 @@ async fn a_service_works_with_a_role_that_owns_nothing() {
     let prefix = format!("{name}.");
     let kafka = Kafka { prefix: prefix.clone(), ..Kafka::new(servers.kafka_brokers()) };
     kafka.create_topics(&schemas::topics::all()).await.expect("topics");
-    // What the retention has to drop at the start, and a day that it has to make.
+    // A day that the housekeeper must drop at the start, and a day that it must create.
     let owner = servers.postgres_url(&own, &format!("{name}_owner"));
     let days = "select inbox_add_day(current_date - 20); select inbox_drop_day(current_date + 2)";
     run(&owner, days).await.expect("days");
@@ -89,7 +89,7 @@ async fn a_service_works_with_a_role_that_owns_nothing() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
-    // As the relay does; it would be minutes until it is this slot's turn.
+    // The relay does the same, but it takes minutes until it is this slot's turn.
     let truncate = "begin; lock table outbox_0 in access exclusive mode; truncate outbox_0; commit";
     run(&url, truncate).await.expect("the relay may empty a slot");
 

@@ -1,4 +1,4 @@
-//! An outside that answers nobody for a while.
+//! An external provider that does not answer for a while.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::harness::{Order, Setup, Suite, order};
 
 const PROVIDER: &str = "card-provider";
 
-/// A file whose presence is an outage. Dropped, the outage is over.
+/// A file whose presence simulates an outage. The outage ends when this is dropped.
 struct Outage(PathBuf);
 
 impl Outage {
@@ -34,7 +34,7 @@ impl Drop for Outage {
 }
 
 impl Suite {
-    /// What payment says about a metric of the card provider's circuit, or of its calls.
+    /// Returns the value of one of payment's metrics about the card provider's circuit breaker or its calls.
     async fn payment_metric(&self, name: &str, label: &str) -> f64 {
         let url = format!("{}/metrics", self.url("payment"));
         let text = self.client.get(url).send().await.expect("an answer").text().await.expect("text");
@@ -42,22 +42,22 @@ impl Suite {
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
     }
 
-    /// How often the card provider was asked to authorize, and did not answer.
+    /// Returns how many authorizations the card provider did not answer.
     async fn unanswered(&self) -> f64 {
         self.payment_metric("amends_external_calls_unanswered_total", "payment.authorize_payment.v1").await
     }
 
-    /// How a service's outside stands, of which it says that it is ready all the same.
+    /// Returns the state of a service's external dependency. The service is ready whatever that state is.
     async fn standing(&self, service: &'static str) -> String {
         let ready = self.get(service, "/readyz").await;
         let checks = ready["checks"].as_array().expect("checks");
-        let outside: Vec<&Value> = checks.iter().filter(|check| check["name"] == "outside").collect();
-        assert_eq!(outside.len(), 1, "all effects of {service} share one circuit: {ready}");
-        assert_eq!(outside[0]["ok"], true);
-        outside[0]["detail"].as_str().expect("a detail").to_owned()
+        let dependencies: Vec<&Value> = checks.iter().filter(|check| check["name"] == "dependency").collect();
+        assert_eq!(dependencies.len(), 1, "all external calls of {service} share one circuit: {ready}");
+        assert_eq!(dependencies[0]["ok"], true);
+        dependencies[0]["detail"].as_str().expect("a detail").to_owned()
     }
 
-    /// What the topic of the replies says of an order's failing steps: step, error, attempts.
+    /// Returns the `failing` replies about an order: step, error, attempts.
     fn failing(&self, order: Order) -> Vec<(String, String, u64)> {
         let mut failing = Vec::new();
         for record in self.records() {
@@ -80,14 +80,14 @@ impl Suite {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outside_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is_back() {
+async fn a_provider_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is_back() {
     const ORDERS: usize = 20;
     let outage = Outage::begin("card-provider-outage");
     let settings = vec![("PAYMENT_PROVIDER_OUTAGE", outage.setting())];
     let suite = Suite::with(Setup { settings, ..Setup::default() }).await;
     assert!(suite.standing("payment").await.contains("closed"));
 
-    // One order alone is asked about again and again, until that opens the circuit.
+    // The calls for one order are repeated until the circuit breaker opens.
     let first = suite.place(&order()).await;
     suite
         .until("the circuit to open", async |suite| {
@@ -99,7 +99,7 @@ async fn an_outside_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is
     for _ in 1..ORDERS {
         orders.push(suite.place(&order()).await);
     }
-    // Its saga is told of it at the first, second and fourth attempt.
+    // Its saga gets a `failing` reply at the first, second and fourth attempt.
     suite.until("the fourth attempt to be told", async |suite| suite.failing(first).len() == 3).await;
     let failing = suite.failing(first);
     let told: Vec<_> =
@@ -108,7 +108,7 @@ async fn an_outside_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is
     let step = "authorize_payment";
     assert_eq!(told, [(step, error, 1), (step, error, 2), (step, error, 4)]);
 
-    // Two trials later, each behind a longer rest, nobody else has called.
+    // Two trial calls later, each after a longer pause, no other call was made.
     suite
         .until("two trials to fail", async |suite| {
             suite.payment_metric("amends_circuit_breaker_opened_total", PROVIDER).await >= 3.0
@@ -119,7 +119,7 @@ async fn an_outside_that_is_out_is_hardly_called_and_all_orders_go_on_when_it_is
     let openings = suite.payment_metric("amends_circuit_breaker_opened_total", PROVIDER).await;
     assert!(unanswered <= 4.0 + openings, "{unanswered} calls, the circuit opened {openings} times");
     assert!(openings < orders_and_seconds / 2.0, "{openings} calls in {orders_and_seconds} s of all orders");
-    // Not while a trial is just due.
+    // The state is half-open while a trial call is due, so wait.
     suite
         .until("payment to say so", async |suite| {
             suite.standing("payment").await.starts_with("card-provider does not answer: the circuit is open")
@@ -159,8 +159,8 @@ async fn a_card_that_never_gets_an_answer_does_not_hold_up_the_others() {
     }
     let pending = suite.get("order", &format!("/orders/{}", silent.id)).await;
     assert_eq!(pending["status"], "pending");
-    // There is no audit: it is about a suite at rest, and this order waits for its provider for ever. Nothing may end it,
-    // as nobody knows whether the card is authorized.
+    // There is no audit here: the audit needs a suite at rest, and this order waits for its provider for ever. Nothing may
+    // end it, because nobody knows whether the card is authorized.
 }
 
 #[tokio::test(flavor = "multi_thread")]

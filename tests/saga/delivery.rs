@@ -1,4 +1,4 @@
-//! The way of a parcel: released by its order's confirmation, picked up, delivered, and stopped where it is not too late.
+//! The life of a parcel: it is released by its order's confirmation, picked up and delivered, or stopped in time.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::harness::kafka::header;
 use crate::harness::steps::{Asked, ask, event};
 use crate::harness::{Order, Setup, Suite, order};
 
-/// How long after its release a parcel is picked up, and how long after that it is delivered.
+/// The time from a parcel's release to its pick-up, and the time from there to its delivery.
 fn pace(dispatch_after: &str, deliver_after: &str) -> Vec<(&'static str, String)> {
     vec![
         ("SHIPPING_DISPATCH_AFTER", dispatch_after.to_owned()),
@@ -42,14 +42,14 @@ async fn stands(suite: &Suite, order: Uuid, status: &str) {
     suite.until(status, async |suite| suite.number("shipping", &count).await == 1).await;
 }
 
-/// Lets an hour pass for the released parcels.
+/// Moves the released parcels an hour back in time.
 async fn an_hour_passes(suite: &Suite) {
     let passes = "update shipment set released_at = released_at - interval '1 hour',
                                       due_at = due_at - interval '1 hour'";
     suite.execute("shipping", passes).await;
 }
 
-/// What shipping has told, order by order.
+/// Returns the events of shipping, by order.
 async fn stories(suite: &Suite) -> BTreeMap<String, String> {
     let told =
         "select key || ' ' || string_agg(split_part(convert_from(body, 'UTF8')::json ->> 'type', '.', 2), ' '
@@ -59,7 +59,7 @@ async fn stories(suite: &Suite) -> BTreeMap<String, String> {
     told.iter().filter_map(|row| row.split_once(' ')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
-/// The types in an order's timeline that are about the order and its parcel.
+/// Returns the types of the timeline's events about the order and its parcel.
 fn way(order: &Value) -> Vec<&str> {
     let entries = order["timeline"].as_array().expect("a timeline").iter();
     let types = entries.map(|entry| entry["type"].as_str().expect("a type"));
@@ -108,7 +108,7 @@ async fn released(suite: &Suite, orders: &[Uuid]) {
     }
 }
 
-/// What a stop was answered: the outcome and the result.
+/// Returns the answers to a stop: outcome and result.
 async fn stopped(suite: &Suite, order: Uuid, step: &str) -> (Value, Value) {
     let answer = async |suite: &Suite| {
         let answers = suite.answers("shipping", order).await;
@@ -149,7 +149,7 @@ async fn an_order_is_confirmed_shipped_and_delivered_in_one_story() {
         assert_eq!(trace(kind), trace("order.created.v1"));
     }
 
-    // Everything comes once more, in an order that it never had: the pick-up behind the delivery.
+    // All events come again, in a sequence that never happened: the pick-up behind the delivery.
     suite.caught_up("order").await;
     let before = suite.get("order", &format!("/orders/{}", placed.id)).await;
     suite.send_again(&records).await;
@@ -169,13 +169,13 @@ async fn nothing_leaves_before_its_order_is_confirmed() {
     let first = suite.place(&order()).await;
     becomes(&suite, first, "shipped").await;
 
-    // Booked, and the capture is on its way when payment freezes.
+    // The shipment is booked, and the capture is on its way when payment freezes.
     let second = suite.place(&order()).await;
     stands(&suite, second.id, "booked").await;
     suite.process("payment").signal(Signal::STOP);
     let paid = format!("select status from payment where order_id = '{}'", second.id);
     assert_eq!(suite.texts("payment", &paid).await, ["authorized"], "payment froze too late");
-    // That the first is delivered shows that the carrier was asked since.
+    // The first parcel is delivered, so the carrier was called since then.
     an_hour_passes(&suite).await;
     becomes(&suite, first, "delivered").await;
     let waits = "select count(*) from shipment where status = 'booked' and released_at is null";
@@ -252,7 +252,7 @@ async fn a_parcel_is_stopped_unless_it_is_on_its_way() {
     assert_eq!(stopped(&suite, gone, "stop").await, too_late);
     assert_eq!(stopped(&suite, there, "stop").await, arrived);
 
-    // A confirmation that comes behind the stop releases nothing; the other one shows that it was taken.
+    // A confirmation that comes after the stop releases nothing. The other one shows that it was handled.
     let last = new_id();
     booked(&suite, &[last]).await;
     suite.send_together(&[confirm(waiting), confirm(last)]).await;
@@ -263,7 +263,7 @@ async fn a_parcel_is_stopped_unless_it_is_on_its_way() {
     stands(&suite, last, "dispatched").await;
     stands(&suite, gone, "delivered").await;
 
-    // Asked again, a stop gets its first answer; another one is told how things are now.
+    // A repeated stop gets its first answer; another stop gets the present state.
     suite.told("shipping", &[stop(gone, "stop"), stop(gone, "stop_again"), stop(ready, "stop_again")]).await;
     assert_eq!(stopped(&suite, gone, "stop_again").await, arrived);
     assert_eq!(stopped(&suite, ready, "stop_again").await, at_home);
@@ -284,8 +284,8 @@ async fn a_parcel_is_stopped_unless_it_is_on_its_way() {
     assert_eq!(parked[0]["reason"], format!("the order {unknown} has no shipment to stop"));
 }
 
-/// The carrier is being asked about a parcel whose time has come, and may have it: a stop comes too late, and what the
-/// carrier says then stands.
+/// The carrier is being called about a parcel that is due, and may have picked it up. A stop comes too late, and the
+/// carrier's answer decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parcel_whose_time_has_come_is_not_stopped() {
     let mut settings = pace("1h", "1h");

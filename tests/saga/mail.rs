@@ -1,4 +1,4 @@
-//! What customers are told by mail, where there is a mail server, and where they can be reached.
+//! Mails to customers, and failures of the mail server and of addresses.
 
 use reqwest::{Method, StatusCode};
 use schemas::common::Money;
@@ -20,7 +20,7 @@ async fn suite(server: &MailServer) -> Suite {
     Suite::with(Setup { settings: vec![(URL, server.url())], ..Setup::default() }).await
 }
 
-/// Notification alone.
+/// Only the notification service.
 async fn notification(server: &MailServer) -> Suite {
     let settings = vec![(URL, server.url())];
     Suite::with(Setup { only: Some("notification"), settings, ..Setup::default() }).await
@@ -36,7 +36,7 @@ fn notify(order: Uuid, email: Option<&str>) -> Asked {
     ask(order, "notify_customer", Direction::Do, &command)
 }
 
-/// The notices about an order, as they are shown.
+/// Returns the notices about an order, as the service shows them.
 async fn told(suite: &Suite, order: Uuid) -> Vec<Value> {
     let told = suite.get("notification", &format!("/notifications?orderId={order}")).await;
     told["notifications"].as_array().expect("a list").clone()
@@ -94,7 +94,7 @@ async fn an_order_with_an_address_gets_one_mail() {
     assert_eq!(told[0]["text"], mail.text());
     assert!(mail.text().contains("98.00 EUR is confirmed. Its tracking number is "), "{}", mail.text());
 
-    // Neither the password nor the address is in a log.
+    // No log contains the password or the address.
     for service in crate::harness::SERVICES {
         let log = std::fs::read_to_string(suite.log(service, 0)).expect("a log");
         assert!(!log.contains(PASSWORD) && !log.contains(ADDRESS), "{service}: {log}");
@@ -157,7 +157,7 @@ async fn trouble_that_may_pass_is_waited_for() {
         async |suite: &Suite| suite.number("notification", "select attempts::bigint from step_outcome").await;
     suite.until("the mail server to be missed", async |suite| asked(suite).await > 0).await;
     assert_eq!(told(&suite, order).await[0]["status"], "sending");
-    // Up, but nobody is let in: that is not said of the mail, although it is said for good.
+    // The server runs, but refuses every login for good. That is not a refusal of the mail.
     server.close(true);
     server.come_up().await;
     let before = asked(&suite).await;

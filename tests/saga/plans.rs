@@ -1,4 +1,4 @@
-//! Sagas in flight, and orchestrators that know other plans than theirs.
+//! Sagas in flight, and orchestrators with other versions of their plans.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use shared::saga::plan::Saga;
 
 use crate::harness::{Suite, order};
 
-/// Orders that began with the plan before go on by it.
+/// Orders that began with the previous plan continue with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saga_in_flight_ends_by_the_plan_that_it_began_with() {
     let mut suite = Suite::start().await;
@@ -19,7 +19,7 @@ async fn a_saga_in_flight_ends_by_the_plan_that_it_began_with() {
         suite.step_is(order, "book_shipment", "asked").await;
     }
     suite.kill9("orchestrator");
-    // As the release before would have left it: its plan had no step for a cancellation.
+    // This is the state that the previous release leaves: its plan had no step for a cancellation.
     let log = format!(
         "update saga set version = 1, plan_hash = 'f18b1e6b49781121', state = (state::jsonb #- '{{steps,-1}}')::json
          where saga_id = '{}'",
@@ -38,7 +38,7 @@ async fn a_saga_in_flight_ends_by_the_plan_that_it_began_with() {
     suite.comes_to_rest().await;
 }
 
-/// Taken for another plan of the same name, a saga would wait for ever, or go where nobody meant it to.
+/// A saga that continued with another plan of the same name could wait for ever, or take wrong steps.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orchestrator_without_the_plan_of_a_saga_in_flight_does_not_start_and_says_which() {
     let mut suite = Suite::start().await;

@@ -1,4 +1,4 @@
-//! What a customer and an operator make of a saga: cancellations, returns, and sagas that are stuck.
+//! Sagas and people: cancellations and returns by customers, and stuck sagas that an operator retries.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{Order, Setup, Suite, order};
 
 impl Suite {
-    /// Waits until the order's status is this one.
+    /// Waits until the order has this status.
     async fn becomes(&self, order: Order, status: &str) -> Value {
         self.until(&format!("{} to be {status}", order.id), async |suite| {
             suite.get("order", &format!("/orders/{}", order.id)).await["status"] == status
@@ -104,7 +104,7 @@ async fn what_can_not_be_cancelled_or_returned_says_why_and_what_to_do() {
     suite.comes_to_rest().await;
 }
 
-/// The order was not told yet that its parcel has left when it took the wish for a return.
+/// The order accepts a return before it knows that its parcel has left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_return_that_the_parcel_has_overtaken_is_refused_and_the_order_stands() {
     let mut suite = with(&[("SHIPPING_DELIVER_AFTER", "1h")]).await;
@@ -135,13 +135,13 @@ async fn a_hundred_orders_are_cancelled_at_any_moment_and_each_is_confirmed_or_u
     let suite = Suite::start().await;
     let mut body = order();
     body["items"] = json!([{"sku": "mug", "quantity": 1}]);
-    // The whole life of an order among ten, on this machine.
+    // The time from placing an order to its end, on this machine.
     let began = Instant::now();
     join_all((0..10).map(|_| suite.confirmed(&body))).await;
     let life = began.elapsed();
     let race = async |number: u32| {
         let order = suite.place(&body).await;
-        // Spread over the life, and half of it more: a hundred different pauses, each ten of them of every length.
+        // A hundred different pauses, spread over that time and half of it more.
         tokio::time::sleep(life * 3 / 2 * (number * 37 % 100) / 100).await;
         let (status, answer) = suite.post(order, "cancellation").await;
         let known = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT].contains(&status);
@@ -161,7 +161,7 @@ async fn a_hundred_orders_are_cancelled_at_any_moment_and_each_is_confirmed_or_u
     let cancelled = ends.iter().filter(|end| *end == "cancelled").count();
     assert!((1..100).contains(&cancelled), "{cancelled} of 100 were cancelled");
     suite.comes_to_rest().await;
-    // Whoever was too late has learnt so.
+    // Every cancellation that came too late was refused.
     suite
         .until("no wish to be open", async |suite| {
             suite.number("order", "select count(*) from orders where cancellation = 'requested'").await == 0
@@ -214,8 +214,7 @@ async fn a_return_before_the_parcel_has_left_stops_it_and_a_declined_refund_lets
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_outside_is_mended_and_an_operator_retries()
-{
+async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_provider_is_back_and_an_operator_retries() {
     let outage = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stuck-{}", std::process::id()));
     let _ = std::fs::remove_file(&outage);
     let file = outage.to_str().expect("UTF-8").to_owned();
@@ -254,17 +253,18 @@ async fn an_undo_without_an_answer_makes_the_saga_stuck_until_the_outside_is_men
         .await;
 
     let url = format!("{}/sagas/{}/retry", suite.url("orchestrator"), order.id);
-    let bad = suite.client.post(&url).json(&json!({"by": " ", "why": "x"})).send().await.expect("an answer");
+    let bad =
+        suite.client.post(&url).json(&json!({"by": " ", "reason": "x"})).send().await.expect("an answer");
     assert_eq!(bad.status(), StatusCode::UNPROCESSABLE_ENTITY);
     std::fs::remove_file(&outage).expect("removed");
-    let retry = json!({"by": "ada", "why": "the provider is back"});
+    let retry = json!({"by": "ada", "reason": "the provider is back"});
     let answer = suite.client.post(&url).json(&retry).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(suite.settled(order).await["status"], "rejected");
     let saga = suite.saga(order).await;
     let log = saga["log"].as_array().expect("a log");
     let by = log.iter().find(|entry| entry["input"]["input"] == "retry").expect("the retry is in the log");
-    assert_eq!((&by["input"]["by"], &by["input"]["why"]), (&retry["by"], &retry["why"]));
+    assert_eq!((&by["input"]["by"], &by["input"]["reason"]), (&retry["by"], &retry["reason"]));
     let again = suite.client.post(&url).json(&retry).send().await.expect("an answer");
     assert_eq!(again.status(), StatusCode::CONFLICT, "it has ended");
     suite.comes_to_rest().await;

@@ -2,7 +2,7 @@
 //!
 //! An undo that overtakes its action can't come about here: a saga undoes nothing before its open steps have answered, and
 //! both commands go through one partition. What a participant does with an action that comes after its undo all the same
-//! is shown in `barrier`, which sends the two by hand.
+//! is shown in `shared/tests/core/barrier.rs`, which sends the two by hand.
 
 use local::Signal;
 use reqwest::StatusCode;

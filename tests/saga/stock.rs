@@ -1,4 +1,4 @@
-//! Inventory's batches: who is served first, which locks are taken, how many statements it takes.
+//! Inventory's batches: the order of service, the locks, and the number of statements.
 
 use schemas::common::Line;
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
@@ -65,8 +65,8 @@ async fn what_one_order_gives_back_another_of_the_same_batch_gets() {
     assert_eq!(suite.number("inventory", poster).await, 3);
 }
 
-/// A batch that takes `mug` and gives `lamp` back must not hold `mug` while it waits for `lamp`: whoever has `lamp` and
-/// comes for `mug`, in the order that all keep, would wait for it in a circle.
+/// A batch that takes `mug` and gives `lamp` back must not hold `mug` while it waits for `lamp`. Another batch that holds
+/// `lamp` and waits for `mug`, in the order that all keep, would be a deadlock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_locks_its_products_in_one_order_whatever_it_does_with_them() {
     let suite = inventory().await;
@@ -100,7 +100,7 @@ async fn a_batch_locks_its_products_in_one_order_whatever_it_does_with_them() {
 /// A batch of a hundred commands of all kinds reads once and writes once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_takes_two_statements_however_long_it_is() {
-    // Servers of its own, because the statistics forget old statements when those of many databases fill them.
+    // It has its own servers, because the statistics drop old statements when many databases fill them.
     let suite = Suite::with(Setup { only: Some("inventory"), own_servers: true, ..Setup::default() }).await;
     let (ending, new): (Vec<Uuid>, Vec<Uuid>) = (0..50).map(|_| (new_id(), new_id())).unzip();
     let held: Vec<Asked> = ending.iter().map(|order| reserve(*order, &[("lamp", 1), ("mug", 1)])).collect();

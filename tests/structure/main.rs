@@ -2,6 +2,7 @@
 //! one place, and crate docs that tell the truth. It needs no server.
 
 mod contracts;
+mod documents;
 mod modules;
 mod rooms;
 

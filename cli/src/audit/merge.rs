@@ -1,15 +1,13 @@
-//! Puts together what every service has about the same order, from pages in the order of ids. It keeps one page of each
-//! service, however many orders there are.
+//! Merges the pages of all services, which are sorted by id, so that the states of one order come together. It keeps one
+//! page of each service in memory, however many orders there are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use schemas::SERVICES;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The services whose pages are merged, in the places that [`Row`] has for them.
-pub const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];
-
-/// Where one order stands in one service.
+/// The state of one order in one service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Standing {
     pub id: Uuid,
@@ -19,46 +17,53 @@ pub struct Standing {
     pub age: Option<i64>,
 }
 
-/// A page of a service.
+/// A page of a service's orders.
 #[derive(Debug, Deserialize)]
 pub struct Page {
     pub standings: Vec<Standing>,
     pub next: Option<Uuid>,
 }
 
-/// What every service has about one order.
+/// The state of one order in every service that knows it, by the service's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Row(pub [Option<Standing>; SERVICES.len()]);
+pub struct Row(pub BTreeMap<&'static str, Standing>);
 
 impl Row {
-    /// What a service has, in its words; nothing if it has nothing.
-    pub fn states(&self, service: usize) -> &[String] {
-        self.0[service].as_ref().map_or(&[], |standing| &standing.states)
+    /// Returns the states in one service; empty if it does not know the order.
+    pub fn states(&self, service: &str) -> &[String] {
+        self.0.get(service).map_or(&[], |standing| &standing.states)
     }
 }
 
 /// The merge of all services' pages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Merge([Source; SERVICES.len()]);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Source {
+    service: &'static str,
     rows: VecDeque<Standing>,
-    /// Behind which id the next page is asked for.
+    /// The next page begins behind this id.
     after: Uuid,
     ended: bool,
 }
 
 impl Merge {
-    /// A service whose next page is needed, and behind which id it begins. [`Merge::pop`] may be asked when there is none.
-    pub fn hungry(&self) -> Option<(usize, Uuid)> {
-        let hungry = |source: &Source| source.rows.is_empty() && !source.ended;
-        self.0.iter().position(hungry).map(|index| (index, self.0[index].after))
+    pub fn new() -> Self {
+        let begin = |service| Source { service, rows: VecDeque::new(), after: Uuid::nil(), ended: false };
+        Self(SERVICES.map(begin))
+    }
+
+    /// Returns a service whose next page is needed, and the id behind which that page begins. [`Merge::pop`] must not be
+    /// called before it has returned `None`.
+    pub fn hungry(&self) -> Option<(&'static str, Uuid)> {
+        let hungry = |source: &&Source| source.rows.is_empty() && !source.ended;
+        self.0.iter().find(hungry).map(|source| (source.service, source.after))
     }
 
     /// Takes the next page of a service.
-    pub fn feed(&mut self, service: usize, page: Page) {
-        let source = &mut self.0[service];
+    pub fn feed(&mut self, service: &str, page: Page) {
+        let Some(source) = self.0.iter_mut().find(|source| source.service == service) else { return };
         match page.next {
             Some(next) => source.after = next,
             None => source.ended = true,
@@ -66,12 +71,14 @@ impl Merge {
         source.rows.extend(page.standings);
     }
 
-    /// The least id that any service has, with what each has about it.
+    /// Returns the least id that any service has, with its state in each service.
     pub fn pop(&mut self) -> Option<(Uuid, Row)> {
         let id = self.0.iter().filter_map(|source| source.rows.front()).map(|row| row.id).min()?;
         let mut row = Row::default();
-        for (source, place) in self.0.iter_mut().zip(&mut row.0) {
-            *place = source.rows.pop_front_if(|standing| standing.id == id);
+        for source in &mut self.0 {
+            if let Some(standing) = source.rows.pop_front_if(|standing| standing.id == id) {
+                row.0.insert(source.service, standing);
+            }
         }
         Some((id, row))
     }
@@ -86,25 +93,27 @@ mod tests {
         Standing { id: Uuid::from_u128(id), states, amount: None, currency: None, age: None }
     }
 
-    /// Merges these, in pages of two.
+    /// Merges these ids of each service, in pages of two.
     fn merged(services: [&[u128]; SERVICES.len()]) -> Vec<(u128, Vec<usize>)> {
-        let (mut merge, mut rows) = (Merge::default(), Vec::new());
+        let (mut merge, mut rows) = (Merge::new(), Vec::new());
+        let place = |service| SERVICES.iter().position(|known| *known == service).expect("a service");
         loop {
             if let Some((service, after)) = merge.hungry() {
-                let rest = services[service].iter().filter(|id| **id > after.as_u128());
+                let rest = services[place(service)].iter().filter(|id| **id > after.as_u128());
                 let standings: Vec<Standing> = rest.take(2).map(|id| standing(*id, "there")).collect();
                 let next = standings.get(1).map(|last| last.id);
                 merge.feed(service, Page { standings, next });
                 continue;
             }
             let Some((id, row)) = merge.pop() else { return rows };
-            let has = (0..SERVICES.len()).filter(|service| row.0[*service].is_some()).collect();
+            let mut has: Vec<usize> = row.0.keys().map(|service| place(service)).collect();
+            has.sort_unstable();
             rows.push((id.as_u128(), has));
         }
     }
 
     #[test]
-    fn every_id_comes_once_in_order_with_everybody_who_has_it() {
+    fn every_id_comes_once_in_order_with_every_service_that_has_it() {
         let rows = merged([&[1, 2, 3, 4, 5], &[2, 4], &[], &[1, 2, 3, 4, 5, 6], &[9], &[1]]);
         let wanted = [
             (1, vec![0, 3, 5]),

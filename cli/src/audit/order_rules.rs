@@ -1,40 +1,41 @@
-//! Whether what the other services have about an order is what the order's state asks for.
+//! The rules that the states of one order in all services must obey.
 
 use super::merge::{Row, Standing};
 
-const ORDER: usize = 0;
-const PAYMENT: usize = 1;
-const RESERVATION: usize = 2;
-const SHIPMENT: usize = 3;
-const NOTICES: usize = 4;
-const SAGAS: usize = 5;
+/// The services, by what they keep about an order.
+pub const ORDER: &str = "order";
+pub const SAGAS: &str = "orchestrator";
+const PAYMENT: &str = "payment";
+const RESERVATION: &str = "inventory";
+const SHIPMENT: &str = "shipping";
+const NOTICES: &str = "notification";
 
-/// What can be said of an order.
+/// The judgement on one order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// Everything about it is as its state asks for.
+    /// The states in all services are those that the order's state requires.
     Fits,
-    /// A saga of it is under way, or will be.
+    /// One of its sagas is under way, or will begin.
     UnderWay {
         /// For how many seconds.
         age: i64,
-        /// Whether its saga is stuck, which has a reason.
+        /// Whether its saga is stuck; a stuck saga has a reason.
         stuck: bool,
     },
-    /// What does not fit.
+    /// The states contradict each other, as this sentence says.
     Wrong(String),
 }
 
-/// Judges what all services have about an order.
+/// Judges the states of one order in all services.
 pub fn judge(row: &Row) -> Judgement {
     let sagas = row.states(SAGAS);
     let open = |state: &String| !state.ends_with("=completed") && !state.ends_with("=compensated");
-    let Some(order) = &row.0[ORDER] else {
+    let Some(order) = row.0.get(ORDER) else {
         return Judgement::Wrong(format!("there is no such order, but {}", told(row)));
     };
     let status = order.states.first().map_or("", String::as_str);
     if status == "pending" || sagas.iter().any(open) {
-        let of_saga = row.0[SAGAS].as_ref().and_then(|standing| standing.age);
+        let of_saga = row.0.get(SAGAS).and_then(|standing| standing.age);
         let age = of_saga.or(order.age).unwrap_or_default();
         return Judgement::UnderWay { age, stuck: sagas.iter().any(|state| state.ends_with("=stuck")) };
     }
@@ -46,20 +47,20 @@ pub fn judge(row: &Row) -> Judgement {
     }
 }
 
-/// What an order asks for that is at its end.
+/// The states that a final state of an order requires in the other services.
 struct Wanted {
     placed: &'static str,
     payment: &'static [&'static str],
     reservation: &'static [&'static str],
     shipment: &'static [&'static str],
-    /// Of which kinds the customer must have been told; of no others.
+    /// The kinds of notices that the customer must have got, and no others.
     notices: &'static [&'static str],
 }
 
-/// Nothing at all is one of the states that are asked for.
+/// The word for a service that does not know the order.
 const NONE: &str = "none";
 
-/// What was undone leaves nothing standing.
+/// The states after an order was undone.
 const UNDONE: Wanted = Wanted {
     placed: "place_order=compensated",
     payment: &[NONE, "declined", "voided"],
@@ -113,7 +114,7 @@ fn wrong(row: &Row, order: &Standing, status: &str, sagas: &[String]) -> Vec<Str
             wrong.push(format!("its {what} is {state}"));
         }
     }
-    if let Some(payment) = &row.0[PAYMENT]
+    if let Some(payment) = row.0.get(PAYMENT)
         && (payment.amount, &payment.currency) != (order.amount, &order.currency)
     {
         wrong.push("its payment is of another amount".to_owned());
@@ -130,13 +131,18 @@ fn wrong(row: &Row, order: &Standing, status: &str, sagas: &[String]) -> Vec<Str
     wrong
 }
 
-/// What there is about an order, where there is no order.
+/// Lists the states in the other services, for an id that the order service does not know.
 fn told(row: &Row) -> String {
-    let names = ["order", "a payment", "a reservation", "a shipment", "notices", "sagas"];
+    let names = [
+        (PAYMENT, "a payment"),
+        (RESERVATION, "a reservation"),
+        (SHIPMENT, "a shipment"),
+        (NOTICES, "notices"),
+        (SAGAS, "sagas"),
+    ];
     let there: Vec<String> = names
         .iter()
-        .enumerate()
-        .filter(|(service, _)| row.0[*service].is_some())
+        .filter(|(service, _)| row.0.contains_key(service))
         .map(|(service, name)| format!("{name} ({})", row.states(service).join(", ")))
         .collect();
     there.join(" and ")
@@ -144,30 +150,34 @@ fn told(row: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
+    use schemas::SERVICES;
     use uuid::Uuid;
 
     use super::*;
 
-    /// An order with these states of order, payment, reservation, shipment, notices and sagas, separated by spaces.
-    fn row(states: [&str; 6]) -> Row {
-        let standing = |(service, text): (usize, &&str)| {
-            let money = service <= PAYMENT;
-            (!text.is_empty()).then(|| Standing {
+    /// The states of an order in each service, in the order of [`SERVICES`] and separated by spaces.
+    type States = [&'static str; SERVICES.len()];
+
+    fn row(states: States) -> Row {
+        let standing = |(service, text): (&'static str, &str)| {
+            let money = [ORDER, PAYMENT].contains(&service);
+            let standing = Standing {
                 id: Uuid::nil(),
                 states: text.split(' ').map(str::to_owned).collect(),
                 amount: money.then_some(100),
                 currency: money.then(|| "EUR".to_owned()),
                 age: Some(7),
-            })
+            };
+            (!text.is_empty()).then_some((service, standing))
         };
-        let mut row = Row::default();
-        for (place, standing) in row.0.iter_mut().zip(states.iter().enumerate().map(standing)) {
-            *place = standing;
-        }
-        row
+        Row(SERVICES.into_iter().zip(states).filter_map(standing).collect())
     }
 
-    const CONFIRMED: [&str; 6] = [
+    fn set(states: &mut States, service: &str, text: &'static str) {
+        states[SERVICES.iter().position(|known| *known == service).expect("a service")] = text;
+    }
+
+    const CONFIRMED: States = [
         "confirmed",
         "captured",
         "committed",
@@ -175,7 +185,7 @@ mod tests {
         "order_confirmed=sent",
         "place_order=completed return_order=compensated",
     ];
-    const RETURNED: [&str; 6] = [
+    const RETURNED: States = [
         "returned",
         "refunded",
         "restocked",
@@ -183,20 +193,21 @@ mod tests {
         "order_confirmed=sent order_returned=failed",
         "place_order=completed return_order=completed",
     ];
-    const REJECTED: [&str; 6] = ["rejected", "voided", "", "refused", "", "place_order=compensated"];
+    const REJECTED: States = ["rejected", "voided", "", "refused", "", "place_order=compensated"];
 
     #[test]
-    fn what_fits_an_order_that_is_at_its_end() {
+    fn the_states_that_a_final_order_requires_are_accepted() {
         for states in [CONFIRMED, RETURNED, REJECTED] {
             assert_eq!(judge(&row(states)), Judgement::Fits, "{states:?}");
         }
         let mut cancelled = REJECTED;
-        (cancelled[ORDER], cancelled[RESERVATION]) = ("cancelled", "released");
+        set(&mut cancelled, ORDER, "cancelled");
+        set(&mut cancelled, RESERVATION, "released");
         assert_eq!(judge(&row(cancelled)), Judgement::Fits);
     }
 
     #[test]
-    fn whatever_differs_is_named() {
+    fn every_difference_is_named() {
         for (states, service, other, said) in [
             (CONFIRMED, PAYMENT, "authorized", "its payment is authorized"),
             (CONFIRMED, PAYMENT, "", "its payment is none"),
@@ -215,17 +226,17 @@ mod tests {
             (REJECTED, NOTICES, "order_confirmed=sent", "its notices are order_confirmed=sent"),
         ] {
             let mut states = states;
-            states[service] = other;
+            set(&mut states, service, other);
             let Judgement::Wrong(text) = judge(&row(states)) else { panic!("{states:?} fits") };
             assert!(text.contains(said), "{text} does not say that {said}");
         }
         let mut dear = row(CONFIRMED);
-        dear.0[PAYMENT].as_mut().expect("a payment").amount = Some(101);
+        dear.0.get_mut(PAYMENT).expect("a payment").amount = Some(101);
         assert!(matches!(judge(&dear), Judgement::Wrong(text) if text.contains("another amount")));
     }
 
     #[test]
-    fn what_belongs_to_no_order_is_an_orphan() {
+    fn states_without_an_order_are_orphans() {
         let Judgement::Wrong(text) = judge(&row(["", "captured", "", "booked", "", ""])) else {
             panic!("it fits")
         };
@@ -237,10 +248,11 @@ mod tests {
         let pending = ["pending", "authorized", "held", "", "", "place_order=running"];
         assert_eq!(judge(&row(pending)), Judgement::UnderWay { age: 7, stuck: false });
         let mut stuck = pending;
-        stuck[SAGAS] = "place_order=stuck";
+        set(&mut stuck, SAGAS, "place_order=stuck");
         assert_eq!(judge(&row(stuck)), Judgement::UnderWay { age: 7, stuck: true });
         let mut closing = CONFIRMED;
-        (closing[NOTICES], closing[SAGAS]) = ("", "place_order=running");
+        set(&mut closing, NOTICES, "");
+        set(&mut closing, SAGAS, "place_order=running");
         assert_eq!(judge(&row(closing)), Judgement::UnderWay { age: 7, stuck: false });
     }
 }

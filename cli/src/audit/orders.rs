@@ -1,41 +1,42 @@
-//! Every order, held against what all services have about it.
+//! Compares the states that every order has in all services.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use schemas::SERVICES;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::merge::{Merge, Page, Row, SERVICES};
-use super::order_rules::{Judgement, judge};
+use super::merge::{Merge, Page, Row};
+use super::order_rules::{Judgement, ORDER, SAGAS, judge};
 use crate::api::Api;
 use crate::json::array;
 
 /// How many rows a page has.
 const PAGE: usize = 2000;
-/// Most orders of each sort that are looked at again. More would say no more.
+/// The most doubtful orders of each sort that are read again. More of them would not say more.
 const MOST: usize = 200;
 
-/// What came of it.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Orders {
-    /// How many orders fit.
+    /// How many orders are as they must be.
     pub fitting: u64,
     /// How many are under way, and neither late, stuck nor parked.
     pub under_way: u64,
-    /// Orders, and things without an order, of which something does not fit.
+    /// Ids whose states contradict each other, each with the contradiction. An id may belong to no order at all.
     pub wrong: Vec<(Uuid, String)>,
-    /// How many more did not seem to fit than were looked at again. Nothing can be said of them.
+    /// How many more ids seemed to be wrong and were not read again. Nothing can be said of them.
     pub unread: u64,
-    /// Orders that are under way for longer than they may, and neither stuck nor parked.
+    /// Orders that are under way for longer than the deadline, and neither stuck nor parked.
     pub late: Vec<Uuid>,
-    /// Orders that were accepted and are not there.
+    /// Orders that were accepted and do not exist.
     pub missing: Vec<Uuid>,
-    /// How many more did not seem to be there than were asked for.
+    /// How many more orders seemed to be missing and were not asked for.
     pub unasked: usize,
 }
 
-/// What is looked at again.
+/// Orders that are read again before they are judged.
 #[derive(Debug, Default)]
 struct Doubtful {
     suspects: Vec<Uuid>,
@@ -43,7 +44,7 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Counts an order, or keeps it to be looked at again.
+    /// Counts an order, or keeps it to be read again.
     fn sort(&mut self, found: &mut Orders, id: Uuid, judged: &Judgement, deadline: i64) {
         match judged {
             Judgement::Fits => found.fitting += 1,
@@ -58,22 +59,22 @@ impl Doubtful {
     }
 }
 
-/// Compares all orders. `accepted` are orders that must be there, in the order of their ids.
+/// Compares all orders. `accepted` are orders that must exist, sorted by id.
 ///
-/// The services are read one after the other while orders move on, so what does not fit is read again by itself, in an
-/// order in which it can't be mistaken: see [`again`].
+/// The services are read one after the other while orders move on. An order whose states contradict each other is
+/// therefore read again on its own, in a sequence that can't mislead: see [`again`].
 pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow::Result<Orders> {
     let deadline = i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX);
     let mut found = Orders::default();
     let mut doubtful = Doubtful::default();
-    let (mut merge, mut accepted) = (Merge::default(), accepted.iter().copied().peekable());
+    let (mut merge, mut accepted) = (Merge::new(), accepted.iter().copied().peekable());
     loop {
         if let Some((service, after)) = merge.hungry() {
             merge.feed(service, page(api, service, after, PAGE).await?);
             continue;
         }
         let Some((id, row)) = merge.pop() else { break };
-        if row.0[0].is_some() {
+        if row.0.contains_key(ORDER) {
             while let Some(wanted) = accepted.next_if(|wanted| *wanted <= id) {
                 if wanted != id {
                     found.missing.push(wanted);
@@ -111,33 +112,29 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
     Ok(found)
 }
 
-async fn page(api: &Api, service: usize, after: Uuid, limit: usize) -> anyhow::Result<Page> {
+async fn page(api: &Api, service: &str, after: Uuid, limit: usize) -> anyhow::Result<Page> {
     let path = format!("/audit/orders?after={after}&limit={limit}");
-    let service = SERVICES[service];
     let page = api.get(service, &path).await.with_context(|| format!("the orders of {service}"))?;
     serde_json::from_value(page).with_context(|| format!("the orders of {service} are not in pages"))
 }
 
-/// Reads one order again. Sagas and the order come first, the others after them: a saga that had ended by then had all its
-/// answers, and so the others can't be behind it. They are read once more at the end, for what began meanwhile; an order
-/// that is missing both times was not there before what is said of it either.
+/// Reads one order again. Its sagas and the order are read first: a saga that has ended had all its answers, so the other
+/// services can't be behind it. Both are read once more at the end, because something may have begun meanwhile. An order
+/// that is missing both times did not exist in between either.
 async fn again(api: &Api, id: Uuid) -> anyhow::Result<Judgement> {
-    let before = Uuid::from_u128(id.as_u128().saturating_sub(1));
     let mut row = Row::default();
-    let (order, sagas) = (0, SERVICES.len() - 1);
-    for service in [sagas, order, 1, 2, 3, 4] {
-        let page = page(api, service, before, 1).await?;
-        row.0[service] = page.standings.into_iter().find(|standing| standing.id == id);
+    let others = SERVICES.into_iter().filter(|service| ![SAGAS, ORDER].contains(service));
+    for service in [SAGAS, ORDER].into_iter().chain(others) {
+        read_into(&mut row, api, service, id).await?;
     }
     if let judged @ (Judgement::Fits | Judgement::UnderWay { .. }) = judge(&row) {
         return Ok(judged);
     }
     let mut later = row.clone();
-    for service in [sagas, order] {
-        let page = page(api, service, before, 1).await?;
-        later.0[service] = page.standings.into_iter().find(|standing| standing.id == id);
+    for service in [SAGAS, ORDER] {
+        read_into(&mut later, api, service, id).await?;
     }
-    // What has changed meanwhile is under way.
+    // An order that has changed meanwhile is under way.
     if same_states(&row, &later) {
         Ok(judge(&later))
     } else {
@@ -145,12 +142,23 @@ async fn again(api: &Api, id: Uuid) -> anyhow::Result<Judgement> {
     }
 }
 
-/// Whether two readings say the same, whatever time it was.
-fn same_states(one: &Row, other: &Row) -> bool {
-    (0..SERVICES.len()).all(|service| one.states(service) == other.states(service))
+/// Reads the state of one order in one service.
+async fn read_into(row: &mut Row, api: &Api, service: &'static str, id: Uuid) -> anyhow::Result<()> {
+    let before = Uuid::from_u128(id.as_u128().saturating_sub(1));
+    let page = page(api, service, before, 1).await?;
+    match page.standings.into_iter().find(|standing| standing.id == id) {
+        Some(standing) => row.0.insert(service, standing),
+        None => row.0.remove(service),
+    };
+    Ok(())
 }
 
-/// Whether a service has parked something of this order.
+/// Whether two readings have the same states. Their ages differ.
+fn same_states(one: &Row, other: &Row) -> bool {
+    SERVICES.into_iter().all(|service| one.states(service) == other.states(service))
+}
+
+/// Whether a service has parked a message about this order.
 async fn is_parked(api: &Api, id: Uuid) -> anyhow::Result<bool> {
     for service in SERVICES {
         let Some(page) = api.find(service, &format!("/parked/{id}?limit=200")).await? else { continue };
@@ -167,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_looked_at_again_is_counted() {
+    fn orders_that_are_not_read_again_are_counted() {
         let (mut found, mut doubtful) = (Orders::default(), Doubtful::default());
         let wrong = Judgement::Wrong("x".to_owned());
         let late = Judgement::UnderWay { age: 11, stuck: false };

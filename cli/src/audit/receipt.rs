@@ -1,10 +1,11 @@
-//! The receipt of one order: what every service did for it, in the order in which it came about, with sums.
+//! The receipt of one order: everything that the services did for it, sorted by time, with sums.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
+use schemas::SERVICES;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -13,13 +14,14 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::json::{array, text_of};
 
-/// The services in the order in which an order comes to them, for what bears the same time.
-const SERVICES: [&str; 6] = ["order", "orchestrator", "inventory", "payment", "shipping", "notification"];
-/// What is moved on the two ledgers. Of money and of pieces, the third is what was taken and the fourth what came back.
+/// The services in the order in which an order reaches them. It sorts effects that have the same time.
+const CAUSAL_ORDER: [&str; SERVICES.len()] =
+    ["order", "orchestrator", "inventory", "payment", "shipping", "notification"];
+/// The kinds of entries of the two ledgers. In both, the third kind takes from the customer's side and the fourth gives back.
 const MONEY: [&str; 4] = ["authorize", "void", "capture", "refund"];
 const STOCK: [&str; 4] = ["reserved", "released", "committed", "restocked"];
 
-/// What the services say of one order; nothing where they have nothing.
+/// The answers of the services about one order; null if a service does not know it.
 #[derive(Debug, Clone, Default)]
 pub struct Receipt {
     order: Value,
@@ -29,7 +31,7 @@ pub struct Receipt {
     notices: Value,
 }
 
-/// Something that was done, or told.
+/// Something that was done, or an event about it.
 struct Effect<'r> {
     at: &'r str,
     service: &'r str,
@@ -37,24 +39,24 @@ struct Effect<'r> {
     detail: String,
 }
 
-/// How much of one currency or product was moved in each of the four ways.
+/// How much of one currency or product was moved by entries of each of the four kinds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Moved([i64; 4]);
 
 impl Moved {
-    /// What is set aside, and neither taken nor given free.
+    /// The amount that is reserved, and neither taken nor released.
     fn held(self) -> i64 {
         self.0[0] - self.0[1] - self.0[2]
     }
 
-    /// What was taken and did not come back.
+    /// The amount that was taken and not given back.
     fn taken(self) -> i64 {
         self.0[2] - self.0[3]
     }
 }
 
 impl Receipt {
-    /// Asks all services.
+    /// Reads the order from all services.
     pub async fn read(api: &Api, id: Uuid) -> anyhow::Result<Self> {
         let found =
             async |service, path: String| api.find(service, &path).await.map(Option::unwrap_or_default);
@@ -67,7 +69,7 @@ impl Receipt {
         })
     }
 
-    /// What is printed.
+    /// Returns the lines to print.
     pub fn lines(&self) -> Vec<String> {
         let order = &self.order;
         let mut lines = vec![format!("order {}, {}", text_of(order, "id"), text_of(order, "status"))];
@@ -86,8 +88,8 @@ impl Receipt {
         lines
     }
 
-    /// All effects, in the order in which they came about. An effect and what is told of it bear the time at which their
-    /// transaction began, which is after that of what caused them has ended.
+    /// Returns all effects, causes first. An effect and its event have the time at which their transaction began. That
+    /// transaction began after the one of its cause had ended, so sorting by time sorts by cause.
     fn effects(&self) -> Vec<Effect<'_>> {
         let mut all = Vec::new();
         for entry in array(&self.reservation["entries"]) {
@@ -159,7 +161,7 @@ impl Receipt {
         lines
     }
 
-    /// What does not fit where the order stands. Nothing is said of a pending one, of which everything is under way.
+    /// Returns a sentence for each sum that the order's status does not allow. A pending order allows every sum.
     pub fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.order["status"] == "pending" {
@@ -182,12 +184,12 @@ impl Receipt {
         wrong
     }
 
-    /// Whether the customer has what was ordered, or will have it.
+    /// Whether the customer has the goods, or will get them.
     fn stands(&self) -> bool {
         matches!(text_of(&self.order, "status"), "confirmed" | "shipped" | "delivered")
     }
 
-    /// Of each currency what was moved, and what should have been taken.
+    /// Returns for each currency the amounts that were moved, and the amount that should have been taken.
     fn money(&self) -> Vec<(String, Moved, i64)> {
         let entry = |entry: &Value| {
             let amount = &entry["amount"];
@@ -198,7 +200,7 @@ impl Receipt {
         self.moved(&self.payment, MONEY, entry, due)
     }
 
-    /// Of each product what was moved, and what should have been taken.
+    /// Returns for each product the pieces that were moved, and the pieces that should have been taken.
     fn pieces(&self) -> Vec<(String, Moved, i64)> {
         let line = |line: &Value| (text_of(line, "sku").to_owned(), number(&line["quantity"]));
         self.moved(&self.reservation, STOCK, line, array(&self.order["items"]).iter().map(line))
@@ -230,9 +232,9 @@ impl<'r> Effect<'r> {
         Self { at: text_of(value, at), service, what, detail }
     }
 
-    /// Its service's place.
+    /// The place of its service in the causal order.
     fn rank(&self) -> usize {
-        SERVICES.iter().position(|service| *service == self.service).unwrap_or(SERVICES.len())
+        CAUSAL_ORDER.iter().position(|service| *service == self.service).unwrap_or(CAUSAL_ORDER.len())
     }
 }
 
@@ -244,7 +246,7 @@ fn money(value: &Value) -> String {
     format!("{} {}", minor(number(&value["amount"])), text_of(value, "currency"))
 }
 
-/// Minor units as people write them.
+/// An amount in minor units, as people write it.
 fn minor(amount: i64) -> String {
     let sign = if amount < 0 { "-" } else { "" };
     let amount = amount.unsigned_abs();

@@ -1,15 +1,16 @@
-//! What the services say of themselves: statements, what is under way, and sums that are held against each other.
+//! A snapshot of what every service's `/audit` says: its statements, its counts by state, and the sums that are compared
+//! between services.
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use serde_json::{Map, Value};
 
-use super::invariants;
 use crate::api::Api;
 use crate::json::{array, text_of};
 use crate::suite::SERVICES;
 
-/// What is not at its end: service, what it counts, the states that are not an end, and what is said of them.
+/// The states that are not final: the service, the member with its counts, the states, and the words of a finding.
 const UNDER_WAY: [(&str, &str, &[&str], &str); 9] = [
     ("order", "orders", &["pending"], "orders are pending"),
     ("payment", "payments", &["authorizing"], "payments are being authorized"),
@@ -22,54 +23,63 @@ const UNDER_WAY: [(&str, &str, &[&str], &str); 9] = [
     ("orchestrator", "sagas", &["stuck"], "sagas are stuck (`amends saga list --status stuck`)"),
 ];
 
-/// Whose sums and counts are held against each other.
+/// How many invariants there are. They are numbered from 1 on.
+pub const INVARIANTS: usize = 9;
+
+/// The services whose sums are compared with each other.
 const COMPARED: [&str; 3] = ["order", "payment", "inventory"];
 
-/// What every service says of itself, by its name.
+/// The answer of every service to `GET /audit`, by the service's name.
 #[derive(Debug, Clone, Default)]
 pub struct AuditSnapshot(pub BTreeMap<&'static str, Value>);
 
 /// A statement that does not hold.
 #[derive(Debug)]
 pub struct Broken {
-    /// Which of the nine it belongs to.
-    pub number: usize,
-    pub offending: Vec<String>,
+    /// The number of the invariant that it belongs to.
+    pub invariant: usize,
+    /// The ids that violate it.
+    pub violations: Vec<String>,
     pub says: String,
 }
 
 impl AuditSnapshot {
-    /// Asks all services.
+    /// Reads `/audit` of every service.
+    ///
+    /// # Errors
+    /// If a service does not answer, or has a statement that belongs to none of the invariants.
     pub async fn read(api: &Api) -> anyhow::Result<Self> {
-        let mut books = Self::default();
-        for service in SERVICES.map(|service| service.name) {
-            books.0.insert(service, api.get(service, "/audit").await?);
+        let mut snapshot = Self::default();
+        for service in SERVICES {
+            let answer = api.get(service, "/audit").await?;
+            check_numbers(service, &answer)?;
+            snapshot.0.insert(service, answer);
         }
-        Ok(books)
+        Ok(snapshot)
     }
 
     fn of(&self, service: &str) -> &Value {
         self.0.get(service).unwrap_or(&Value::Null)
     }
 
-    /// The statements that do not hold.
+    /// Returns the statements that do not hold.
     pub fn broken(&self) -> Vec<Broken> {
         let mut all = Vec::new();
-        for (service, books) in &self.0 {
-            for statement in array(&books["statements"]).iter().filter(|statement| statement["holds"] != true)
-            {
-                let ids = array(&statement["offending"]).iter().filter_map(Value::as_str);
-                let offending: Vec<String> = ids.map(str::to_owned).collect();
+        for (service, answer) in &self.0 {
+            let statements = array(&answer["statements"]).iter();
+            for statement in statements.filter(|statement| statement["holds"] != true) {
+                let Some(invariant) = invariant_of(statement) else { continue };
+                let ids = array(&statement["violations"]).iter().filter_map(Value::as_str);
+                let violations: Vec<String> = ids.map(str::to_owned).collect();
                 let says = text_of(statement, "says");
-                let says = format!("{service}: this does not hold: {says} ({})", offending.join(", "));
-                let number = invariants::number(service, text_of(statement, "name"));
-                all.push(Broken { number, offending, says });
+                let says = format!("{service}: this does not hold: {says} ({})", violations.join(", "));
+                all.push(Broken { invariant, violations, says });
             }
         }
         all
     }
 
-    /// What is still being done.
+    /// Returns a finding for each state that is not final and that something is in.
     pub fn under_way(&self) -> Vec<String> {
         let open = UNDER_WAY.into_iter().filter_map(|(service, what, states, says)| {
             let counts = &self.of(service)[what];
@@ -79,26 +89,26 @@ impl AuditSnapshot {
         open.collect()
     }
 
-    /// Why the sums of these books can't be compared, by a second reading that began when this one had ended; `None` if they
-    /// can.
+    /// Returns the reason why the sums of this snapshot can't be compared, or `None` if they can. `again` is a second
+    /// snapshot, which was begun after this one had ended.
     ///
-    /// The services are read one after the other, so an order may be placed after order was read, and be captured before
-    /// payment is. No order, payment or reservation comes back to a state that it has left, so a service with the same counts
-    /// in both readings was the same all the time between them. Where all are, the sums are those of one moment: the one
-    /// between the readings.
+    /// The services are read one after the other. An order may be placed after order was read, and be captured before
+    /// payment is read. No order, payment or reservation comes back to a state that it has left. So a service with the
+    /// same counts in both snapshots has not changed between them. If that is true of all services, the sums are those of
+    /// one moment: the one between the two snapshots.
     pub fn sums_open(&self, again: &Self) -> Option<String> {
-        for books in [self, again] {
-            let under_way = books.under_way();
+        for snapshot in [self, again] {
+            let under_way = snapshot.under_way();
             if !under_way.is_empty() {
                 return Some(under_way.join(", "));
             }
         }
         let moved: Vec<&str> =
             COMPARED.into_iter().filter(|service| self.figures(service) != again.figures(service)).collect();
-        (!moved.is_empty()).then(|| format!("the books of {} moved on meanwhile", moved.join(", ")))
+        (!moved.is_empty()).then(|| format!("the counts of {} have changed meanwhile", moved.join(", ")))
     }
 
-    /// What a service says beside its statements.
+    /// Returns the members of a service's answer without its statements.
     fn figures(&self, service: &str) -> Map<String, Value> {
         let mut figures = self.of(service).as_object().cloned().unwrap_or_default();
         figures.remove("statements");
@@ -152,14 +162,34 @@ impl AuditSnapshot {
     }
 }
 
+/// The number of the invariant that a service's statement belongs to, if it is one of ours.
+fn invariant_of(statement: &Value) -> Option<usize> {
+    let number = usize::try_from(statement["invariant"].as_u64()?).ok()?;
+    (1..=INVARIANTS).contains(&number).then_some(number)
+}
+
+/// Fails if a statement belongs to none of the invariants: if it did not hold, nobody would see it.
+fn check_numbers(service: &str, answer: &Value) -> anyhow::Result<()> {
+    for statement in array(&answer["statements"]) {
+        if invariant_of(statement).is_none() {
+            let (name, invariant) = (text_of(statement, "name"), &statement["invariant"]);
+            bail!(
+                "{service} says that its statement {name} belongs to invariant {invariant}, and there are {INVARIANTS}"
+            );
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 pub mod tests {
     use serde_json::json;
 
     use super::*;
 
-    pub fn books() -> AuditSnapshot {
-        let holds = json!([{"name": "n", "says": "all is well", "holds": true, "offending": []}]);
+    pub fn snapshot() -> AuditSnapshot {
+        let holds =
+            json!([{"name": "n", "invariant": 3, "says": "all is well", "holds": true, "violations": []}]);
         AuditSnapshot(BTreeMap::from([
             (
                 "order",
@@ -183,63 +213,76 @@ pub mod tests {
         ]))
     }
 
-    pub fn set(books: &mut AuditSnapshot, service: &'static str, pointer: &str, value: Value) {
-        let place = books.0.get_mut(service).and_then(|books| books.pointer_mut(pointer));
+    pub fn set(snapshot: &mut AuditSnapshot, service: &'static str, pointer: &str, value: Value) {
+        let place = snapshot.0.get_mut(service).and_then(|answer| answer.pointer_mut(pointer));
         *place.unwrap_or_else(|| panic!("no {pointer} in {service}")) = value;
     }
 
     #[test]
+    fn every_statement_must_belong_to_an_invariant() {
+        let answer =
+            |invariant: Value| json!({"statements": [{"name": "n", "invariant": invariant, "holds": true}]});
+        for number in 1..=INVARIANTS {
+            assert!(check_numbers("order", &answer(json!(number))).is_ok(), "{number}");
+        }
+        for unknown in [json!(0), json!(10), json!(-1), json!("1"), Value::Null] {
+            let error = check_numbers("order", &answer(unknown.clone())).expect_err("not one of the nine");
+            assert!(error.to_string().contains("statement n"), "{unknown}: {error}");
+        }
+    }
+
+    #[test]
     fn captured_less_refunded_is_what_confirmed_orders_cost() {
-        assert_eq!((books().money_differs(), books().stock_differs()), (vec![], vec![]));
-        let mut books = books();
-        set(&mut books, "payment", "/captured/0/amount", json!(401));
-        assert!(books.money_differs()[0].contains("401 captured"));
+        assert_eq!((snapshot().money_differs(), snapshot().stock_differs()), (vec![], vec![]));
+        let mut snapshot = snapshot();
+        set(&mut snapshot, "payment", "/captured/0/amount", json!(401));
+        assert!(snapshot.money_differs()[0].contains("401 captured"));
         let captured = json!([{"amount": 400, "currency": "EUR"}, {"amount": 1, "currency": "USD"}]);
-        set(&mut books, "payment", "/captured", captured);
-        assert!(books.money_differs()[0].contains("USD"));
+        set(&mut snapshot, "payment", "/captured", captured);
+        assert!(snapshot.money_differs()[0].contains("USD"));
     }
 
     #[test]
     fn what_is_shipped_is_what_was_sold() {
         for (sku, shipped) in [("lamp", 4), ("mug", 1)] {
-            let mut books = books();
-            set(&mut books, "inventory", &format!("/products/{sku}/shipped"), json!(shipped));
-            assert!(books.stock_differs()[0].contains(sku));
-            assert!(books.money_differs().is_empty());
+            let mut snapshot = snapshot();
+            set(&mut snapshot, "inventory", &format!("/products/{sku}/shipped"), json!(shipped));
+            assert!(snapshot.stock_differs()[0].contains(sku));
+            assert!(snapshot.money_differs().is_empty());
         }
     }
 
     #[test]
-    fn sums_are_compared_where_two_readings_are_the_same() {
-        assert_eq!(books().sums_open(&books()), None);
+    fn sums_are_compared_if_two_snapshots_are_the_same() {
+        assert_eq!(snapshot().sums_open(&snapshot()), None);
         for (service, pointer, value) in [
             ("order", "/orders", json!({"confirmed": 3})),
             ("payment", "/captured/0/amount", json!(500)),
             ("inventory", "/products/lamp/shipped", json!(4)),
         ] {
-            let mut again = books();
+            let mut again = snapshot();
             set(&mut again, service, pointer, value);
-            let why = books().sums_open(&again).expect("a reason");
-            assert_eq!(why, format!("the books of {service} moved on meanwhile"));
+            let why = snapshot().sums_open(&again).expect("a reason");
+            assert_eq!(why, format!("the counts of {service} have changed meanwhile"));
         }
-        let mut again = books();
+        let mut again = snapshot();
         set(&mut again, "orchestrator", "/sagas", json!({"running": 1}));
-        assert_eq!(books().sums_open(&again).as_deref(), Some("1 sagas are under way"));
+        assert_eq!(snapshot().sums_open(&again).as_deref(), Some("1 sagas are under way"));
         set(&mut again, "orchestrator", "/sagas", json!({"completed": 3}));
         set(&mut again, "order", "/statements", json!([]));
         set(&mut again, "shipping", "/shipments", json!({"delivered": 2}));
-        assert_eq!(books().sums_open(&again), None, "a parcel on its way changes no sum");
+        assert_eq!(snapshot().sums_open(&again), None, "a parcel on its way changes no sum");
     }
 
     #[test]
     fn whatever_has_not_ended_is_under_way() {
         for (service, what, states, says) in UNDER_WAY {
             for state in states {
-                let mut books = books();
-                set(&mut books, service, &format!("/{what}"), json!({*state: 3}));
-                assert_eq!(books.under_way(), [format!("3 {says}")]);
+                let mut snapshot = snapshot();
+                set(&mut snapshot, service, &format!("/{what}"), json!({*state: 3}));
+                assert_eq!(snapshot.under_way(), [format!("3 {says}")]);
             }
         }
-        assert!(books().under_way().is_empty());
+        assert!(snapshot().under_way().is_empty());
     }
 }

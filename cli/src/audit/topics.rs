@@ -1,11 +1,12 @@
-//! What is on the topics, held against what the services have committed to their outboxes: nothing is missing, nothing is
-//! there that nobody has committed, and what is about one key is there in its order.
+//! Compares the records on the topics with the messages that the services have committed to their outboxes. No message may
+//! be missing, no record may be there without a committed message, and the records of one key must be in order.
 //!
-//! A service says minute by minute and topic by topic how many messages it has committed, and which positions they have,
-//! combined to one number; the same is made of the records, which carry their positions. So what is compared stays small,
-//! also of rows that have long been truncated. The services are asked before the topics are read and after it: a minute of
-//! which both say the same was not written to meanwhile, and must be equal to the last; of another one the records must be
-//! between the two.
+//! A service returns, for each minute and topic, the number of messages that it has committed and the exclusive or of their
+//! positions in the outbox. Records carry their positions, so the same two numbers are computed from them. They stay small,
+//! and they still exist when the rows have long been truncated.
+//!
+//! The services are asked before the topics are read, and again afterwards. If both answers agree about a minute, nothing
+//! was written in between, and the records must match exactly. Otherwise the records must lie between the two answers.
 
 mod read;
 
@@ -21,46 +22,46 @@ pub use self::read::Records;
 use crate::api::Api;
 use crate::suite::SERVICES;
 
-/// How long a message may wait to be acknowledged.
+/// How long a message may wait until the broker acknowledges it.
 const LONGEST_UNSENT: Duration = Duration::from_secs(60);
 
-/// What was committed, or found, in one minute for one topic: service, minute, topic.
+/// A service, a minute and a topic.
 pub type Place = (String, String, String);
 
-/// How many messages, and which.
+/// How many messages there are, and a checksum of which they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: i64,
-    /// The positions, combined by exclusive or.
-    pub positions: i64,
-    /// How many of them are not acknowledged.
+    /// The exclusive or of their positions in the outbox.
+    pub positions_xor: i64,
+    /// How many of them the broker has not acknowledged.
     pub unsent: i64,
 }
 
-/// What services have committed.
+/// The messages that the services have committed.
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub sums: BTreeMap<Place, Sum>,
-    /// From which minute on all of it is here, and the moment at which that minute began.
+    /// The first minute that is complete here, and the moment at which it began.
     pub since: String,
     pub began: Option<OffsetDateTime>,
-    /// How many messages are not acknowledged, and how many seconds the oldest has been waiting.
+    /// How many messages the broker has not acknowledged, and for how many seconds the oldest has been waiting.
     pub unsent: i64,
     pub oldest: f64,
-    /// Why messages stand still.
+    /// Why relays have stopped, one sentence each.
     pub stopped: Vec<String>,
 }
 
-/// What was found wrong.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Topics {
-    /// What is missing or too much.
+    /// One sentence for each difference.
     pub wrong: Vec<String>,
-    /// Keys whose records are not in order, with their topic.
+    /// Keys whose records are out of order, with their topic.
     pub disorder: Vec<String>,
     /// How many messages were compared.
     pub compared: i64,
-    /// How many are on their way.
+    /// How many messages the broker has not acknowledged yet.
     pub unsent: i64,
 }
 
@@ -85,10 +86,10 @@ struct Line {
 }
 
 impl Ledger {
-    /// Asks all services for the last so many minutes.
+    /// Asks all services for the last minutes.
     pub async fn read(api: &Api, minutes: u16) -> anyhow::Result<Self> {
         let mut ledger = Self::default();
-        for service in SERVICES.map(|service| service.name) {
+        for service in SERVICES {
             let path = format!("/audit/outbox?minutes={minutes}");
             let said = api.get(service, &path).await.with_context(|| format!("the outbox of {service}"))?;
             let said: Said =
@@ -101,8 +102,8 @@ impl Ledger {
             for line in said.lines {
                 ledger.unsent += line.unsent;
                 ledger.oldest = ledger.oldest.max(line.oldest_unsent_seconds.unwrap_or_default());
-                let positions = line.positions.parse().context("positions are a number")?;
-                let sum = Sum { rows: line.rows, positions, unsent: line.unsent };
+                let positions_xor = line.positions.parse().context("`positions` is not a number")?;
+                let sum = Sum { rows: line.rows, positions_xor, unsent: line.unsent };
                 ledger.sums.insert((service.to_owned(), line.minute, line.topic), sum);
             }
         }
@@ -110,7 +111,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// What is wrong with it by itself.
+    /// Returns a sentence for each fault that needs no comparison.
     fn wrong(&self) -> Vec<String> {
         let mut wrong = self.stopped.clone();
         if self.oldest > LONGEST_UNSENT.as_secs_f64() {
@@ -123,7 +124,7 @@ impl Ledger {
     }
 }
 
-/// A time's minute, as envelopes begin.
+/// The minute of a time, in the form in which the time of an envelope begins.
 fn minute(time: OffsetDateTime) -> String {
     let (date, clock) = (time.date(), time.time());
     format!(
@@ -136,17 +137,17 @@ fn minute(time: OffsetDateTime) -> String {
     )
 }
 
-/// Reads the topics of the last so many minutes, and compares.
+/// Reads the last minutes of the topics, and compares them.
 pub async fn compare(api: &Api, kafka: &Kafka, minutes: u16) -> anyhow::Result<Topics> {
     let before = Ledger::read(api, minutes).await?;
     let Some(began) = before.began else { return Ok(Topics::default()) };
     let records = read::read(kafka, began).await.context("the topics can't be read")?;
     let after = Ledger::read(api, minutes).await?;
-    Ok(held_against(&before, &records, &after))
+    Ok(differences(&before, &records, &after))
 }
 
-/// What of the records is not what was committed before and after they were read.
-fn held_against(before: &Ledger, records: &Records, after: &Ledger) -> Topics {
+/// Compares the records with what was committed before and after they were read.
+fn differences(before: &Ledger, records: &Records, after: &Ledger) -> Topics {
     let since = before.since.as_str().max(after.since.as_str()).max(records.since.as_str());
     let mut places: BTreeSet<&Place> = before.sums.keys().chain(after.sums.keys()).collect();
     places.extend(records.sums.keys());
@@ -154,7 +155,7 @@ fn held_against(before: &Ledger, records: &Records, after: &Ledger) -> Topics {
     found.unsent = after.unsent;
     for place in places {
         let (service, minute, topic) = place;
-        // Records of a release that did not write positions can't be told apart.
+        // Records of a release that did not write positions can't be distinguished.
         if minute.as_str() < since || records.unmarked.contains(place) {
             continue;
         }
@@ -162,12 +163,12 @@ fn held_against(before: &Ledger, records: &Records, after: &Ledger) -> Topics {
             .map(|sums| sums.get(place).copied().unwrap_or_default());
         found.compared += there.rows;
         let least = before.rows - before.unsent;
-        let at = format!("{topic}, of what {service} wrote in {minute}");
+        let at = format!("{topic}, messages of {service} in {minute}");
         if there.rows < least {
             found.wrong.push(format!("{at}: {} of {least} messages are missing", least - there.rows));
         } else if there.rows > after.rows {
             found.wrong.push(format!("{at}: {} messages were never committed", there.rows - after.rows));
-        } else if before == after && after.unsent == 0 && there.positions != after.positions {
+        } else if before == after && after.unsent == 0 && there.positions_xor != after.positions_xor {
             found.wrong.push(format!("{at}: a message is missing, and another was never committed"));
         }
     }
@@ -186,7 +187,7 @@ mod tests {
 
     fn sum(positions: &[i64], unsent: i64) -> Sum {
         let rows = i64::try_from(positions.len()).expect("few");
-        Sum { rows, positions: positions.iter().fold(0, |all, one| all ^ one), unsent }
+        Sum { rows, positions_xor: positions.iter().fold(0, |all, one| all ^ one), unsent }
     }
 
     fn ledger(positions: &[i64], unsent: i64) -> Ledger {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     fn wrong(before: &Ledger, there: &[i64], after: &Ledger) -> String {
-        held_against(before, &records(there), after).wrong.join("; ")
+        differences(before, &records(there), after).wrong.join("; ")
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn while_it_is_written_the_topics_are_between_before_and_after() {
+    fn while_messages_are_written_the_topics_are_between_before_and_after() {
         let (before, after) = (ledger(&[1, 2, 3], 1), ledger(&[1, 2, 3, 4], 0));
         for there in [&[1, 2][..], &[1, 2, 3], &[1, 2, 3, 4]] {
             assert_eq!(wrong(&before, there, &after), "", "{there:?}");
@@ -223,17 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_and_what_has_no_position_is_not_judged() {
+    fn records_before_the_window_or_without_a_position_are_not_judged() {
         let mut whole = ledger(&[1, 2], 0);
         whole.since = "2026-11-21T10:08".to_owned();
         assert_eq!(wrong(&whole, &[1], &whole), "");
         let whole = ledger(&[1, 2], 0);
         let unmarked = Records { unmarked: BTreeSet::from([place()]), ..Records::default() };
-        assert!(held_against(&whole, &unmarked, &whole).wrong.is_empty());
+        assert!(differences(&whole, &unmarked, &whole).wrong.is_empty());
     }
 
     #[test]
-    fn what_is_not_acknowledged_for_long_is_wrong_by_itself() {
+    fn a_message_that_is_not_acknowledged_for_long_is_wrong() {
         let mut late = ledger(&[1], 1);
         (late.unsent, late.oldest) = (1, 61.0);
         assert!(wrong(&late, &[], &late).contains("the oldest for 61 s"));

@@ -1,4 +1,4 @@
-//! The service that is measured, and its one message.
+//! The measured service, and its only message.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use shared::envelope::{Event, Message};
 use shared::kafka::Topic;
 use shared::service::{App, Service};
 
-/// A service without routes, handlers and tables: what is left is the relay.
+/// A service without routes, handlers and tables. It has only the relay.
 pub struct Bench;
 
 #[derive(Debug, Args)]
@@ -28,15 +28,15 @@ impl App for Bench {
     }
 }
 
-/// The name of the topic that the rows go to.
+/// The name of the topic of the rows.
 pub const TOPIC: &str = "bench.events";
 
-/// The topic that the rows go to.
+/// Returns the topic of the rows.
 pub fn topic() -> Topic {
     Topic { name: TOPIC.to_owned(), partitions: 4, retention: Duration::from_secs(24 * 3600) }
 }
 
-/// A row that was written. Numbers have a fixed width, so that all messages have one size.
+/// A row of the outbox. Numbers have a fixed width, so that all messages have the same size.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RowWritten {
     /// Counted over all keys.
@@ -54,7 +54,7 @@ impl Message for RowWritten {
 impl Event for RowWritten {}
 
 impl RowWritten {
-    /// A message whose envelope has about [`ROW_BYTES`] bytes, filled with what compresses as ids and amounts do.
+    /// Returns a message whose envelope has about [`ROW_BYTES`] bytes. Its filler compresses about as well as ids and amounts.
     pub fn new(row: usize, sequence: u32) -> Self {
         let mut state = (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let filler = std::iter::repeat_with(|| {
@@ -71,5 +71,5 @@ impl RowWritten {
 
 /// The size of a row's message.
 const ROW_BYTES: usize = 650;
-/// What the envelope and the numbers do not take.
+/// The bytes that the envelope and the numbers do not take.
 const FILLER: usize = ROW_BYTES - 310;

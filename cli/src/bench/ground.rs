@@ -1,4 +1,4 @@
-//! Where it is measured: a database and topics of its own, on the servers of a suite that runs, or on its own.
+//! The servers of a measurement: those of a running suite, or its own. It has its own database and topics on them.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,15 +17,15 @@ use super::app;
 use crate::run::Where;
 use crate::serve::share_machine;
 
-/// Connections of the writers.
+/// The number of the writers' connections.
 pub const WRITERS: u32 = 16;
 
 pub struct Ground {
-    /// Servers that were started for this.
+    /// The servers, if they were started for this measurement.
     own: Option<Servers>,
     state: PathBuf,
     admin: PgConnectOptions,
-    /// What follows a database's name in its URL.
+    /// The part of a URL behind the database's name.
     query: String,
     database: String,
     pub kafka: Kafka,
@@ -33,7 +33,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Finds servers, or starts some. Blocks.
+    /// Finds the servers of a running suite, or starts servers. It blocks.
     pub fn lay(place: &Where) -> anyhow::Result<Self> {
         let state = place.state().join("bench");
         std::fs::create_dir_all(&state).with_context(|| format!("can't create {}", state.display()))?;
@@ -72,24 +72,24 @@ impl Ground {
 
     async fn administer(&self, statement: &str) -> anyhow::Result<()> {
         let mut db = PgConnection::connect_with(&self.admin).await.context("PostgreSQL does not answer")?;
-        // The names are our own.
+        // The names are our own constants.
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut db).await?;
         Ok(())
     }
 
-    /// A connection to look with.
+    /// Opens a connection for reading the state.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
         let path = [("search_path", format!("{DEFAULT_SCHEMA}, public"))];
         let options = self.admin.clone().database(&self.database).options(path);
         PgConnection::connect_with(&options).await.context("the database does not answer")
     }
 
-    /// The database as the writers have it.
+    /// Returns the database for the writers.
     pub fn db(&self) -> Db {
         DbOptions::new("bench").connections(WRITERS).connect(self.admin.clone().database(&self.database))
     }
 
-    /// Starts the process that is measured.
+    /// Starts the measured process.
     pub fn relay(&self) -> anyhow::Result<Child> {
         let log = self.state.join("relay.log");
         let log = std::fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
@@ -110,12 +110,12 @@ impl Ground {
         spawn_bound(command, Signal::KILL).context("the relay could not be started")
     }
 
-    /// What the relay has said.
+    /// Returns the log of the relay.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.state.join("relay.log")).unwrap_or_default()
     }
 
-    /// Takes away what was created. What can't be taken away is not worth failing for.
+    /// Deletes the database and the topic. Failures are ignored: the measurement is done.
     pub async fn clear(&self) {
         let _ = self.administer(&format!("drop database if exists {} with (force)", self.database)).await;
         let admin = self.kafka.client().create::<AdminClient<DefaultClientContext>>();
@@ -124,7 +124,7 @@ impl Ground {
         }
     }
 
-    /// Stops servers that were started for this, and forgets their data.
+    /// Stops the servers that were started for this measurement, and deletes their data.
     pub fn leave(self) {
         if let Some(servers) = self.own {
             servers.stop();

@@ -1,4 +1,4 @@
-//! A plain consumer, which checks what it gets: everything, in the order of each key.
+//! A plain consumer, which checks that it gets every row, in the order of its key.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,12 +14,12 @@ use shared::kafka::Kafka;
 
 use super::app::{RowWritten, TOPIC, topic};
 
-/// What has come so far.
+/// The rows that have come so far.
 pub struct Received {
     /// When each row came first.
     pub first: Vec<Option<Instant>>,
     pub duplicates: usize,
-    /// First occurrences that came behind a later one of their key.
+    /// Rows whose first copy came behind a later row of their key.
     pub out_of_order: usize,
     last: HashMap<Vec<u8>, u32>,
 }
@@ -47,7 +47,7 @@ impl Received {
     }
 }
 
-/// The consumer on a thread of its own, so that nothing else delays it.
+/// The consumer. It has a thread of its own, so that nothing else delays it.
 pub struct Reader {
     stop: Arc<AtomicBool>,
     came: Arc<AtomicUsize>,
@@ -56,7 +56,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads the topic from its begin.
+    /// Starts to read the topic from its beginning.
     pub fn start(kafka: &Kafka, rows: usize) -> anyhow::Result<Self> {
         let consumer: BaseConsumer = kafka
             .client()
@@ -81,7 +81,7 @@ impl Reader {
         Ok(Self { stop, came, received, thread })
     }
 
-    /// Waits until every row has come, or until nothing has come for this long.
+    /// Waits until every row has come, or until no row has come for the time of the patience.
     pub async fn until_quiet(&self, rows: usize, patience: Duration) {
         let mut last = (self.came.load(Ordering::Acquire), Instant::now());
         while last.0 < rows && last.1.elapsed() < patience {
@@ -93,7 +93,7 @@ impl Reader {
         }
     }
 
-    /// Ends it, and says what came.
+    /// Ends the consumer, and returns the rows that came.
     pub fn end(self) -> anyhow::Result<Received> {
         self.stop.store(true, Ordering::Release);
         self.thread.join().map_err(|_| anyhow::anyhow!("the consumer panicked"))??;
@@ -111,7 +111,7 @@ fn read(
     while !stop.load(Ordering::Acquire) {
         let Some(record) = consumer.poll(Duration::from_millis(50)) else { continue };
         let now = Instant::now();
-        // Errors of a client pass; what does not come is missing in the end.
+        // Errors of the client are transient. Rows that do not come are counted as missing.
         let Ok(record) = record else { continue };
         let (key, body) = (record.key().unwrap_or_default(), record.payload().unwrap_or_default());
         let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The relay's figures.
+//! Measures the relay.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use super::usage;
 use super::writers::{Pace, Writers};
 use crate::output::complain;
 
-/// How long anything may take before the run is given up.
+/// How long the measurement waits for a fact before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the processes used meanwhile. CPU is in seconds for 100 000 rows.
+/// CPU and memory of the processes. CPU is in seconds for 100 000 rows.
 #[derive(Serialize)]
 struct Used {
-    /// Of the relay's process alone.
+    /// The relay's process only.
     cpu_s_per_100k: f64,
-    /// Of the relay's process alone, at the end.
+    /// The relay's process only, at the end.
     rss_mb: f64,
     postgres_cpu_s_per_100k: Option<f64>,
     kafka_cpu_s_per_100k: Option<f64>,
@@ -47,7 +47,7 @@ pub struct Paced {
     duration_s: f64,
     rows: usize,
     row_bytes: i64,
-    /// What was really written; less than the rate means that the database could not keep up with the schedule.
+    /// The rows that were really written. If they are fewer than the rate, the database could not keep up.
     written_per_s: f64,
     p50_ms: f64,
     p95_ms: f64,
@@ -60,7 +60,7 @@ pub struct Paced {
     used: Used,
 }
 
-/// Drains rows that wait already.
+/// Measures how quickly rows are sent that already wait.
 pub async fn drain(ground: &Ground, rows: u32) -> anyhow::Result<Drained> {
     complain!("writing {rows} rows");
     let writers = Writers::new(ground.db(), rows as usize);
@@ -89,7 +89,7 @@ pub async fn drain(ground: &Ground, rows: u32) -> anyhow::Result<Drained> {
     })
 }
 
-/// Writes on schedule, and takes the time of each row from its commit to its receipt.
+/// Writes rows on a schedule, and measures the time of each row from its commit to its receipt.
 pub async fn paced(ground: &Ground, pace: Pace) -> anyhow::Result<Paced> {
     let (rows, warmup) = pace.rows();
     let db = ground.db();
@@ -130,8 +130,8 @@ pub async fn paced(ground: &Ground, pace: Pace) -> anyhow::Result<Paced> {
     })
 }
 
-/// From the return of each row's commit to its receipt, in milliseconds and in order. A record that overtakes the
-/// commit's return took none.
+/// Returns the time from the return of each row's commit to its receipt, in milliseconds and sorted. It is 0 if the record
+/// came before the commit had returned.
 fn latencies(committed: &[Option<Instant>], received: &[Option<Instant>]) -> Vec<f64> {
     let pairs = committed.iter().zip(received);
     let mut all: Vec<f64> = pairs
@@ -157,17 +157,17 @@ async fn row_bytes(db: &mut PgConnection) -> anyhow::Result<i64> {
     Ok(sqlx::query_scalar(bytes).fetch_one(db).await?)
 }
 
-/// The process that is measured. Dropped, it is gone.
+/// The measured process. It is killed when this is dropped.
 struct Running(Child);
 
 impl Running {
-    /// Waits until it has the shard, and says since when.
+    /// Waits until the relay has the shard, and returns the time.
     async fn leading(&self, ground: &Ground, db: &mut PgConnection) -> anyhow::Result<Instant> {
         let leading = "select exists (select from relay_checkpoint where epoch > 0)";
         self.until(ground, db, "the relay to begin", leading, Duration::from_millis(2)).await
     }
 
-    /// Waits until the checkpoint is past everything.
+    /// Waits until the checkpoint is past all rows.
     async fn until_sent(&self, ground: &Ground, db: &mut PgConnection) -> anyhow::Result<()> {
         let sent = "select coalesce((select window_snapshot is null and pg_visible_in_snapshot(
                         (select max(xid::text::bigint)::text::xid8 from outbox where position =
@@ -206,7 +206,7 @@ impl Drop for Running {
     }
 }
 
-/// Takes the CPU of the processes before and after.
+/// Measures the CPU time of the processes between two moments.
 struct Meter {
     relay: u32,
     postgres: Option<u32>,

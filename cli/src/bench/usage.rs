@@ -1,27 +1,29 @@
-//! What processes use, from /proc.
+//! CPU time and memory of processes, from /proc.
 
 use std::fs;
 
-/// The unit of CPU time in /proc: Linux tells user space in hundredths of a second on every machine that we run on.
+use crate::proc_stat;
+
+/// The unit of CPU time in /proc. Linux reports hundredths of a second on every machine that we support.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The CPU seconds of a process, with those of its threads that have ended.
+/// Returns the CPU seconds of a process, including threads that have ended.
 pub fn cpu_seconds(pid: u32) -> Option<f64> {
-    let fields = stat(pid)?;
+    let fields = proc_stat::read(pid)?;
     Some(seconds(&fields, &[11, 12]))
 }
 
-/// The CPU seconds of a process and of all that it has started, running or ended.
+/// Returns the CPU seconds of a process and of its children, including those that have ended.
 pub fn family_cpu_seconds(pid: u32) -> Option<f64> {
     let children = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
         let child: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let fields = stat(child)?;
+        let fields = proc_stat::read(child)?;
         (fields.get(1)?.parse() == Ok(pid)).then(|| seconds(&fields, &[11, 12]))
     });
-    Some(seconds(&stat(pid)?, &[11, 12, 13, 14]) + children.sum::<f64>())
+    Some(seconds(&proc_stat::read(pid)?, &[11, 12, 13, 14]) + children.sum::<f64>())
 }
 
-/// The memory of a process in megabytes (RSS).
+/// Returns the resident memory of a process in megabytes.
 pub fn rss_mb(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -32,10 +34,4 @@ pub fn rss_mb(pid: u32) -> Option<f64> {
 fn seconds(fields: &[String], which: &[usize]) -> f64 {
     let ticks = which.iter().filter_map(|field| fields.get(*field)?.parse::<u64>().ok()).sum::<u64>();
     ticks as f64 / TICKS_PER_SECOND
-}
-
-/// A process's fields behind its name, the first being its state.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }

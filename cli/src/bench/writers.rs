@@ -1,4 +1,4 @@
-//! Writers as services have them: through `Db::write`, under the locks of their keys.
+//! Writers that write as services do: through `Db::write`, with the locks of their keys.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use shared::envelope::{Cause, new_id};
 use super::app::RowWritten;
 use super::ground::WRITERS;
 
-/// How many keys the rows are about: several writers often want the same one.
+/// The number of keys. It is small enough that several writers often want the same key.
 pub const KEYS: usize = 1000;
-/// Rows in a transaction where only their number counts.
+/// The rows of a transaction when rows are written as quickly as possible.
 const BULK: usize = 100;
 
 /// A schedule.
@@ -23,13 +23,13 @@ pub struct Pace {
     pub rate: u32,
     /// Rows in a transaction.
     pub per_commit: u32,
-    /// For how long rows are written that do not count.
+    /// How long rows are written before they are measured.
     pub warmup: Duration,
     pub duration: Duration,
 }
 
 impl Pace {
-    /// How many rows are written, and how many of them do not count.
+    /// Returns how many rows are written, and how many of them belong to the warm-up.
     pub fn rows(self) -> (usize, usize) {
         let rows = |time: Duration| (f64::from(self.rate) * time.as_secs_f64()) as usize;
         (rows(self.warmup + self.duration), rows(self.warmup))
@@ -39,7 +39,7 @@ impl Pace {
 /// All rows that are written in one run.
 pub struct Writers {
     db: Db,
-    /// How many rows a key has.
+    /// How many rows each key has so far.
     sequences: RefCell<Vec<u32>>,
     next: Cell<usize>,
     rows: usize,
@@ -58,7 +58,7 @@ impl Writers {
         }
     }
 
-    /// Writes all rows as quickly as it goes.
+    /// Writes all rows as quickly as possible.
     pub async fn at_once(&self) -> anyhow::Result<()> {
         let writer = async || {
             while let Some(first) = self.take(BULK) {
@@ -86,7 +86,7 @@ impl Writers {
         Ok(())
     }
 
-    /// When each row's commit had returned.
+    /// Returns when each row's commit had returned.
     pub fn committed(self) -> Vec<Option<Instant>> {
         self.committed.into_inner()
     }
@@ -98,13 +98,13 @@ impl Writers {
     }
 
     async fn write(&self, rows: std::ops::Range<usize>) -> anyhow::Result<()> {
-        // Neighbours in time are about different keys, and every key comes round again.
+        // Successive rows have different keys, and every key comes again.
         let number = |row: usize| row.wrapping_mul(7919) % KEYS;
         let keys: Vec<String> = rows.clone().map(|row| key(number(row))).collect();
         let mut uow = self.db.write(&keys).await.context("a write could not begin")?;
         let cause = Cause::request(new_id(), None);
         for (row, key) in rows.clone().zip(&keys) {
-            // Counted with the lock held, as an aggregate's version is.
+            // The lock of the key is held, so the sequence follows the order of the commits.
             let sequence = {
                 let mut sequences = self.sequences.borrow_mut();
                 sequences[number(row)] += 1;

@@ -1,4 +1,4 @@
-//! Every order that was placed, until it is known what became of it.
+//! The orders of a run, from their acceptance to their outcome.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,28 +10,28 @@ use uuid::Uuid;
 
 use super::tally::Tally;
 
-/// How long the feed may say nothing of an order before it is asked for. Each time doubles it.
+/// How long the feed may say nothing about an order before the order is asked for. The time doubles after each request.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the outcome of an order is kept whose acceptance has not come yet. Others' orders are told too.
+/// How long the outcome of an unknown order is kept. Its acceptance may still come, or it may be another client's order.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// What became of an order.
+/// The status of an order, as far as this program distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Pending,
-    /// Whoever asks late may find it further on.
+    /// An order that is asked for late may have moved on.
     #[serde(alias = "shipped", alias = "delivered")]
     Confirmed,
     Rejected,
 }
 
-/// How the outcome of an order was learned.
+/// The source of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// From the order service's feed, at once.
+    /// The order service's feed, at once.
     Feed,
-    /// By asking for the order, and so later than it happened.
+    /// A request for the order, later than the outcome.
     Asked,
 }
 
@@ -39,7 +39,7 @@ pub enum Source {
 #[derive(Debug)]
 struct Pending {
     part: usize,
-    /// From when its latencies count.
+    /// The begin of its latencies.
     began: Instant,
     ask_at: Instant,
     patience: Duration,
@@ -53,9 +53,9 @@ pub struct Board(Mutex<State>);
 #[derive(Debug)]
 struct State {
     pending: HashMap<Uuid, Pending>,
-    /// Every order that the order service has said yes to.
+    /// Every order that the order service has accepted.
     accepted: Vec<Uuid>,
-    /// Outcomes that came before the acceptance: the feed can be quicker than the answer.
+    /// Outcomes that came before the acceptance, because the feed can be quicker than the answer.
     early: HashMap<Uuid, (Instant, Status)>,
     parts: Vec<Tally>,
     settled: u64,
@@ -63,18 +63,18 @@ struct State {
     last_told: Instant,
 }
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Standing {
     pub placed: u64,
-    /// Confirmed or rejected, of the warm-up too.
+    /// Confirmed or rejected orders, including those of the warm-up.
     pub settled: u64,
     pub errors: u64,
     pub pending: usize,
 }
 
 impl Board {
-    /// A board for a run of so many parts.
+    /// Returns a board for a run with this many parts.
     pub fn new(parts: usize) -> anyhow::Result<Self> {
         Ok(Self(Mutex::new(State {
             pending: HashMap::new(),
@@ -91,7 +91,7 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The order service has accepted an order. What is returned ends when the order has settled.
+    /// Notes that an order was accepted. The returned receiver ends when the order has settled.
     pub fn accepted(&self, id: Uuid, part: usize, began: Instant, now: Instant) -> oneshot::Receiver<()> {
         let (waiter, settled) = oneshot::channel();
         let mut state = self.lock();
@@ -107,12 +107,12 @@ impl Board {
         settled
     }
 
-    /// An order was not accepted.
-    pub fn failed(&self, part: usize, why: String) {
-        *self.lock().parts[part].errors.entry(why).or_default() += 1;
+    /// Notes that an order was not accepted.
+    pub fn failed(&self, part: usize, error: String) {
+        *self.lock().parts[part].errors.entry(error).or_default() += 1;
     }
 
-    /// It was told what became of orders.
+    /// Notes outcomes of orders.
     pub fn settled(&self, outcomes: &[(Uuid, Status)], at: Instant, source: Source) {
         let mut state = self.lock();
         if source == Source::Feed {
@@ -127,7 +127,7 @@ impl Board {
         }
     }
 
-    /// The order service does not know an order that it had accepted.
+    /// Notes that the order service does not know an order that it had accepted.
     pub fn lost(&self, id: Uuid) {
         let mut state = self.lock();
         if let Some(pending) = state.pending.remove(&id) {
@@ -135,7 +135,7 @@ impl Board {
         }
     }
 
-    /// Orders of which nothing was told for long, `most` of them; the next time they are patient for longer.
+    /// Returns at most `most` orders without news for too long. Each of them waits twice as long before the next time.
     pub fn overdue(&self, now: Instant, most: usize) -> Vec<Uuid> {
         let mut state = self.lock();
         state.early.retain(|_, (at, _)| now.saturating_duration_since(*at) < KEEP);
@@ -149,19 +149,19 @@ impl Board {
             .collect()
     }
 
-    /// Every order that was accepted, in the order of their ids.
+    /// Returns every order that was accepted, sorted by id.
     pub fn all_accepted(&self) -> Vec<Uuid> {
         let mut accepted = self.lock().accepted.clone();
         accepted.sort_unstable();
         accepted
     }
 
-    /// Every order under way.
+    /// Returns every order that is under way.
     pub fn pending(&self) -> Vec<Uuid> {
         self.lock().pending.keys().copied().collect()
     }
 
-    /// When the feed told of an order last.
+    /// Returns when the last outcome came from the feed.
     pub fn last_told(&self) -> Instant {
         self.lock().last_told
     }
@@ -176,19 +176,19 @@ impl Board {
         }
     }
 
-    /// How many outcomes were learned by asking.
+    /// Returns how many outcomes were learned by a request.
     pub fn asked(&self) -> u64 {
         self.lock().asked
     }
 
-    /// What was counted in each part.
+    /// Returns the counts of each part.
     pub fn parts(&self) -> Vec<Tally> {
         self.lock().parts.clone()
     }
 }
 
 impl State {
-    /// Whether the order was under way; it no longer is, unless it is still pending.
+    /// Notes an order's outcome. Returns false if the order was not under way, or is still pending.
     fn settle(&mut self, id: Uuid, status: Status, at: Instant) -> bool {
         if status == Status::Pending {
             return false;
@@ -203,7 +203,7 @@ impl State {
         tally.last_settled = tally.last_settled.max(Some(at));
         self.settled += 1;
         if let Some(waiter) = pending.waiter {
-            // Whoever waited for it may have been told to stop.
+            // The waiting client may have stopped.
             let _ = waiter.send(());
         }
         true
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_nothing_is_told_of_is_asked_for_less_and_less_often() {
+    fn an_order_without_news_is_asked_for_less_and_less_often() {
         let board = Board::new(1).expect("room");
         let began = Instant::now();
         let _waiter = board.accepted(id(1), 0, began, began);

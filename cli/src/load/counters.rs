@@ -1,4 +1,4 @@
-//! What the suite counts itself: the messages that its relays have sent, and PostgreSQL's commits.
+//! Counters of the suite: the messages that its relays have published, and PostgreSQL's commits.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::suite::{SERVICES, Suite};
 const PUBLISHED: &str = "amends_relay_published_total";
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// The suite's PostgreSQL, where it can be reached as `amends up` does.
+/// A connection to the suite's PostgreSQL, if it listens on the port that `amends up` uses.
 pub struct Database(Option<PgConnection>);
 
-/// Transactions so far, in all databases of the services.
+/// The transactions so far, in all databases of the services.
 #[derive(Debug, Clone, Copy)]
 pub struct Commits {
-    /// All, as `pg_stat_database` has them. Each connection adds its own once a second, so this is a second old.
+    /// All transactions, from `pg_stat_database`. Connections report theirs once a second, so the number is a second old.
     pub all: i64,
-    /// Those that wrote something, exactly: transaction ids given out in the whole server.
+    /// The transactions that wrote something: the transaction ids that the whole server has assigned. This is exact.
     pub writing: i64,
 }
 
@@ -33,31 +33,30 @@ impl Database {
         Self(connected.ok().and_then(Result::ok))
     }
 
-    /// `None` if PostgreSQL can't be reached.
+    /// Returns `None` if PostgreSQL can't be reached.
     pub async fn commits(&mut self) -> Option<Commits> {
-        let services: Vec<&str> = SERVICES.iter().map(|service| service.name).collect();
         let read = sqlx::query_as(
             "select sum(xact_commit)::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
              from pg_stat_database where datname = any($1)",
         );
-        let read = read.bind(services).fetch_one(self.0.as_mut()?);
+        let read = read.bind(SERVICES).fetch_one(self.0.as_mut()?);
         let (all, writing) = tokio::time::timeout(ANSWER, read).await.ok()?.ok()?;
         Some(Commits { all, writing })
     }
 }
 
-/// How many messages each service's relays have sent since it was started. `None` if one does not tell.
+/// Returns how many messages each service's relays have published since its start, or `None` if a service does not answer.
 pub async fn published(api: &Api) -> Option<[u64; SERVICES.len()]> {
     let mut all = [0; SERVICES.len()];
     for (sent, service) in all.iter_mut().zip(SERVICES) {
-        let url = api.url(service.name, "/metrics");
+        let url = api.url(service, "/metrics");
         let response = api.request(|client| client.get(url).timeout(ANSWER)).await.ok()?;
         *sent = counted(&response.text().await.ok()?, PUBLISHED);
     }
     Some(all)
 }
 
-/// The sum of a counter over all its labels. One that is not there has counted nothing yet.
+/// Returns the sum of a counter over all its labels. A counter appears with its first count, so a missing one is 0.
 fn counted(metrics: &str, name: &str) -> u64 {
     let samples = metrics.lines().filter_map(|line| line.strip_prefix(name));
     let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));

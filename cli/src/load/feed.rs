@@ -1,4 +1,4 @@
-//! Learns what became of the orders: from the order service's feed, and by asking for those that it says nothing of.
+//! Learns the outcomes of orders: from the order service's feed, and by requests for orders that the feed leaves out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use crate::api::Api;
 use crate::events::Events;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often it is looked whether all has settled.
+/// How often the drain checks whether all orders have settled.
 const LOOK_SOON: Duration = Duration::from_millis(10);
-/// Most orders asked for at each look while orders are placed: few, so that asking does not become a load of its own.
+/// The most orders that are asked for at a time while orders are placed. They are few, so that the requests are no load.
 const FEW: usize = 12;
-/// How long the feed says nothing before the rest of the orders are asked for.
+/// How long the feed may be silent before the drain asks for the remaining orders.
 const SILENCE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
 const ANSWER: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ pub struct Feed {
     pub client: Client,
     pub url: String,
     pub board: Arc<Board>,
-    /// How often it broke off or left something out.
+    /// How often it broke off or skipped outcomes.
     pub gaps: AtomicU64,
 }
 
@@ -46,13 +46,13 @@ struct Found {
 }
 
 impl Feed {
-    /// The feed of a suite, for the orders on this board.
+    /// Returns the feed of a suite, for the orders on this board.
     pub fn new(api: &Api, client: &Client, board: &Arc<Board>) -> Self {
         let url = api.url("order", "/orders");
         Self { client: client.clone(), url, board: Arc::clone(board), gaps: AtomicU64::new(0) }
     }
 
-    /// Begins to listen.
+    /// Connects to the feed.
     ///
     /// # Errors
     /// If the order service does not offer its feed.
@@ -61,7 +61,7 @@ impl Feed {
         response.error_for_status().context("the order service has no feed of settled orders")
     }
 
-    /// Notes what the feed tells, and listens anew where it breaks off, until `stop`.
+    /// Notes the outcomes from the feed, and connects again whenever it breaks off, until `stop`.
     pub async fn follow(&self, first: Response, stop: CancellationToken) {
         let mut response = Some(first);
         loop {
@@ -78,7 +78,7 @@ impl Feed {
         }
     }
 
-    /// Until it breaks off.
+    /// Reads the feed until it breaks off.
     async fn read(&self, response: Response) {
         let (mut events, mut chunks) = (Events::default(), response.bytes_stream());
         let mut outcomes = Vec::new();
@@ -95,7 +95,7 @@ impl Feed {
         }
     }
 
-    /// Asks for orders that the feed says nothing of, until `stop`: another replica may have settled them.
+    /// Asks for orders that the feed leaves out, until `stop`. Another replica may have settled them.
     pub async fn ask(&self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             self.ask_for(self.board.overdue(Instant::now(), FEW)).await;
@@ -123,7 +123,7 @@ impl Feed {
         asked.collect::<Vec<()>>().await;
     }
 
-    /// A service that does not answer now is asked again later.
+    /// Asks for one order. If the service does not answer, the order is asked for again later.
     async fn ask_for_one(&self, id: Uuid) {
         let request = self.client.get(format!("{}/{id}", self.url)).timeout(ANSWER);
         let Ok(response) = request.send().await else { return };

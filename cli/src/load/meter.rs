@@ -1,4 +1,4 @@
-//! When a run is read: at the end of the warm-up, at the end of placing, and when all has settled.
+//! The moments of a run at which the suite's counters are read.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::per_order::Reading;
 use super::processes::Processes;
 use crate::api::Api;
 
-/// Reads what the suite uses and does.
+/// Reads what the suite has used and done so far.
 pub struct Meter {
     pub api: Arc<Api>,
     pub board: Arc<Board>,
@@ -22,7 +22,7 @@ pub struct Meter {
 impl Meter {
     pub async fn read(&mut self) -> Reading {
         let settled = self.board.standing().settled;
-        // Some milliseconds of reading files, which must not hold up the orders.
+        // Reading the files takes some milliseconds, which must not delay orders.
         let ticks = tokio::task::block_in_place(|| self.processes.ticks());
         let commits = self.database.commits().await;
         let published = counters::published(&self.api).await;
@@ -30,7 +30,7 @@ impl Meter {
     }
 }
 
-/// What was read at the end of the warm-up, and how many orders had settled at the end of placing.
+/// The reading at the end of the warm-up, and the number of orders that had settled at the end of placing.
 pub struct Marks {
     pub meter: Meter,
     pub at: Instant,
@@ -39,7 +39,7 @@ pub struct Marks {
     pub settled: u64,
 }
 
-/// Takes a reading at the moment from which is measured, and counts at the end; both at once on a stop.
+/// Takes a reading at `measured`, and counts the settled orders at `end`. If the run is stopped, both happen at once.
 pub async fn mark(mut meter: Meter, measured: Instant, end: Instant, stop: CancellationToken) -> Marks {
     let until = async |moment: Instant| {
         let _ = stop.run_until_cancelled(tokio::time::sleep_until(moment.into())).await;

@@ -1,22 +1,22 @@
-//! The orders that are placed: many customers, all products of the catalogue, and as many to be refused as was asked.
+//! The orders of a run: many customers, all products of the catalogue, and the requested shares of refusals.
 
 use std::fmt::Write as _;
 
-/// How many customers there are.
+/// The number of customers.
 const CUSTOMERS: u64 = 1000;
-/// Each number times this, without its whole part, is spread evenly over 0 to 1 however many are drawn.
+/// The golden ratio. The fractions of its multiples are spread evenly over 0 to 1, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// What to order.
 #[derive(Debug, Clone)]
 pub struct Mix {
-    /// Of which there is enough.
+    /// Products with enough stock.
     pub products: Vec<String>,
-    /// Of which there is nothing.
+    /// A product without stock.
     pub sold_out: String,
-    /// The part of orders whose card is declined.
+    /// The share of orders whose card is declined.
     pub declined: f64,
-    /// The part of orders for what is sold out.
+    /// The share of orders for the product without stock.
     pub out_of_stock: f64,
 }
 
@@ -29,7 +29,7 @@ enum Kind {
 
 impl Mix {
     fn kind(&self, number: u64) -> Kind {
-        // Not drawn by chance: two runs place the same orders.
+        // Not random, so that two runs place the same orders.
         let drawn = ((number + 1) as f64 * GOLDEN).fract();
         if drawn < self.declined {
             Kind::Declined
@@ -40,7 +40,7 @@ impl Mix {
         }
     }
 
-    /// The body of an order: one line, and in each third order two; one or two pieces each.
+    /// Returns the body of an order. Every third order has two lines, the others one, with one or two pieces each.
     pub fn body(&self, number: u64) -> String {
         let kind = self.kind(number);
         let token = if kind == Kind::Declined { "tok_chargeDeclined" } else { "tok_visa" };
@@ -62,7 +62,7 @@ impl Mix {
         body
     }
 
-    /// The most pieces of one product that so many orders can take.
+    /// Returns the most pieces of one product that this many orders can take.
     pub fn most_pieces(orders: u64) -> i64 {
         i64::try_from(orders.saturating_mul(3)).unwrap_or(i64::MAX)
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_refused_as_was_asked() {
+    fn the_shares_of_refusals_are_as_requested() {
         for count in [200, 1000, 10_000] {
             let of = |kind| (0..count).filter(|number| mix().kind(*number) == kind).count() as f64;
             let near = |share: f64, kind| (of(kind) - share * count as f64).abs() <= 3.0;

@@ -1,4 +1,4 @@
-//! What an order costs: what was used and done between two readings, divided by the orders that settled meanwhile.
+//! The cost of an order: what was used and done between two readings, divided by the orders that settled in between.
 
 use super::counters::Commits;
 use super::processes::{Usage, milliseconds};
@@ -6,18 +6,18 @@ use super::report::Figures;
 use super::tally::rounded;
 use crate::suite::SERVICES;
 
-/// What the suite had used and done at a moment.
+/// What the suite had used and done up to a moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
     /// Orders that had settled.
     pub settled: u64,
     pub ticks: Usage<u64>,
-    /// By each service.
+    /// The messages that each service has published.
     pub published: Option<[u64; SERVICES.len()]>,
     pub commits: Option<Commits>,
 }
 
-/// What was used and done between two readings, for each order that settled between them.
+/// What was used and done for each order that settled between two readings.
 #[derive(Debug)]
 pub struct PerOrder {
     pub cpu_ms: Figures,
@@ -30,7 +30,7 @@ impl PerOrder {
     pub fn between(first: &Reading, last: &Reading) -> Self {
         let orders = last.settled.saturating_sub(first.settled);
         let each = |amount: f64| (orders > 0).then(|| amount / orders as f64);
-        // A counter that has gone back was started again in between, and what it had is gone.
+        // A counter that has gone back belongs to a restarted process, and its former value is lost.
         let grown = |first: Option<u64>, last: Option<u64>| last?.checked_sub(first?);
         let cpu = |first, last| each(milliseconds(grown(first, last)?));
         let since = |field: fn(&Commits) -> i64| {
@@ -52,7 +52,7 @@ impl PerOrder {
     }
 }
 
-/// How many messages were sent between two readings. `None` if a service was started again: what it had sent is gone.
+/// Returns how many messages were published between two readings, or `None` if a service was restarted in between.
 fn messages(first: &Reading, last: &Reading) -> Option<u64> {
     if first.ticks.services.is_some() && last.ticks.services.is_none() {
         return None;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_is_divided_by_what_settled_meanwhile() {
+    fn usage_is_divided_by_the_orders_that_settled() {
         let per = PerOrder::between(&reading(100, 1000), &reading(300, 1400));
         let services = milliseconds(400) / 200.0;
         assert_eq!(per.cpu_ms.services, Some(three(services)));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_has_no_figure() {
+    fn unknown_usage_has_no_figure() {
         let none = PerOrder::between(&reading(100, 1000), &reading(100, 1400));
         assert_eq!((none.cpu_ms.total, none.messages), (None, None), "nothing has settled");
         let mut last = reading(300, 1400);

@@ -1,4 +1,4 @@
-//! Places orders: at a constant rate whatever comes of them, or from clients that wait for each order of theirs.
+//! Places orders: at a constant rate (open loop), or from clients that wait until each order has settled (closed loop).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use super::board::Board;
 use super::mix::Mix;
 use super::plan::Due;
 
-/// Most requests at once. Further ones wait for their turn, and their latency counts from before the wait.
+/// The most requests at a time. Further requests wait for their turn, and their latencies include the wait.
 pub const MOST_AT_ONCE: usize = 512;
 /// How long the order service may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a client rests after an error that says nothing of it.
+/// How long a client pauses after an error without `Retry-After`.
 const REST: Duration = Duration::from_millis(100);
 
 /// Places orders and puts them on the board.
@@ -34,12 +34,12 @@ pub struct Placing {
     pub stop: CancellationToken,
 }
 
-/// What came of a request.
+/// The result of a request.
 enum Answer {
     Accepted(oneshot::Receiver<()>),
-    /// How long to wait before the next one, if the service said so.
+    /// It has the pause before the next request, if the service named one.
     Failed(Option<Duration>),
-    /// It was not sent: the run was ended before.
+    /// It was not sent, because the run was stopped.
     Dropped,
 }
 
@@ -61,7 +61,7 @@ impl Placing {
         let now = Instant::now();
         let status = response.status();
         let (id, wait) = (location(response.headers()), retry_after(response.headers()));
-        // Read to its end, or the connection could not be used again.
+        // The body must be read to its end, or the connection can't be reused.
         let _ = response.bytes().await;
         match id {
             Some(id) if status == StatusCode::ACCEPTED => {
@@ -82,7 +82,7 @@ impl Placing {
     ) -> anyhow::Result<()> {
         let (send, mut dues) = mpsc::unbounded_channel();
         let stop = self.stop.clone();
-        // A thread of its own: the runtime's timers are a millisecond apart.
+        // It has a thread of its own, because the runtime's timers have a resolution of a millisecond.
         std::thread::Builder::new().name("pace".into()).spawn(move || pace(began, schedule, &stop, &send))?;
         let mut flights = JoinSet::new();
         loop {
@@ -101,7 +101,8 @@ impl Placing {
         Ok(())
     }
 
-    /// So many clients place one order after the other until `end`. Orders from `measured` on are in the first phase.
+    /// Lets this many clients place one order after the other until `end`. Orders from `measured` on count for the first
+    /// phase.
     pub async fn closed_loop(
         self: &Arc<Self>,
         clients: usize,
@@ -144,14 +145,14 @@ impl Placing {
     }
 }
 
-/// Says when each order is due, as exactly as the system's clock wakes a thread.
+/// Sends each order when it is due, as exactly as the system wakes a thread.
 fn pace(
     began: Instant,
     schedule: impl Iterator<Item = Due>,
     stop: &CancellationToken,
     send: &mpsc::UnboundedSender<Due>,
 ) {
-    // How soon a told stop is heeded between two orders of a slow rate.
+    // At a slow rate, a stop is noticed after this time at the latest.
     const LONGEST_NAP: Duration = Duration::from_millis(100);
     for due in schedule {
         loop {

@@ -1,18 +1,18 @@
-//! What is placed, and when: rates in phases, and how many orders are to be refused.
+//! The plan of a run: rates in phases, and the shares of orders that are to be refused.
 
 use std::time::Duration;
 
 use shared::service::config::duration;
 
-/// The highest rate that can be asked for.
+/// The highest rate.
 const HIGHEST: f64 = 100_000.0;
 
-/// A constant rate, for a time.
+/// A constant rate for some time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Phase {
     /// Orders a second.
     pub rate: f64,
-    /// As given with the rate.
+    /// The duration that was given with the rate.
     pub lasts: Option<Duration>,
 }
 
@@ -24,7 +24,7 @@ pub struct Rates(pub Vec<Phase>);
 pub fn rates(text: &str) -> Result<Rates, String> {
     let phases = text.split(',').map(phase).collect::<Result<Vec<_>, _>>()?;
     if phases.len() > 1 && phases.iter().any(|phase| phase.lasts.is_none()) {
-        return Err("of several rates each needs its duration, for example 100:60s,1000:30s".to_owned());
+        return Err("each of several rates needs its duration, for example 100:60s,1000:30s".to_owned());
     }
     Ok(Rates(phases))
 }
@@ -44,7 +44,7 @@ fn phase(text: &str) -> Result<Phase, String> {
 /// Reads a duration that is longer than nothing.
 pub fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        Duration::ZERO => Err("it must be longer than 0".to_owned()),
         lasts => Ok(lasts),
     }
 }
@@ -60,7 +60,40 @@ pub fn share(text: &str) -> Result<f64, String> {
     Ok(percent / 100.0)
 }
 
-/// When an order is to be placed.
+/// The stock of a closed loop is filled for this many orders a second.
+const CLOSED_LOOP_AT_MOST: f64 = 5000.0;
+
+/// The rate and the time of each part of a run.
+pub struct Parts {
+    /// The rate of each phase; empty in a closed loop.
+    pub rates: Vec<f64>,
+    /// The begin and the end of each part, since the beginning of the run. The warm-up is the first part.
+    pub bounds: Vec<(Duration, Duration)>,
+}
+
+impl Parts {
+    /// Returns how long the warm-up lasts.
+    pub fn warmup(&self) -> Duration {
+        self.bounds.first().map_or(Duration::ZERO, |(_, end)| *end)
+    }
+
+    /// Returns how long the run lasts.
+    pub fn end(&self) -> Duration {
+        self.bounds.last().map_or(Duration::ZERO, |(_, end)| *end)
+    }
+
+    /// Returns the most orders that are to be expected.
+    pub fn orders(&self) -> u64 {
+        let first = self.rates.first().copied().unwrap_or(CLOSED_LOOP_AT_MOST);
+        let rates = std::iter::once(first).chain(self.rates.iter().copied()).chain(std::iter::repeat(first));
+        rates
+            .zip(&self.bounds)
+            .map(|(rate, (begin, end))| (rate * (*end - *begin).as_secs_f64()).ceil() as u64)
+            .sum()
+    }
+}
+
+/// When an order is due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Due {
     /// Since the beginning.
@@ -69,7 +102,7 @@ pub struct Due {
     pub part: usize,
 }
 
-/// When each part begins and ends, since the beginning: the warm-up, then the phases.
+/// Returns the begin and the end of the warm-up and of each phase, since the beginning of the run.
 pub fn bounds(warmup: Duration, phases: &[Duration]) -> Vec<(Duration, Duration)> {
     let mut end = Duration::ZERO;
     std::iter::once(&warmup)
@@ -82,8 +115,8 @@ pub fn bounds(warmup: Duration, phases: &[Duration]) -> Vec<(Duration, Duration)
         .collect()
 }
 
-/// The schedule of an open loop: every order at its time, whatever became of those before. The warm-up has the rate of
-/// the first phase.
+/// Returns the schedule of an open loop: the time of every order, which does not depend on earlier orders. The warm-up has
+/// the rate of the first phase.
 pub fn schedule(rates: &[f64], bounds: &[(Duration, Duration)]) -> impl Iterator<Item = Due> + use<> {
     let first = rates.first().copied();
     let parts: Vec<_> = first.into_iter().chain(rates.iter().copied()).zip(bounds.to_vec()).collect();

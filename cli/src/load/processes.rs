@@ -1,30 +1,31 @@
-//! What the suite's processes use of this machine, from /proc.
+//! CPU time and memory of the suite's processes, from /proc.
 
 use std::collections::HashMap;
 use std::fs;
 
 use rustix::param::clock_ticks_per_second;
 
+use crate::proc_stat;
 use crate::run::Where;
 use crate::suite::SERVICES;
 
-/// How often a reading is repeated in which a process ended half-way.
+/// How often a reading is repeated if a process ended during it.
 const READINGS: usize = 5;
 
-/// A process, as /proc/PID/stat has it.
+/// The fields of /proc/PID/stat that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     pid: u32,
     parent: u32,
-    /// When it began, in ticks: tells it from a later process with the same id.
+    /// When it began, in ticks. A later process with the same id began at another time.
     began: u64,
-    /// The time of its own.
+    /// Its own CPU time.
     own: u64,
-    /// The time of its children that have ended and were waited for, and of theirs.
+    /// The CPU time of its children, and their children, that have ended and were waited for.
     ended: u64,
 }
 
-/// The roots of the suite's parts, each with when it began.
+/// The root processes of the suite's parts, each with its id and the time at which it began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Processes {
     services: Option<Vec<(u32, u64)>>,
@@ -32,18 +33,18 @@ pub struct Processes {
     postgres: Option<Vec<(u32, u64)>>,
 }
 
-/// Figures of the suite's parts. `None` where processes are not found.
+/// A figure for each part of the suite; `None` if its processes were not found.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage<T> {
     pub services: Option<T>,
     pub kafka: Option<T>,
     pub postgres: Option<T>,
-    /// Of this very process.
+    /// This process.
     pub generator: Option<T>,
 }
 
 impl Processes {
-    /// The processes of the suite, where it runs on this machine and they can be seen.
+    /// Finds the processes of the suite, if it runs on this machine and they are visible.
     pub fn find(place: &Where) -> Self {
         let stats = all();
         let root = |pid: u32| stats.get(&pid).map(|stat| (pid, stat.began));
@@ -59,7 +60,7 @@ impl Processes {
         }
     }
 
-    /// The CPU time used so far, in ticks. A part of which a process has ended since has none.
+    /// Returns the CPU time used so far, in ticks. A part has none if one of its root processes has ended.
     pub fn ticks(&self) -> Usage<u64> {
         let stats = steady();
         let of = |roots: &Option<Vec<(u32, u64)>>| sum(roots.as_deref()?, &stats);
@@ -72,13 +73,14 @@ impl Processes {
         }
     }
 
-    /// The memory in use, in megabytes. Memory that PostgreSQL's processes share is counted once, where the system tells.
+    /// Returns the memory in use, in megabytes. Memory that PostgreSQL's processes share is counted once, if the system
+    /// reports it.
     pub fn memory_mb(&self) -> Usage<f64> {
         let stats = all();
         let of = |roots: &Option<Vec<(u32, u64)>>, kilobytes: fn(u32) -> Option<u64>| {
             let roots: Vec<u32> = roots.as_ref()?.iter().map(|(pid, _)| *pid).collect();
             let pids = stats.keys().filter(|pid| roots.iter().any(|root| is_below(**pid, *root, &stats)));
-            // One that has ended meanwhile uses none.
+            // A process that has ended meanwhile uses no memory.
             Some(pids.filter_map(|pid| kilobytes(*pid)).sum::<u64>() as f64 / 1024.0)
         };
         Usage {
@@ -90,12 +92,13 @@ impl Processes {
     }
 }
 
-/// The milliseconds that ticks are.
+/// Converts ticks to milliseconds.
 pub fn milliseconds(ticks: u64) -> f64 {
     ticks as f64 * 1000.0 / clock_ticks_per_second() as f64
 }
 
-/// A server by its port, if its program has this name: a port that a container's proxy holds tells nothing.
+/// Finds a server by its port, if its program has this name. The port of a container is held by a proxy, which is not the
+/// server.
 fn server(stats: &HashMap<u32, Stat>, port: u16, program: &str) -> Option<Vec<(u32, u64)>> {
     let named =
         |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program);
@@ -103,7 +106,7 @@ fn server(stats: &HashMap<u32, Stat>, port: u16, program: &str) -> Option<Vec<(u
     if !named(pid) {
         return None;
     }
-    // Whichever of a server's processes holds the port: the root is the topmost of that name.
+    // Any process of the server may hold the port. The root is the topmost one with this name.
     while let Some(stat) = stats.get(&pid)
         && named(stat.parent)
     {
@@ -112,7 +115,7 @@ fn server(stats: &HashMap<u32, Stat>, port: u16, program: &str) -> Option<Vec<(u
     Some(vec![(pid, stats.get(&pid)?.began)])
 }
 
-/// All processes. What can't be read has ended.
+/// Reads all processes. A process whose file can't be read has ended.
 fn all() -> HashMap<u32, Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -120,7 +123,7 @@ fn all() -> HashMap<u32, Stat> {
     stats.map(|stat: Stat| (stat.pid, stat)).collect()
 }
 
-/// All processes, read while none of them took over a child's time: that child would be counted twice or not at all.
+/// Reads all processes while no child ends. Otherwise that child could be counted twice, or not at all.
 fn steady() -> HashMap<u32, Stat> {
     let mut stats = all();
     for _ in 1..READINGS {
@@ -136,9 +139,9 @@ fn steady() -> HashMap<u32, Stat> {
     stats
 }
 
-/// Reads a line of /proc/PID/stat. The name may contain spaces and brackets; what follows its last bracket does not.
+/// Parses a line of /proc/PID/stat.
 fn parse(pid: u32, line: &str) -> Option<Stat> {
-    let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+    let fields: Vec<&str> = proc_stat::fields(line)?.collect();
     let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
         pid,
@@ -162,10 +165,10 @@ fn is_below(pid: u32, root: u32, stats: &HashMap<u32, Stat>) -> bool {
     }
 }
 
-/// The time of the roots and all below them, living or ended. `None` if a root has ended.
+/// Returns the CPU time of the roots and all their descendants, ended ones included, or `None` if a root has ended.
 ///
-/// A child's time is its own while it lives, as a zombie too, and its parent's `ended` once the parent has waited for
-/// it; so the sum over what lives has each once.
+/// The time of a child is in its own entry while it exists, even as a zombie. Once its parent has waited for it, the time is
+/// in the parent's `ended`. So the sum over all existing processes counts each child once.
 fn sum(roots: &[(u32, u64)], stats: &HashMap<u32, Stat>) -> Option<u64> {
     let lives = |(pid, began): &(u32, u64)| stats.get(pid).is_some_and(|stat| stat.began == *began);
     if !roots.iter().all(lives) {
@@ -179,7 +182,7 @@ fn resident(pid: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
 }
 
-/// The resident memory, of which what is shared counts by its part.
+/// Returns the resident memory; memory that several processes share counts in equal parts for each of them.
 fn proportional(pid: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
 }
@@ -221,7 +224,7 @@ mod tests {
             (12, 10, [1, 1, 0, 0]),
         ]);
         assert_eq!(sum(&[(10, 5)], &before), Some(162));
-        // The child 11 has ended, and its parent has waited for it.
+        // Process 11 has ended, and its parent has waited for it.
         let after = suite(&[(1, 0, [9, 9, 9, 9]), (10, 1, [100, 50, 7, 3]), (12, 10, [1, 1, 0, 0])]);
         assert_eq!(sum(&[(10, 5)], &after), Some(162));
         // A child of a child.

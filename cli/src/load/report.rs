@@ -1,4 +1,4 @@
-//! What a run has shown, as JSON and as a table.
+//! The report of a run, as JSON and as a table.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,39 +10,39 @@ use super::tally::{Tally, rounded};
 use crate::audit::{Invariant, Verdict};
 use crate::output::say;
 
-/// The report. Every figure that is not known is null.
+/// The report. An unknown figure is null.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub settings: Settings,
-    /// Whether the placing was ended before its time.
+    /// Whether the placing was stopped early.
     pub ended_early: bool,
     #[serde(flatten)]
     pub counts: Counts,
-    /// Requests that were not accepted, by HTTP status or by what happened to the connection.
+    /// Requests that were not accepted, by HTTP status or by the failure of the connection.
     pub errors_by: BTreeMap<String, u64>,
     pub settled_per_s: f64,
     #[serde(flatten)]
     pub latencies: Latencies,
-    /// From the end of placing until the last order had settled.
+    /// The time from the end of placing until the last order had settled.
     pub drained_s: Option<f64>,
     pub cpu_ms_per_order: Figures,
     pub rss_mb: Figures,
-    /// All transactions of PostgreSQL in the services' databases, those that only read too.
+    /// All transactions of PostgreSQL in the services' databases, including those that only read.
     pub commits_per_order: Option<f64>,
-    /// Those of them that wrote something.
+    /// The transactions that wrote something.
     pub writing_commits_per_order: Option<f64>,
     pub messages_per_order: Option<f64>,
     pub audit: Audit,
-    /// Each phase of `--rate`; one where there are none.
+    /// Each phase of `--rate`; a single one if there are no phases.
     pub phases: Vec<Phase>,
     pub warmup: Counts,
-    /// How many outcomes were learned by asking for the order; their latencies are upper bounds.
+    /// How many outcomes were learned by a request for the order. Their latencies are upper bounds.
     pub asked: u64,
-    /// How often the feed of settled orders broke off or left something out.
+    /// How often the feed of settled orders broke off or skipped outcomes.
     pub feed_gaps: u64,
 }
 
-/// What was asked for.
+/// The settings of the run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     pub clients: Option<usize>,
@@ -53,7 +53,7 @@ pub struct Settings {
     pub out_of_stock: f64,
 }
 
-/// Orders by what became of them.
+/// The number of orders by outcome.
 #[derive(Debug, Serialize)]
 pub struct Counts {
     pub placed: u64,
@@ -108,7 +108,7 @@ pub struct Phase {
     pub counts: Counts,
     #[serde(flatten)]
     pub latencies: Latencies,
-    /// From the end of the phase until the last of its orders had settled.
+    /// The time from the end of the phase until the last of its orders had settled.
     pub drained_s: Option<f64>,
 }
 
@@ -124,13 +124,13 @@ impl Phase {
     }
 }
 
-/// How long after `end` the last order settled. `None` if one has not.
+/// Returns how long after `end` the last order settled, or `None` if an order has not settled.
 pub fn drained(tally: &Tally, end: Instant) -> Option<f64> {
     let last = tally.last_settled.filter(|_| tally.unsettled() == 0)?;
     Some(rounded(last.saturating_duration_since(end).as_secs_f64()))
 }
 
-/// A figure for each part of the suite, and for this program, which is not part of the total.
+/// A figure for each part of the suite, and for this program. The total does not include this program.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     pub total: Option<f64>,
@@ -162,7 +162,7 @@ pub fn three(figure: f64) -> f64 {
 pub struct Audit {
     pub money: Option<bool>,
     pub stock: Option<bool>,
-    /// All nine, those two among them.
+    /// All nine invariants. Money and stock are the first two.
     pub statements: Vec<Invariant>,
     pub findings: Vec<String>,
 }
@@ -170,12 +170,12 @@ pub struct Audit {
 impl From<Verdict> for Audit {
     fn from(verdict: Verdict) -> Self {
         let (money, stock) = (verdict.of_number(1), verdict.of_number(2));
-        Self { money, stock, statements: verdict.statements, findings: verdict.findings }
+        Self { money, stock, statements: verdict.invariants, findings: verdict.findings }
     }
 }
 
 impl Report {
-    /// Why the run is a failure; empty if it is none.
+    /// Returns the reasons why the run has failed; empty if it has not.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let both = [&self.counts, &self.warmup];
@@ -191,12 +191,14 @@ impl Report {
             match holds {
                 Some(true) => {}
                 Some(false) => failures.push(format!("{what} does not add up")),
-                None => failures.push(format!("{what} could not be audited: the suite did not come to rest")),
+                None => {
+                    failures.push(format!("{what} could not be audited, because orders were still under way"))
+                }
             }
         }
-        // What of the others can't be said yet is in the findings.
+        // An invariant that can't be judged yet is in the findings, and is not a failure.
         for broken in self.audit.statements.iter().filter(|one| one.number > 2 && one.holds == Some(false)) {
-            failures.push(format!("statement {} of the audit does not hold: {}", broken.number, broken.says));
+            failures.push(format!("invariant {} of the audit does not hold: {}", broken.number, broken.says));
         }
         failures
     }
@@ -205,7 +207,7 @@ impl Report {
     pub fn print(&self) {
         let Counts { placed, confirmed, rejected, unsettled, lost, errors } = &self.counts;
         if self.ended_early {
-            say!("ended early; these are the figures up to then");
+            say!("stopped early; these are the figures up to then");
         }
         say!(
             "orders        {placed} placed: {confirmed} confirmed, {rejected} rejected, {unsettled} unsettled, {lost} lost"
@@ -242,11 +244,13 @@ impl Report {
             show(self.messages_per_order)
         );
         if self.cpu_ms_per_order.total.is_none() {
-            say!("              -: not found on this machine, or started again during the run");
+            say!(
+                "              -: the processes were not found on this machine, or were restarted during the run"
+            );
         }
         if self.asked > 0 || self.feed_gaps > 0 {
             say!(
-                "feed          {} gaps; {} outcomes were learned late, by asking for the order",
+                "feed          {} gaps; {} outcomes were learned late, by a request for the order",
                 self.feed_gaps,
                 self.asked
             );
@@ -259,7 +263,7 @@ impl Report {
         let others = self.audit.statements.iter().filter(|one| one.number > 2);
         let holding = others.filter(|one| one.holds == Some(true)).count();
         say!(
-            "audit         money {}, stock {}; of the seven other statements {holding} hold",
+            "audit         money {}, stock {}; {holding} of the seven other invariants hold",
             word(self.audit.money),
             word(self.audit.stock)
         );
@@ -282,7 +286,7 @@ fn latencies(indent: &str, of: &Latencies) {
 
 fn figures(what: &str, of: &Figures) {
     say!(
-        "{what:<13} {} (services {}, kafka {}, postgres {}), beside it the generator {}",
+        "{what:<13} {} (services {}, kafka {}, postgres {}), without the generator's {}",
         show(of.total),
         show(of.services),
         show(of.kafka),

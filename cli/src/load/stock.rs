@@ -1,4 +1,4 @@
-//! Sees to it that nothing is out of stock but what is asked for.
+//! Fills the stock before a run, so that only the product without stock is out of stock.
 
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -7,10 +7,10 @@ use super::mix::Mix;
 use crate::api::Api;
 use crate::setup::{PLENTIFUL, SOLD_OUT};
 
-/// Most pieces that inventory takes in one receipt.
+/// The most pieces that inventory accepts in one receipt.
 const MOST_PIECES: i64 = 1_000_000_000;
 
-/// What can be ordered, with enough on the shelves for so many orders.
+/// Fills the stock for this many orders, and returns the mix of the run.
 ///
 /// # Errors
 /// If the suite does not answer, or lacks the catalogue that `amends up` seeds.

@@ -1,4 +1,4 @@
-//! What is counted of the orders of one part of a run: the warm-up, or a phase.
+//! The counts and latencies of one part of a run: the warm-up, or a phase.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use hdrhistogram::Histogram;
 
-/// Latencies are kept in microseconds, exact to three digits, up to ten minutes; what is longer counts as that.
+/// Latencies are kept in microseconds, exact to three digits, up to ten minutes. A longer latency counts as ten minutes.
 const LONGEST_MICROS: u64 = 600_000_000;
 
-/// Latencies, of which percentiles are asked.
+/// A distribution of latencies.
 #[derive(Debug, Clone)]
 pub struct Latencies(Histogram<u64>);
 
@@ -22,32 +22,32 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_MICROS).max(1));
     }
 
-    /// In milliseconds: so much of every hundred were this quick or quicker. `None` if there are none.
+    /// Returns a percentile in milliseconds, or `None` if there are no latencies.
     pub fn percentile_ms(&self, percent: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| rounded(self.0.value_at_percentile(percent) as f64 / 1000.0))
     }
 
-    /// The longest, in milliseconds, as exact as the others.
+    /// Returns the longest latency in milliseconds, exact to three digits.
     pub fn max_ms(&self) -> Option<f64> {
         (!self.0.is_empty()).then(|| rounded(self.0.max() as f64 / 1000.0))
     }
 }
 
-/// To two places behind the point.
+/// Rounds to two decimal places.
 pub fn rounded(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
 }
 
-/// What was counted.
+/// The counts of one part.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// Accepted by the order service.
+    /// Orders that the order service has accepted.
     pub placed: u64,
     pub confirmed: u64,
     pub rejected: u64,
-    /// Accepted, and unknown to the order service afterwards.
+    /// Orders that were accepted, and that the order service does not know later.
     pub lost: u64,
-    /// Requests that were not accepted, by what happened to them.
+    /// Requests that were not accepted, by failure.
     pub errors: BTreeMap<String, u64>,
     pub accept: Latencies,
     pub settle: Latencies,
@@ -68,7 +68,7 @@ impl Tally {
         })
     }
 
-    /// Accepted, and neither settled nor lost.
+    /// Returns the number of accepted orders that are neither settled nor lost.
     pub fn unsettled(&self) -> u64 {
         self.placed - self.confirmed - self.rejected - self.lost
     }
@@ -77,7 +77,7 @@ impl Tally {
         self.errors.values().sum()
     }
 
-    /// This and another part together.
+    /// Adds another part to this one.
     pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         self.placed += other.placed;
         self.confirmed += other.confirmed;

@@ -1,4 +1,4 @@
-//! Ctrl-C, and where the run stands.
+//! The terminal: Ctrl-C and the progress of the run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub async fn end_on_signal(stop: CancellationToken, over: CancellationToken) {
         match over.run_until_cancelled(tokio::signal::ctrl_c()).await {
             Some(Ok(())) if first => {
                 complain!(
-                    "no more orders are placed; what is under way is waited for (again to end at once)"
+                    "placing no more orders; waiting for those under way (press Ctrl-C again to stop at once)"
                 );
                 stop.cancel();
             }
@@ -24,7 +24,7 @@ pub async fn end_on_signal(stop: CancellationToken, over: CancellationToken) {
     }
 }
 
-/// Says on a terminal where the run stands, once a second.
+/// Prints the progress of the run once a second, if standard error is a terminal.
 pub async fn show_progress(board: Arc<Board>, over: CancellationToken) {
     use std::io::{IsTerminal as _, Write as _};
     let mut terminal = std::io::stderr();

@@ -1,4 +1,4 @@
-//! `amends parked edit`: a corrected body from a file, or from an editor.
+//! `amends parked edit`: replaces the body of a message by one from a file or an editor.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -17,21 +17,21 @@ use crate::output::say;
 /// What to correct.
 #[derive(Debug, Args)]
 pub struct Edit {
-    #[command(flatten)]
-    place: Place,
-    /// The key that is parked.
+    /// The parked key.
     key: String,
-    /// The message's number, as `amends parked show` has it.
+    /// The message's number, as `amends parked show` prints it.
     id: i64,
-    /// The corrected envelope, as JSON; `-` reads it from standard input. Without it, an editor opens what is there.
+    /// A file with the corrected envelope as JSON; - reads standard input. Without it an editor opens the present body.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// The editor, a command that takes a file's name.
+    /// The editor: a command that takes a file name.
     #[arg(long, env = "EDITOR", default_value = "vi")]
     editor: String,
-    /// Who says so.
+    /// Who edits it. The service keeps the name and the former body.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Edit {
@@ -56,7 +56,7 @@ impl Edit {
                     fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
                 (text, "the file")
             }
-            None => (edited(&self.editor, &draft(&message, &self.key))?, "what was edited"),
+            None => (edited(&self.editor, &draft(&message, &self.key))?, "the edited text"),
         };
         let _: IgnoredAny = serde_json::from_str(&text).with_context(|| format!("{from} is not JSON"))?;
         let url = api.url(service, &path(&self.key, &format!("/messages/{}", self.id))?);
@@ -70,7 +70,7 @@ impl Edit {
     }
 }
 
-/// A body as a person reads it.
+/// Formats a body for people.
 pub(super) fn readable(message: &Value) -> String {
     let body = text_of(message, "body");
     match serde_json::from_str::<Value>(body) {
@@ -79,7 +79,7 @@ pub(super) fn readable(message: &Value) -> String {
     }
 }
 
-/// What the editor opens: the body, or, where it is no text, an envelope to fill in.
+/// Returns the text that the editor opens: the body, or an envelope to fill in if the body is not text.
 fn draft(message: &Value, key: &str) -> String {
     if message["encoding"] == "text" {
         return readable(message);
@@ -93,11 +93,11 @@ fn draft(message: &Value, key: &str) -> String {
     serde_json::to_string_pretty(&envelope).unwrap_or_default()
 }
 
-/// The text as it is when the editor has ended.
+/// Returns the text after the editor has ended.
 fn edited(editor: &str, text: &str) -> anyhow::Result<String> {
     let file = std::env::temp_dir().join(format!("amends-{}.json", shared::envelope::new_id().simple()));
     let text = text.trim_end();
-    // The body may be personal data, so nobody else may read it, and it does not stay.
+    // The body may contain personal data, so no other user may read the file, and it is deleted.
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
     let mut written = written.with_context(|| format!("can't write {}", file.display()))?;
     let ended = writeln!(written, "{text}").map_err(anyhow::Error::from).and_then(|()| {

@@ -11,26 +11,26 @@ use crate::output::{complain, say};
 /// Which parked keys.
 #[derive(Debug, Args)]
 pub struct List {
-    #[command(flatten)]
-    place: Place,
     /// Print a JSON array instead of a table.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Which key.
 #[derive(Debug, Args)]
 pub struct Show {
-    #[command(flatten)]
-    place: Place,
-    /// The key that is parked.
+    /// The parked key.
     key: String,
-    /// Print a JSON array instead, with every member of every message.
+    /// Print a JSON array with every member of every message.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
-/// Every parked key of a service.
+/// Returns every parked key of a service.
 pub(super) async fn keys(api: &Api, service: &str) -> anyhow::Result<Vec<Value>> {
     pages(api, service, "/parked?limit=200", "keys").await
 }
@@ -56,7 +56,7 @@ impl List {
         for service in &services {
             match keys(&api, service).await {
                 Ok(keys) => all.extend(keys.into_iter().map(|key| with_service(service, key))),
-                // What the others have parked is worth knowing all the same.
+                // The keys of the other services are listed nevertheless.
                 Err(error) => {
                     silent += 1;
                     complain!("{service}: {error:#}");
@@ -64,7 +64,7 @@ impl List {
             }
         }
         if silent == services.len() {
-            bail!("no service told what is parked");
+            bail!("no service answered");
         }
         if self.json {
             say!("{}", serde_json::to_string_pretty(&all)?);
@@ -72,7 +72,7 @@ impl List {
             table(&all);
         }
         if silent > 0 {
-            bail!("{silent} of {} services did not tell what is parked", services.len());
+            bail!("{silent} of {} services did not answer", services.len());
         }
         Ok(())
     }
@@ -135,10 +135,10 @@ fn show(message: &Value) {
         text_of(message, "status"),
         message["type"].as_str().unwrap_or("unreadable")
     );
-    say!("  parked {}, tried {} times since", second(text_of(message, "parkedAt")), message["tries"]);
+    say!("  parked {}, retried {} times since", second(text_of(message, "parkedAt")), message["attempts"]);
     say!("  reason: {}", text_of(message, "reason"));
-    if let Some(note) = message["note"].as_str() {
-        say!("  skipped by {}: {note}", text_of(message, "settledBy"));
+    if let Some(reason) = message["skipReason"].as_str() {
+        say!("  skipped by {}: {reason}", text_of(message, "resolvedBy"));
     }
     for line in super::edit::readable(message).lines() {
         say!("    {line}");

@@ -1,4 +1,4 @@
-//! `amends saga rehearse`: whether sagas could follow another plan, by what they have lived through.
+//! `amends saga rehearse`: replays the logs of recorded sagas with another plan, and compares the decisions.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -13,23 +13,23 @@ use crate::json::{array, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
-/// How many sagas are asked for at a time.
+/// How many sagas a request asks for.
 const PAGE: usize = 200;
 
 /// Which plan.
 #[derive(Debug, Args)]
 pub struct Rehearse {
-    #[command(flatten)]
-    suite: Suite,
-    /// Name and version of a plan that this binary has, for example place_order@2.
-    #[arg(long, value_parser = definition)]
+    /// The name and the version of a plan that this program has, for example place_order@2.
+    #[arg(long, value_parser = definition, value_name = "NAME@VERSION")]
     definition: (String, i32),
-    /// What ORCHESTRATOR_STEP_DEADLINE was when the logs were written, if it was set.
+    /// The value of ORCHESTRATOR_STEP_DEADLINE when the logs were written, if it was set.
     #[arg(long, value_parser = shared::service::config::duration)]
     step_deadline: Option<std::time::Duration>,
-    /// How many sagas, the newest first.
+    /// The most sagas to replay, the newest first.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
+    #[command(flatten)]
+    suite: Suite,
 }
 
 fn definition(text: &str) -> Result<(String, i32), String> {
@@ -42,7 +42,7 @@ impl Rehearse {
     pub async fn run(self) -> anyhow::Result<()> {
         let (name, version) = &self.definition;
         let registry = all(self.step_deadline);
-        // Before anything is asked: a plan that is not here.
+        // An unknown plan is an error before the first request.
         registry.rehearse(name, *version, &[])?;
         let api = Api::new(&self.suite);
         let (mut rehearsed, mut diverged) = (0, 0);
@@ -54,7 +54,7 @@ impl Rehearse {
             for saga in array(&page["sagas"]).iter().filter(same).take(self.limit - rehearsed) {
                 rehearsed += 1;
                 let id = text_of(saga, "id");
-                let full = api.get("orchestrator", &format!("/sagas/{id}?exact=true")).await?;
+                let full = api.get("orchestrator", &format!("/sagas/{id}?sagaId=true")).await?;
                 let log = array(&full["log"]).iter().map(recorded).collect::<anyhow::Result<Vec<_>>>()?;
                 if let Some(Divergence { sequence, recorded, rehearsed }) =
                     registry.rehearse(name, *version, &log)?

@@ -1,4 +1,4 @@
-//! The first catalogue: what can be ordered after the first start.
+//! The demo products, which can be ordered after the first start.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::api::Api;
 use crate::suite::Suite;
 
-/// sku, name, price in cents, pieces
+/// SKU, name, price in cents, pieces.
 const PRODUCTS: [(&str, &str, i64, i64); 14] = [
     ("lamp", "Desk lamp, brass", 4900, 1_000_000),
     ("chair", "Oak chair", 12_900, 1_000_000),
@@ -25,15 +25,15 @@ const PRODUCTS: [(&str, &str, i64, i64); 14] = [
     ("unicorn", "Plush unicorn, sold out", 2900, 0),
 ];
 
-/// Of which there are pieces enough for load.
+/// The products with enough pieces for `amends load`.
 pub const PLENTIFUL: [&str; 12] = [
     "lamp", "chair", "desk", "shelf", "rug", "mug", "kettle", "clock", "blanket", "vase", "mirror", "candle",
 ];
 
-/// Of which there is none.
+/// A product without any pieces.
 pub const SOLD_OUT: &str = "unicorn";
 
-/// Puts the catalogue on the shelves of a suite that has none, and waits until it can be ordered from.
+/// Adds the products that are missing, and waits until they can be ordered. Returns the number of products.
 pub async fn seed(suite: &Suite, told_to_stop: &AtomicBool) -> anyhow::Result<usize> {
     let api = Api::new(suite);
     for (sku, name, price, pieces) in PRODUCTS {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_load_orders_is_in_the_catalogue() {
+    fn the_products_that_load_orders_are_in_the_catalogue() {
         let pieces = |sku| PRODUCTS.iter().find(|(known, ..)| *known == sku).map(|(.., pieces)| *pieces);
         assert!(PLENTIFUL.into_iter().all(|sku| pieces(sku) >= Some(100_000)));
         assert_eq!(pieces(SOLD_OUT), Some(0));

@@ -1,4 +1,4 @@
-//! The services as child processes, so that `kill -9` of one is a real test.
+//! The services as child processes, so that `kill -9` of a service is a real crash.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use rustix::process::{Pid, kill_process};
 use crate::output::complain;
 use crate::run::RunningService;
 use crate::serve::share_machine;
-use crate::suite::{SERVICES, ServiceInfo, Suite};
+use crate::suite::{SERVICES, Suite};
 
-/// How long the services may take to finish what they have begun.
+/// How long the services may take to stop.
 const STOPPING: Duration = Duration::from_millis(2500);
-/// A service that dies sooner than this after its start is started again with growing patience.
+/// A service that dies sooner than this after its start is restarted after a pause, which grows each time.
 const SETTLED: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -30,7 +30,7 @@ pub struct Children {
 }
 
 struct Running {
-    info: ServiceInfo,
+    name: &'static str,
     child: Option<Child>,
     began: Instant,
     wait: Duration,
@@ -48,31 +48,31 @@ impl Children {
             database_urls: servers.postgres_url("{service}", "{service}", None),
             logs,
         };
-        for info in SERVICES {
-            let child = Some(children.spawn(info)?);
-            children.services.push(Running { info, child, began: Instant::now(), wait: Duration::ZERO });
+        for name in SERVICES {
+            let child = Some(children.spawn(name)?);
+            children.services.push(Running { name, child, began: Instant::now(), wait: Duration::ZERO });
         }
         Ok(children)
     }
 
-    fn spawn(&self, info: ServiceInfo) -> anyhow::Result<Child> {
-        let path = self.log(info.name);
+    fn spawn(&self, name: &str) -> anyhow::Result<Child> {
+        let path = self.log(name);
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("can't write {}", path.display()))?;
-        let url = self.database_urls.replace("%7Bservice%7D", info.name);
+        let url = self.database_urls.replace("%7Bservice%7D", name);
         let mut command = Command::new(&self.program);
         share_machine(&mut command);
         command
-            .args(["serve", info.name])
+            .args(["serve", name])
             .env("DATABASE_URL", url)
             .env("KAFKA_BROKERS", &self.brokers)
-            .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(info)))
-            // The same name after a restart: the broker gives its partitions back at once.
+            .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(name)))
+            // With the same name after a restart, the broker assigns the same partitions at once.
             .env("INSTANCE", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        spawn_bound(command, Signal::TERM).with_context(|| format!("{} could not be started", info.name))
+        spawn_bound(command, Signal::TERM).with_context(|| format!("{} could not be started", name))
     }
 
     pub fn log(&self, service: &str) -> PathBuf {
@@ -82,22 +82,22 @@ impl Children {
     pub fn running(&self) -> Vec<RunningService> {
         let running = |service: &Running| {
             let pid = service.child.as_ref()?.id();
-            Some(RunningService { name: service.info.name.to_owned(), pid })
+            Some(RunningService { name: service.name.to_owned(), pid })
         };
         self.services.iter().filter_map(running).collect()
     }
 
-    /// During the start a service that ends is a failure, not something to be mended.
+    /// Fails if a service has ended. During the start that is an error, and the service is not restarted.
     pub fn fail_early(&mut self) -> anyhow::Result<()> {
         for service in &mut self.services {
             if let Some(ended) = service.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                let log = self.logs.join(format!("{}.log", service.info.name));
+                let log = self.logs.join(format!("{}.log", service.name));
                 let tail = std::fs::read_to_string(&log).unwrap_or_default();
                 let tail: Vec<&str> = tail.lines().rev().take(5).collect();
                 let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n  ");
                 bail!(
                     "{} ended while starting ({ended}); {} ends with\n  {tail}",
-                    service.info.name,
+                    service.name,
                     log.display()
                 );
             }
@@ -105,7 +105,7 @@ impl Children {
         Ok(())
     }
 
-    /// Starts again what has died. Whether something was.
+    /// Restarts services that have died. Returns whether one was restarted.
     pub fn revive(&mut self) -> anyhow::Result<bool> {
         let mut revived = false;
         for index in 0..self.services.len() {
@@ -116,11 +116,11 @@ impl Children {
                 let longer = (service.wait * 2).clamp(Duration::from_millis(250), LONGEST_WAIT);
                 service.wait = if lasted > SETTLED { Duration::ZERO } else { longer };
                 service.began = Instant::now();
-                complain!("{} has died ({ended}); it is started again", service.info.name);
+                complain!("{} has died ({ended}); it is started again", service.name);
             }
             if service.child.is_none() && service.began.elapsed() >= service.wait {
-                let info = service.info;
-                let child = self.spawn(info)?;
+                let name = service.name;
+                let child = self.spawn(name)?;
                 let service = &mut self.services[index];
                 service.child = Some(child);
                 service.began = Instant::now();
@@ -130,7 +130,7 @@ impl Children {
         Ok(revived)
     }
 
-    /// Stops all at once, and kills those that take too long: what they leave is taken up at the next start.
+    /// Stops all services at the same time, and kills those that take too long. The next start continues their work.
     pub fn stop(&mut self) {
         for service in &self.services {
             if let Some(pid) =
@@ -146,7 +146,7 @@ impl Children {
                 std::thread::sleep(Duration::from_millis(10));
             }
             if matches!(child.try_wait(), Ok(None)) {
-                complain!("{} takes too long to stop and is killed", service.info.name);
+                complain!("{} takes too long to stop and is killed", service.name);
                 let _ = child.kill();
                 let _ = child.wait();
             }

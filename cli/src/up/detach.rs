@@ -1,4 +1,4 @@
-//! `amends up --detach`: the same in a process of its own.
+//! `amends up --detach`: runs `amends up` as a process in the background.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals)
     if fresh {
         command.arg("--fresh");
     }
-    // A group of its own: Ctrl-C in this terminal is not meant for it.
+    // A process group of its own, so that Ctrl-C in this terminal does not reach it.
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn().context("the suite could not be started in the background")?;
     signals.stop_in_order.store(true, Ordering::Release);
@@ -32,7 +32,7 @@ pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals)
     loop {
         let ended = child.try_wait()?;
         let ready = Run::find(state).is_some_and(|run| run.ready && run.pid == child.id().cast_signed());
-        // Read last, so that nothing that was said before is left out.
+        // Read after the checks above, so that no output from before them is left out.
         pass_on(&mut said, place)?;
         if let Some(ended) = ended {
             bail!("the suite ended while starting ({ended})");
@@ -47,19 +47,19 @@ pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals)
     }
 }
 
-/// Shows what the suite has said since the last look.
+/// Prints the suite's output since the last call.
 fn pass_on(said: &mut File, place: &Where) -> anyhow::Result<()> {
     let mut text = String::new();
     said.read_to_string(&mut text)?;
     let text = text.replace(super::CTRL_C, &format!("`amends down{}` stops everything.", place.flags()));
-    // The welcome goes where a script looks for it, the progress where it does not.
+    // Scripts read the welcome from standard output; the progress must not be in it.
     let (progress, welcome) = text.split_at(text.find("\nAmends is ready").unwrap_or(text.len()));
     std::io::stderr().write_all(progress.as_bytes())?;
     std::io::stdout().write_all(welcome.as_bytes())?;
     Ok(())
 }
 
-/// Takes back a start that nobody waits for any more.
+/// Stops a suite whose start was interrupted.
 fn stop(child: &mut Child) -> anyhow::Result<()> {
     if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
         kill_process(pid, Signal::TERM)?;

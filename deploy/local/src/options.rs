@@ -47,7 +47,7 @@ pub enum Backend {
     #[default]
     Auto,
     /// `local`: child processes.
-    Native,
+    Local,
     /// `docker`: containers, through the command `docker`.
     Docker,
 }
@@ -71,7 +71,7 @@ impl FromStr for Backend {
     fn from_str(name: &str) -> Result<Backend, Error> {
         match name {
             "auto" | "" => Ok(Backend::Auto),
-            "local" => Ok(Backend::Native),
+            "local" => Ok(Backend::Local),
             "docker" => Ok(Backend::Docker),
             other => Err(Error::UnknownBackend(other.to_owned())),
         }
@@ -82,7 +82,7 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Backend::Auto => "auto",
-            Backend::Native => "local",
+            Backend::Local => "local",
             Backend::Docker => "docker",
         })
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_backend_is_read_by_the_name_that_it_prints() {
-        for backend in [Backend::Auto, Backend::Native, Backend::Docker] {
+        for backend in [Backend::Auto, Backend::Local, Backend::Docker] {
             assert_eq!(backend.to_string().parse::<Backend>().expect("a backend"), backend);
         }
         let error = "native".parse::<Backend>().expect_err("the old name").to_string();

@@ -26,7 +26,7 @@ impl Runtime {
         let cache = Cache::open(options.cache.as_deref())?;
         match cache.missing() {
             None => Ok(Runtime::Native(prepare(&cache, progress)?)),
-            Some(native) if options.backend == Backend::Native => {
+            Some(native) if options.backend == Backend::Local => {
                 Err(Error::NothingToRunOn { native, docker: Missing::NotWanted("Docker") })
             }
             Some(native) => Self::docker(native),

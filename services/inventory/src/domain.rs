@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use schemas::common::Line;
 use schemas::inventory::{ReserveRefused, Shortage};
 
-/// The products that a batch of orders is about, with what is left of each.
+/// The products of a batch of orders, with their stock.
 #[derive(Debug, Default)]
 pub struct Shelf {
     products: BTreeMap<String, Stock>,
 }
 
-/// What there is of a product, and what the batch has moved of it so far.
+/// The stock of a product, and what the batch has moved of it so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
     pub on_hand: i64,
@@ -30,16 +30,38 @@ pub struct Change<'s> {
     pub shipped: i64,
 }
 
+/// How a reservation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The pieces go back to the shelf.
+    Released,
+    /// The pieces are shipped.
+    Committed,
+    /// The pieces were shipped, and came back to the shelf.
+    Restocked,
+}
+
+impl End {
+    /// Returns the reservation's status after this end, as the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Committed => "committed",
+            Self::Restocked => "restocked",
+        }
+    }
+}
+
 impl Shelf {
     pub fn put(&mut self, sku: String, on_hand: i64, low_threshold: i64) {
         let stock = Stock { on_hand, low_threshold, before: on_hand, reserved: 0, shipped: 0 };
         self.products.insert(sku, stock);
     }
 
-    /// Holds all of the lines or none.
+    /// Reserves all of the lines or none.
     ///
     /// # Errors
-    /// The refusal, with every line that stands in the way.
+    /// The refusal, with every line that can't be reserved.
     pub fn hold(&mut self, lines: &[Line]) -> Result<(), ReserveRefused> {
         let wanted = merged(lines);
         let unknown: Vec<String> =
@@ -66,7 +88,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// Puts held lines back.
+    /// Puts reserved lines back on the shelf.
     pub fn release(&mut self, lines: &[Line]) {
         for line in lines {
             if let Some(stock) = self.products.get_mut(&line.sku) {
@@ -76,7 +98,7 @@ impl Shelf {
         }
     }
 
-    /// Sends held lines out of the house.
+    /// Ships reserved lines.
     pub fn ship(&mut self, lines: &[Line]) {
         for line in lines {
             if let Some(stock) = self.products.get_mut(&line.sku) {
@@ -86,7 +108,7 @@ impl Shelf {
         }
     }
 
-    /// Takes lines that had left the house back.
+    /// Puts shipped lines back on the shelf.
     pub fn take_back(&mut self, lines: &[Line]) {
         for line in lines {
             if let Some(stock) = self.products.get_mut(&line.sku) {
@@ -96,7 +118,7 @@ impl Shelf {
         }
     }
 
-    /// What the batch has changed, product by product.
+    /// Returns the changes by the batch, product by product.
     pub fn changes(&self) -> Vec<Change<'_>> {
         let all = self.products.iter().map(|(sku, stock)| Change {
             sku,
@@ -107,14 +129,14 @@ impl Shelf {
         all.filter(|change| (change.on_hand, change.reserved, change.shipped) != (0, 0, 0)).collect()
     }
 
-    /// The products that the batch has brought below their threshold.
+    /// Returns the products that the batch has brought below their threshold.
     pub fn fallen_low(&self) -> impl Iterator<Item = (&str, &Stock)> {
         let fell = |s: &Stock| s.on_hand < s.low_threshold && s.before >= s.low_threshold;
         self.products.iter().filter(move |(_, s)| fell(s)).map(|(sku, s)| (sku.as_str(), s))
     }
 }
 
-/// The lines with each product named once.
+/// Returns the pieces of each product in the lines.
 pub fn merged(lines: &[Line]) -> BTreeMap<String, i64> {
     let mut merged = BTreeMap::new();
     for line in lines {

@@ -1,5 +1,5 @@
-//! The commands that inventory takes. All move stock, so one handler takes a whole batch of them with two statements,
-//! and locks its products once, in the order of their sku: two replicas can't deadlock.
+//! The commands that inventory consumes. All of them move stock, so one handler takes a whole batch with two statements. It
+//! locks the products once, in the order of their sku, so that two replicas can't deadlock.
 
 mod stock;
 
@@ -12,9 +12,9 @@ use shared::incoming::Incoming;
 use shared::router::MessageRouter;
 use shared::saga::participant::CommandSet;
 
-/// Carries out the commands about stock.
+/// Handles the commands about stock.
 #[derive(Debug)]
-pub struct Inventory;
+pub struct StockHandler;
 
 /// A command about stock.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl CommandSet for StockCommand {
     }
 }
 
-/// The messages that inventory takes.
+/// Returns the handlers of all messages that inventory consumes.
 pub fn router() -> MessageRouter {
-    MessageRouter::new().commands::<StockCommand>(&Arc::new(Inventory))
+    MessageRouter::new().commands::<StockCommand>(&Arc::new(StockHandler))
 }

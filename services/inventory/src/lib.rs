@@ -1,8 +1,8 @@
-//! Inventory: products, what there is of them, and who holds it.
+//! Inventory: keeps the products, their stock, and the reservations of orders.
 //!
-//! - Takes `inventory.reserve_stock.v1`, `inventory.release_stock.v1`, `inventory.commit_stock.v1` and
+//! - Consumes `inventory.reserve_stock.v1`, `inventory.release_stock.v1`, `inventory.commit_stock.v1` and
 //!   `inventory.restock_order.v1`.
-//! - Tells `inventory.reserved.v1`, `inventory.released.v1`, `inventory.committed.v1`, `inventory.restocked.v1`,
+//! - Publishes `inventory.reserved.v1`, `inventory.released.v1`, `inventory.committed.v1`, `inventory.restocked.v1`,
 //!   `inventory.stock_low.v1` and `product.updated.v1` on `inventory.events`.
 //! - Owns the tables `product`, `reservation` and `stock_entry`.
 

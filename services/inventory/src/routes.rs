@@ -1,6 +1,5 @@
 //! Inventory's HTTP interface: products and their stock.
 
-mod audit;
 mod reservations;
 
 use axum::Json;
@@ -12,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::envelope::{Cause, new_id};
 use shared::outbox::Draft;
+use shared::service::audit::report;
 use shared::service::http::{Body, Path, Trace};
 use shared::service::problem::{Invalid, Problem};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::store::audit::Figures;
 use crate::store::{self, ProductPut, ProductRow};
 
 /// Most pieces that one receipt may bring.
@@ -27,29 +28,28 @@ const MOST_PIECES: i64 = 1_000_000_000;
 #[openapi(info(title = "Amends: inventory", description = "Products and their stock."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
         .routes(routes!(get, put))
         .routes(routes!(receive))
         .routes(routes!(reservations::get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
-/// A product and its stock. `onHand + reserved + shipped` is all that was ever received.
+/// A product and its stock. `onHand + reserved + shipped` is what was ever received.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Product {
     sku: String,
     name: String,
     price: Money,
-    /// What can still be ordered.
+    /// The pieces that can still be ordered.
     on_hand: i64,
-    /// What is held for orders under way.
+    /// The pieces that are held for orders under way.
     reserved: i64,
-    /// What has left the house.
+    /// The pieces that were shipped.
     shipped: i64,
     received: i64,
 }
@@ -74,13 +74,13 @@ struct Products {
     products: Vec<Product>,
 }
 
-/// What a product is to be.
+/// The wanted state of a product.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ProductInput {
     name: String,
     price: Money,
-    /// Below how many pieces `inventory.stock_low.v1` is told; 10 unless said.
+    /// `inventory.stock_low.v1` is published when fewer pieces than this are on hand; 10 unless given.
     low_threshold: Option<i64>,
 }
 
@@ -108,21 +108,21 @@ impl ProductInput {
     }
 }
 
-/// Pieces that have come in.
+/// Pieces that were received.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Receipt {
     quantity: i64,
 }
 
-/// All products, by sku.
+/// Lists all products, by sku.
 #[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
 async fn list(State(db): State<Db>) -> Result<Json<Products>, Problem> {
     let rows = store::list_products(&mut *db.read().await?).await?;
     Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
 }
 
-/// A product.
+/// Returns a product.
 #[utoipa::path(get, path = "/products/{sku}", params(("sku" = String, Path)), responses(
     (status = 200, body = Product),
     (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -157,7 +157,7 @@ async fn put(
         low_threshold: input.low_threshold.unwrap_or(10),
     };
     let (row, new) = store::put_product(uow.db(), &product).await?;
-    // Behind the row's lock, as every writer of a product takes it.
+    // Every writer of a product takes this lock behind the row's lock.
     uow.lock([sku.clone()]).await?;
     let event = ProductUpdated { sku: sku.clone(), name: row.name.clone(), price: input.price };
     uow.publish(&sku, &Cause::request(new_id(), trace.0), Draft::from(&event).version(row.version))?;
@@ -165,7 +165,7 @@ async fn put(
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(row.into())))
 }
 
-/// Puts pieces on the shelf.
+/// Receives pieces of a product.
 #[utoipa::path(post, path = "/products/{sku}/receipts", params(("sku" = String, Path)), request_body = Receipt,
     responses(
         (status = 201, body = Product),

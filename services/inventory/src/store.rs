@@ -10,9 +10,9 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::Shelf;
+use crate::domain::{End, Shelf};
 
-/// A product as it is shown.
+/// A product as the routes show it.
 #[derive(Debug, FromRow)]
 pub struct ProductRow {
     pub sku: String,
@@ -26,7 +26,7 @@ pub struct ProductRow {
     pub version: i64,
 }
 
-/// What a product is to be.
+/// The wanted state of a product.
 #[derive(Debug)]
 pub struct ProductPut<'p> {
     pub sku: &'p str,
@@ -36,30 +36,12 @@ pub struct ProductPut<'p> {
     pub low_threshold: i64,
 }
 
-/// What a batch of orders holds and ends.
+/// The reservations that a batch makes and ends, and its ledger entries.
 #[derive(Debug, Default)]
 pub struct Moves<'m> {
     pub held: Vec<(Uuid, &'m [Line])>,
     pub ended: Vec<(Uuid, End)>,
     pub entries: Vec<Entry>,
-}
-
-/// How a reservation ends.
-#[derive(Debug, Clone, Copy)]
-pub enum End {
-    Released,
-    Committed,
-    Restocked,
-}
-
-impl End {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Committed => "committed",
-            Self::Restocked => "restocked",
-        }
-    }
 }
 
 /// A row of the ledger.
@@ -71,7 +53,7 @@ pub struct Entry {
     pub quantity: i64,
 }
 
-/// A row of an order's ledger as it is shown.
+/// A row of an order's ledger, as the routes show it.
 #[derive(Debug, FromRow)]
 pub struct EntryRow {
     pub kind: String,
@@ -93,8 +75,8 @@ struct Locked {
 /// The lines of orders, by order.
 pub type Lines = HashMap<Uuid, Vec<Line>>;
 
-/// Locks these products and those that `ending` orders hold or have taken, all in the order of their sku, so that two
-/// batches can't deadlock. Returns the products, what the orders hold, and what they have taken; the caller has the
+/// Locks these products, and those that `ending` orders hold or have taken. It locks them in the order of their sku, so that
+/// two batches can't deadlock. Returns the products, what the orders hold, and what they have taken. The caller holds the
 /// orders' locks.
 pub async fn lock_stock(
     db: &mut PgConnection,
@@ -133,7 +115,7 @@ pub async fn lock_stock(
     Ok((shelf, held, taken))
 }
 
-/// Writes what a batch has moved: the products, which are locked, who holds what, and the ledger.
+/// Writes the moves of a batch: the products, which are locked, the reservations, and the ledger.
 pub async fn save_moves(db: &mut PgConnection, shelf: &Shelf, moves: &Moves<'_>) -> Result<(), sqlx::Error> {
     let changes = shelf.changes();
     sqlx::query(
@@ -174,7 +156,7 @@ pub async fn save_moves(db: &mut PgConnection, shelf: &Shelf, moves: &Moves<'_>)
 const PRODUCT: &str =
     "sku, name, price_amount, price_currency, on_hand, reserved, shipped, received, version";
 
-/// Creates or changes a product; its stock stays as it is. Returns it with its new version, and whether it is new.
+/// Creates or changes a product. Its stock stays as it is. Returns the product with its new version, and whether it is new.
 pub async fn put_product(
     db: &mut PgConnection,
     product: &ProductPut<'_>,
@@ -198,7 +180,7 @@ pub async fn put_product(
     Ok((row, new))
 }
 
-/// Puts pieces on the shelf. `None` if there is no such product.
+/// Adds received pieces to a product, and returns it; `None` if the product does not exist.
 pub async fn receive(
     db: &mut PgConnection,
     sku: &str,
@@ -214,19 +196,19 @@ pub async fn receive(
     sqlx::query_as(sqlx::AssertSqlSafe(receive)).bind(sku).bind(quantity).fetch_optional(db).await
 }
 
-/// A product.
+/// Returns a product.
 pub async fn find_product(db: &mut PgConnection, sku: &str) -> Result<Option<ProductRow>, sqlx::Error> {
     let find = format!("select {PRODUCT} from product where sku = $1");
     sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(sku).fetch_optional(db).await
 }
 
-/// All products.
+/// Returns all products, by sku.
 pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
     let list = format!("select {PRODUCT} from product order by sku");
     sqlx::query_as(sqlx::AssertSqlSafe(list)).fetch_all(db).await
 }
 
-/// The status of an order's reservation.
+/// Returns the status of an order's reservation.
 pub async fn find_reservation(db: &mut PgConnection, order: Uuid) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar("select status from reservation where order_id = $1")
         .bind(order)
@@ -234,7 +216,7 @@ pub async fn find_reservation(db: &mut PgConnection, order: Uuid) -> Result<Opti
         .await
 }
 
-/// What was moved for an order, in the order in which it was.
+/// Returns the ledger's entries of an order, in the order in which they were written.
 pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
     sqlx::query_as("select kind, sku, quantity, at from stock_entry where order_id = $1 order by id")
         .bind(order)

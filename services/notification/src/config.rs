@@ -1,4 +1,4 @@
-//! Settings of notification's own.
+//! Notification's own settings.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,28 +10,28 @@ use lettre::message::Mailbox;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// The mail server: smtp://user:password@host:port, with ?tls=required for STARTTLS, or smtps://user:password@host.
-    /// What URLs reserve is percent-encoded. Without it notices are only kept.
+    /// Percent-encode reserved characters. Without this setting notices are only kept.
     #[arg(long, env = "NOTIFICATION_SMTP_URL", hide_env_values = true)]
     pub smtp_url: Option<SmtpUrl>,
-    /// Whom mails are from.
+    /// The sender of the mails.
     #[arg(long, env = "NOTIFICATION_MAIL_FROM", default_value = "Amends <orders@example.com>")]
     pub mail_from: Mailbox,
 }
 
 impl Config {
-    /// The mail server, if there is to be one.
+    /// Returns the URL of the mail server, if one is set.
     pub fn mail_server(&self) -> Option<&SmtpUrl> {
         self.smtp_url.as_ref().filter(|url| !url.0.trim().is_empty())
     }
 }
 
-/// The address of a mail server with its password. It is read when the service starts, not with the command line: who
-/// mistypes it is told what is wrong with it, but not what it is.
+/// The URL of a mail server with its password. The service parses it when it starts, not with the command line. So the error
+/// about a wrong URL does not repeat the password.
 #[derive(Clone)]
 pub struct SmtpUrl(String);
 
 impl SmtpUrl {
-    /// For the mail server's client alone.
+    /// Only the client of the mail server may read it.
     pub fn secret(&self) -> &str {
         self.0.trim()
     }

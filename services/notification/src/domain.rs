@@ -1,21 +1,21 @@
-//! What customers are told, in words.
+//! The notices to customers, and their words.
 
 use schemas::common::Money;
 use schemas::notification::Notice;
 use uuid::Uuid;
 
-/// How far a notice has come.
+/// Where a notice stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// The mail server is asked, or is to be asked again.
+    /// The mail server is being asked, or will be asked again.
     Sending,
     Sent,
-    /// The mail server will not take it.
+    /// The mail server does not accept it.
     Failed,
 }
 
 impl Status {
-    /// As it stands in the database.
+    /// The text in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
@@ -25,7 +25,7 @@ impl Status {
     }
 }
 
-/// The way a notice goes.
+/// The way by which a notice goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     /// It stays in the database, to be read there.
@@ -34,7 +34,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// As it stands in the database.
+    /// The text in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kept => "kept",
@@ -43,7 +43,7 @@ impl Channel {
     }
 }
 
-/// The notice's kind, as it stands in the database.
+/// Returns the notice's kind, as the database has it.
 pub fn kind(notice: &Notice) -> &'static str {
     match notice {
         Notice::OrderConfirmed { .. } => "order_confirmed",
@@ -53,7 +53,7 @@ pub fn kind(notice: &Notice) -> &'static str {
     }
 }
 
-/// The notice in a line.
+/// Returns the notice's subject line.
 pub fn subject(order: Uuid, notice: &Notice) -> String {
     match notice {
         Notice::OrderConfirmed { .. } => format!("Your order {order} is confirmed"),
@@ -63,7 +63,7 @@ pub fn subject(order: Uuid, notice: &Notice) -> String {
     }
 }
 
-/// The notice as a text.
+/// Returns the notice's text.
 pub fn text(order: Uuid, notice: &Notice) -> String {
     match notice {
         Notice::OrderConfirmed { total, tracking_number } => {
@@ -95,7 +95,7 @@ fn why(reason: &str) -> &'static str {
         "out_of_stock" => "something of it is out of stock",
         "unknown_product" => "something of it is not sold any more",
         "undeliverable_address" => "nothing can be delivered to its address",
-        // Reasons are added without asking here.
+        // Other services may add reasons.
         _ => "it could not be carried out",
     }
 }

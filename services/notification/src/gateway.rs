@@ -1,8 +1,8 @@
 //! The mail server.
 //!
-//! SMTP has no idempotency key: a mail whose answer was lost, because the connection broke or the service was killed
-//! between the call and its outcome, is sent again. Both have the same `Message-ID`, made of the step's key, and the same
-//! content, so that the receiving side can tell the repetition.
+//! SMTP has no idempotency key. If the answer to a mail is lost, because the connection broke or the service was killed,
+//! the mail is sent again. Both mails have the same content and the same `Message-ID`, which is made of the step's key. So
+//! the receiving side can recognize the repetition.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use crate::config::SmtpUrl;
 
-/// Most mails under way at once, each over a connection of its own. Mail servers dislike clients with many.
+/// Most mails under way at once, each over a connection of its own. Mail servers dislike clients with many connections.
 pub const CONNECTIONS: usize = 10;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,24 +29,24 @@ pub struct Mail<'m> {
     pub to: &'m str,
     pub subject: &'m str,
     pub text: &'m str,
-    /// When the notice was written, so that a repetition is the same mail.
+    /// The time at which the notice was written. It makes a repetition the same mail.
     pub date: OffsetDateTime,
     /// The step's key.
     pub key: &'m str,
 }
 
-/// What the mail server said to a mail.
+/// The mail server's answer to a mail.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivery {
     Accepted,
-    /// It will not take this mail, however often it is asked.
+    /// The server will not accept this mail, however often it is sent.
     Refused {
         reason: String,
     },
 }
 
-/// There was no answer to a mail. It may have been sent all the same. The texts have nothing of what the server said,
-/// which may name an address.
+/// There was no answer to a mail. The mail may have been sent all the same. The texts leave out the server's words, which
+/// may name an address.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     #[error("the mail server answered {0}")]
@@ -75,20 +75,20 @@ impl From<Error> for NoAnswer {
 )]
 pub struct BadUrl(Error);
 
-/// Sends mails, each over a connection of its own, which it keeps for the next. The caller sends no more at once than
-/// [`CONNECTIONS`].
+/// Sends mails, each over a connection of its own, and keeps the connections for the next mails. The caller sends at most
+/// [`CONNECTIONS`] mails at once.
 pub struct Smtp {
     builder: AsyncSmtpTransportBuilder,
     from: Mailbox,
-    /// Each with one connection, if any.
+    /// Each has at most one connection.
     idle: Mutex<Vec<Transport>>,
 }
 
 impl Smtp {
-    /// Connects lazily: a mail server that is not there yet shows in the first mail.
+    /// Connects lazily, so a missing mail server fails the first mail and not the start.
     ///
     /// # Errors
-    /// If the URL is none of a mail server.
+    /// If the URL does not name a mail server.
     pub fn new(url: &SmtpUrl, from: Mailbox) -> Result<Self, BadUrl> {
         let builder = Transport::from_url(url.secret()).map_err(BadUrl)?;
         let builder =
@@ -108,9 +108,9 @@ impl Smtp {
         };
         let transport = self.idle().pop().unwrap_or_else(|| self.builder.clone().build());
         let ended = deliver(&transport, message).await;
-        // The transport's own task takes the connection back, and runs first.
+        // The transport's own task puts the connection back, and runs first.
         tokio::task::yield_now().await;
-        // A call that was given up does not come here: its connection is in the middle of a mail, and goes with it.
+        // A cancelled call does not come here. Its connection is in the middle of a mail, and is dropped with it.
         self.idle().push(transport);
         ended
     }
@@ -122,21 +122,21 @@ impl Smtp {
 
 async fn deliver(transport: &Transport, message: Message) -> Result<Delivery, NoAnswer> {
     let Err(error) = transport.send(message).await else { return Ok(Delivery::Accepted) };
-    // What the server says to everybody (it is closed, or wants another password) is not said of this mail.
+    // The server says some things to every client: that it is closed, or wants another password. They are not about the mail.
     if is_final(&error) && transport.test_connection().await? {
         return Ok(Delivery::Refused { reason: reason(&error) });
     }
     Err(error.into())
 }
 
-/// Whether the error can be about the mail, and will be the same next time. 53x is about who sends, not about what.
+/// Whether the error can be about the mail, and will be the same next time. 53x is about the sender, not the mail.
 fn is_final(error: &Error) -> bool {
     let about_us = error.status().is_some_and(|code| code.category == Category::Unspecified3);
-    // Such as an address beyond ASCII, where the server takes none.
+    // For example an address beyond ASCII, which the server does not accept.
     error.is_client() || (error.is_permanent() && !about_us)
 }
 
-/// What the server said, for who asks why a customer was not told.
+/// Returns the server's words. They explain to an operator why a customer got no notice.
 fn reason(error: &Error) -> String {
     const MOST: usize = 500;
     let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -145,7 +145,7 @@ fn reason(error: &Error) -> String {
     format!("{code}{said}").chars().map(plain).take(MOST).collect::<String>().trim().to_owned()
 }
 
-/// `None` if there is no such address.
+/// Returns `None` for an invalid address.
 fn compose(mail: &Mail<'_>, from: &Mailbox) -> Option<Message> {
     const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
     let to: Address = mail.to.parse().ok()?;
@@ -155,13 +155,13 @@ fn compose(mail: &Mail<'_>, from: &Mailbox) -> Option<Message> {
         .subject(mail.subject)
         .date(mail.date.into())
         .message_id(Some(message_id(mail.key, from.email.domain())))
-        // So that nobody's absence is answered (RFC 3834).
+        // It keeps automatic replies, such as absence notes, from being sent (RFC 3834).
         .raw_header(HeaderValue::new(AUTO_SUBMITTED, "auto-generated".to_owned()))
         .singlepart(SinglePart::plain(format!("{}\r\n", mail.text)))
         .ok()
 }
 
-/// A colon is in no id of a message (RFC 5322).
+/// A message id can't have a colon (RFC 5322).
 fn message_id(key: &str, domain: &str) -> String {
     format!("<{}@{domain}>", key.replace(':', "."))
 }

@@ -1,4 +1,4 @@
-//! The messages that notification takes: the command to tell a customer, and where customers can be reached.
+//! The messages that notification consumes: the command to notify a customer, and updates of customers' addresses.
 
 mod contacts;
 mod kept;
@@ -15,19 +15,21 @@ use shared::router::MessageRouter;
 use self::contacts::Contacts;
 use crate::gateway::Smtp;
 
-/// Keeps what customers are to be told, where there is no way to send it.
+/// Keeps notices where no mail server is set.
 #[derive(Debug)]
 pub struct Kept;
 
-/// Tells customers by mail.
+/// Sends notices by mail.
 pub struct Mailed {
-    /// To read what is to be sent.
+    /// For reading the notices that are to be sent.
     db: Db,
     smtp: Option<Smtp>,
 }
 
-/// The messages that notification takes. Without a mail server a notice is kept with the transaction that takes the
-/// command; with one it takes a second transaction.
+/// Returns the handlers of all messages that notification consumes.
+///
+/// Without a mail server, a notice is written in the transaction that handles the command. With one, the outcome is recorded
+/// in a second transaction.
 pub fn router(db: Db, smtp: Option<Smtp>) -> MessageRouter {
     let contacts = [(CustomerUpdated::TYPE, CustomerUpdated::TOPIC)];
     let router = MessageRouter::new().events(&contacts, Arc::new(Contacts));

@@ -1,13 +1,15 @@
-//! Notification: tells customers what became of their orders, by mail where a mail server is set; else it keeps what there
-//! is to tell.
+//! Notification: sends customers notices about their orders by mail. Without a mail server it keeps the notices, to
+//! be read over HTTP.
 //!
-//! - Takes `notification.notify_customer.v1`, and `customer.updated.v1` for where customers can be reached.
-//! - Tells `notification.sent.v1` and `notification.failed.v1` on `notification.events`.
+//! - Consumes `notification.notify_customer.v1`, and `customer.updated.v1` for the addresses of customers.
+//! - Publishes `notification.sent.v1` and `notification.failed.v1` on `notification.events`.
 //! - Owns the tables `notification` and `customer_contact`.
 //!
-//! A notice goes to the address that the command has, else to the customer's own; with neither it is kept. A mail that the
-//! server refuses for good has failed, and the command is done all the same. A mail goes out at least once: if the service
-//! is killed after it was sent and before that is on record, it is sent again, with the same `Message-ID`.
+//! A notice goes to the address in the command, else to the customer's own address. With neither it is kept. If the
+//! mail server refuses a mail for good, the notice has failed, and the command is done all the same.
+//!
+//! A mail goes out at least once. If the service is killed after it sent a mail and before it recorded that, it
+//! sends the mail again with the same `Message-ID`.
 
 pub mod config;
 pub mod domain;

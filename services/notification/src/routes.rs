@@ -1,11 +1,10 @@
-//! Notification's HTTP interface: what customers were told.
-
-mod audit;
+//! Notification's HTTP interface: the notices to customers.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Query;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -14,42 +13,43 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::store::audit::Figures;
 use crate::store::{self, NotificationRow};
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Amends: notification", description = "What customers were told."))]
+#[openapi(info(title = "Amends: notification", description = "The notices to customers."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
-/// A message to a customer.
+/// A notice to a customer.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Notification {
+#[schema(as = Notification)]
+struct NotificationView {
     id: Uuid,
     order_id: Uuid,
     customer_id: String,
-    /// What it is about, for example `order_confirmed`.
+    /// The notice's subject, for example `order_confirmed`.
     kind: String,
     text: String,
-    /// The way it goes: `smtp`, or `kept` if it is only kept here.
+    /// `smtp` for a mail, or `kept` for a notice that is only kept here.
     channel: String,
     /// `sending`, `sent` or `failed`.
     status: String,
-    /// Why it failed, as the mail server said it.
+    /// Why it failed, in the mail server's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
-impl From<NotificationRow> for Notification {
+impl From<NotificationRow> for NotificationView {
     fn from(row: NotificationRow) -> Self {
         Self {
             id: row.id,
@@ -65,26 +65,26 @@ impl From<NotificationRow> for Notification {
     }
 }
 
-/// Messages to customers.
+/// Notices to customers.
 #[derive(Serialize, ToSchema)]
 struct Notifications {
-    notifications: Vec<Notification>,
+    notifications: Vec<NotificationView>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
 struct ListQuery {
-    /// Only messages about this order.
+    /// Only notices about this order.
     order_id: Option<Uuid>,
     /// How many, at most 200.
     limit: Option<u16>,
 }
 
-/// What customers were told, the newest first.
+/// Lists the notices to customers, the newest first.
 #[utoipa::path(get, path = "/notifications", params(ListQuery), responses((status = 200, body = Notifications)))]
 async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Notifications>, Problem> {
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
     let rows = store::list(&mut *db.read().await?, query.order_id, limit).await?;
-    Ok(Json(Notifications { notifications: rows.into_iter().map(Notification::from).collect() }))
+    Ok(Json(Notifications { notifications: rows.into_iter().map(NotificationView::from).collect() }))
 }

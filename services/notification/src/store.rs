@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::domain::{self, Channel, Status};
 
-/// A message to a customer.
+/// A new notice to a customer.
 pub struct NewNotification<'n> {
     pub id: Uuid,
     pub order_id: Uuid,
@@ -22,7 +22,7 @@ pub struct NewNotification<'n> {
 }
 
 impl<'n> NewNotification<'n> {
-    /// What the command wants to be told.
+    /// The notice that a command asks for.
     pub fn of(command: &'n NotifyCustomer) -> Self {
         let NotifyCustomer { order_id, customer_id, email, notice } = command;
         Self {
@@ -36,7 +36,7 @@ impl<'n> NewNotification<'n> {
     }
 }
 
-/// A message that is to be sent.
+/// A notice that is to be sent.
 #[derive(FromRow)]
 pub struct SendingRow {
     pub id: Uuid,
@@ -45,7 +45,7 @@ pub struct SendingRow {
     pub created_at: OffsetDateTime,
 }
 
-/// What became of a message.
+/// The outcome of a notice.
 pub struct EndedRow<'e> {
     pub id: Uuid,
     pub channel: Channel,
@@ -53,7 +53,7 @@ pub struct EndedRow<'e> {
     pub reason: Option<&'e str>,
 }
 
-/// A message to a customer, as it is shown.
+/// A notice to a customer, as the routes show it.
 #[derive(FromRow)]
 pub struct NotificationRow {
     pub id: Uuid,
@@ -67,7 +67,7 @@ pub struct NotificationRow {
     pub created_at: OffsetDateTime,
 }
 
-/// Writes messages down. One without an address gets the customer's own, if that is known.
+/// Inserts notices. A notice without an address gets the customer's own, if that is known.
 pub async fn insert(
     db: &mut PgConnection,
     rows: &[NewNotification<'_>],
@@ -94,7 +94,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// The message of this kind about an order, if it is to be sent.
+/// Returns the notice of this kind about an order, if it is to be sent.
 pub async fn find_sending(
     db: &mut PgConnection,
     order: Uuid,
@@ -110,7 +110,7 @@ pub async fn find_sending(
     .await
 }
 
-/// Writes down what became of messages that were to be sent. How many were.
+/// Writes the outcomes of notices that were to be sent. Returns the number of rows written.
 pub async fn end(db: &mut PgConnection, rows: &[EndedRow<'_>]) -> Result<u64, sqlx::Error> {
     let ended = sqlx::query(
         "update notification n set channel = row.channel, status = row.status, reason = row.reason
@@ -126,8 +126,8 @@ pub async fn end(db: &mut PgConnection, rows: &[EndedRow<'_>]) -> Result<u64, sq
     Ok(ended.rows_affected())
 }
 
-/// Takes over customers' news with their versions, unless newer ones are here already. Of several about one customer the
-/// newest counts.
+/// Writes customers' addresses with their versions, unless a row has a newer version already. Of several updates of one
+/// customer the newest counts.
 pub async fn save_contacts(
     db: &mut PgConnection,
     contacts: &[(CustomerUpdated, i64)],
@@ -149,7 +149,7 @@ pub async fn save_contacts(
     Ok(())
 }
 
-/// The messages about an order, or the newest about any.
+/// Returns the notices about an order, or the newest about all orders.
 pub async fn list(
     db: &mut PgConnection,
     order: Option<Uuid>,

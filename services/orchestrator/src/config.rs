@@ -1,4 +1,4 @@
-//! Settings of the orchestrator's own.
+//! The orchestrator's own settings.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What begins and cancels the orchestrator's sagas.
+//! The events that begin and cancel the orchestrator's sagas.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use shared::saga::registry::Registry;
 
 use crate::sagas::{PlaceOrder, ReturnOrder};
 
-/// The coordinator of the sagas about orders.
+/// Returns the coordinator of the sagas about orders.
 pub fn coordinator(db: Db, registry: Arc<Registry>) -> Coordinator {
     Coordinator::new(db, registry, EVENTS, REPLIES)
         .begin_on::<OrderCreated, _>(PlaceOrder::of)

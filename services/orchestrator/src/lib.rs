@@ -1,11 +1,12 @@
-//! The orchestrator: drives the sagas, and undoes what must be undone.
+//! The orchestrator: drives the sagas about orders, and compensates the steps of those that can't go on.
 //!
-//! - Takes `order.created.v1`, which begins the saga `place_order`, `order.cancellation_requested.v1`, and
+//! - Consumes `order.created.v1`, which begins the saga `place_order`, `order.return_requested.v1`, which begins the
+//!   saga `return_order`, and `order.cancellation_requested.v1`. Consumes the participants' replies,
 //!   `saga.step_replied.v1` on `orchestrator.replies`.
 //! - Sends every other service its commands.
-//! - Tells `saga.started.v1`, `saga.compensating.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
+//! - Publishes `saga.started.v1`, `saga.compensating.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
 //!   `saga.completed.v1` and `saga.compensated.v1` on `orchestrator.events`.
-//! - Owns the tables `saga` and `saga_log`.
+//! - Owns the tables `saga` and `saga_log`, in the schema `amends`.
 
 pub mod config;
 pub mod handlers;

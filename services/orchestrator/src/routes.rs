@@ -1,18 +1,18 @@
 //! The orchestrator's HTTP interface: where sagas stand, and what an operator can do about one that is stuck.
 
-mod audit;
 mod views;
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::saga::coordinator::Operator;
 use shared::saga::registry::Registry;
 use shared::saga::store::{self, SagaRow};
+use shared::service::audit::report;
 use shared::service::http::{Body, Path, Query, Trace};
 use shared::service::problem::{Invalid, Problem};
 use sqlx::PgConnection;
@@ -22,12 +22,13 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use self::views::{LogView, SagaView, SagaWithLog, view};
+use crate::store::audit::Figures;
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: orchestrator", description = "Where the sagas stand."))]
 struct Document;
 
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
@@ -35,14 +36,19 @@ pub(crate) struct App {
     pub operator: Operator,
 }
 
-/// The routes, and their OpenAPI document.
+impl FromRef<App> for Db {
+    fn from_ref(app: &App) -> Self {
+        app.db.clone()
+    }
+}
+
+/// Returns the routes with their OpenAPI document.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(retry))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// A page of sagas.
@@ -61,13 +67,13 @@ struct ListQuery {
     status: Option<String>,
     /// How many, at most 200.
     limit: Option<u16>,
-    /// Where the page before ended.
+    /// The `next` of the page before.
     cursor: Option<Uuid>,
 }
 
 const STATUSES: [&str; 5] = ["running", "compensating", "completed", "compensated", "stuck"];
 
-/// The sagas, the newest first.
+/// Lists the sagas, the newest first.
 #[utoipa::path(get, path = "/sagas", params(ListQuery), responses(
     (status = 200, body = SagaPage),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -89,20 +95,20 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     Ok(Json(SagaPage { sagas, next }))
 }
 
-/// Who has a saga retried, and why.
+/// An operator's request to retry a saga.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Retry {
-    /// Who it is; the log of the saga says so.
+    /// The operator's name, for the log of the saga.
     by: String,
-    /// Why it should work now.
-    why: String,
+    /// Why the saga should work now, for the log of the saga.
+    reason: String,
 }
 
 impl Retry {
     fn invalid(&self) -> Vec<Invalid> {
         let wrong = |text: &str| text.trim().is_empty() || text.chars().count() > 200;
-        let said = [("/by", &self.by), ("/why", &self.why)].into_iter().filter(|(_, text)| wrong(text));
+        let said = [("/by", &self.by), ("/reason", &self.reason)].into_iter().filter(|(_, text)| wrong(text));
         said.map(|(pointer, _)| Invalid::new(pointer, "has 1 to 200 characters, not all of them blank"))
             .collect()
     }
@@ -110,19 +116,23 @@ impl Retry {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Exactly {
-    /// The id is the saga's, and means no other saga about the order that is called so.
-    exact: Option<bool>,
+#[serde(rename_all = "camelCase")]
+struct IdQuery {
+    /// With `sagaId=true` the id in the path is a saga's id, never an order's.
+    saga_id: Option<bool>,
 }
 
-impl Exactly {
+impl IdQuery {
     async fn find(&self, db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
-        if self.exact == Some(true) { exactly(db, id).await } else { find(db, id).await }
+        if self.saga_id == Some(true) { find_by_saga_id(db, id).await } else { find_by_any_id(db, id).await }
     }
 }
 
-/// A saga by its id, or of the sagas about an order, by the order's id, one that is under way, or else the newest.
-#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
+/// Returns a saga with its log. The id is the saga's or the order's.
+///
+/// With an order's id, the answer is a saga about the order that is under way, or else the newest. An order's first saga has
+/// the id of the order. `sagaId=true` selects that one.
+#[utoipa::path(get, path = "/sagas/{id}", params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -130,16 +140,18 @@ impl Exactly {
 async fn get(
     State(app): State<App>,
     Path(id): Path<Uuid>,
-    Query(query): Query<Exactly>,
+    Query(query): Query<IdQuery>,
 ) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
     let row = query.find(&mut db, id).await?;
     show(&app, &mut db, row).await
 }
 
-/// Has every open step of a saga asked at once, as if it had not been asked before. The log says who it was, and why.
+/// Retries a saga: every open step is asked at once, as if it had not been asked before.
+///
+/// The log of the saga records who asked for it, and why.
 #[utoipa::path(post, path = "/sagas/{id}/retry", request_body = Retry,
-    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), Exactly),
+    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
     responses(
         (status = 200, body = SagaWithLog),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -149,7 +161,7 @@ async fn get(
 async fn retry(
     State(app): State<App>,
     Path(id): Path<Uuid>,
-    Query(query): Query<Exactly>,
+    Query(query): Query<IdQuery>,
     trace: Trace,
     Body(input): Body<Retry>,
 ) -> Result<Json<SagaWithLog>, Problem> {
@@ -164,15 +176,17 @@ async fn retry(
             .detail(format!("it is {}; there is nothing to retry", row.status)));
     }
     let saga = row.saga_id;
-    app.operator.retry(saga, row.subject, trace.0, input.by, input.why).await?;
+    app.operator.retry(saga, row.subject, trace.0, input.by, input.reason).await?;
     let mut db = app.db.read().await?;
-    let row = exactly(&mut db, saga).await?;
+    let row = find_by_saga_id(&mut db, saga).await?;
     show(&app, &mut db, row).await
 }
 
-/// The saga of this id. An order's first saga is called like the order, so the id may mean another one about the order:
-/// one that is under way, or else the newest.
-async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
+/// Returns the saga for a saga's id or an order's id.
+///
+/// An order's first saga has the id of the order. Such an id therefore selects, of all sagas about the order, one that is
+/// under way, or else the newest.
+async fn find_by_any_id(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
     let mut about_order = store::find_by_subject(db, &id.to_string()).await?;
     let open = about_order.iter().position(|row| !has_ended(row)).unwrap_or(0);
     let row = if about_order.is_empty() {
@@ -185,7 +199,7 @@ async fn find(db: &mut PgConnection, id: Uuid) -> Result<SagaRow, Problem> {
     })
 }
 
-async fn exactly(db: &mut PgConnection, saga: Uuid) -> Result<SagaRow, Problem> {
+async fn find_by_saga_id(db: &mut PgConnection, saga: Uuid) -> Result<SagaRow, Problem> {
     let row = store::find_sagas(db, &[saga]).await?.pop();
     row.ok_or_else(|| Problem::not_found(format!("there is no saga {saga}")))
 }

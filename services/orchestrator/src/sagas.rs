@@ -18,11 +18,12 @@ use shared::saga::registry::Registry;
 pub use self::place_order::{PlaceOrder, PlaceOrder1};
 pub use self::return_order::ReturnOrder;
 
-/// How long a saga may take: an outage of a night is waited for, and nobody waits for an order for ever.
+/// The deadline of a saga. It is long enough to wait for the end of a night's outage, and no customer waits for ever.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Every definition, present and past, that a saga in flight may have begun with.
-/// `deadline` is for every step, instead of what its plan says.
+/// Returns every definition, present and past, that a saga in flight may have begun with.
+///
+/// `deadline` replaces the deadline of every step in the plans.
 pub fn all(deadline: Option<Duration>) -> Registry {
     Registry::new(deadline).with::<PlaceOrder>().with::<PlaceOrder1>().with::<ReturnOrder>()
 }

@@ -1,3 +1,3 @@
-//! The SQL statements of the orchestrator's own; those of the sagas are in [`shared::saga::store`].
+//! The orchestrator's own SQL statements. Those of the sagas are in [`shared::saga::store`].
 
 pub mod audit;

@@ -1,5 +1,5 @@
-//! Whether orders are taken: not while too much is on its way already. What is accepted is settled sooner or later, so
-//! the place to refuse is the door, before anything is written.
+//! Admission control. While a backlog is too long, the service refuses new orders before it writes anything, because every
+//! accepted order must settle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,29 +13,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::intake::overloaded;
-use crate::store;
+use crate::{metrics, store};
 
-/// How old the knowledge may be by which an order is refused or taken.
+/// How often the backlogs are counted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
-/// The longest that a client is told to wait, in seconds.
+/// The longest `Retry-After`, in seconds.
 const LONGEST: u32 = 30;
-/// How much a new measurement of the speed counts beside those before.
+/// The weight of a new measurement of the speed, beside the measurements before.
 const WEIGHT: f64 = 0.2;
-/// In what the door reads: it is the orders that are too many, not the messages.
+/// The bit of [`Admission`] that says which backlog is too long: the pending orders, not the messages of the outbox.
 const PENDING: u64 = 1 << 32;
 
-/// The door. Reading it costs nothing.
+/// Whether orders are accepted now. Reading it costs nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Admission {
-    /// 0 while orders are taken; else the seconds to wait, and beside them which backlog is too long.
+    /// 0 while orders are accepted. Else the seconds to wait, and the bit [`PENDING`].
     refused: Arc<AtomicU64>,
 }
 
 impl Admission {
-    /// Lets an order in.
+    /// Accepts an order.
     ///
     /// # Errors
-    /// 503 with `Retry-After` while too much is on its way. Nothing was written then.
+    /// 503 with `Retry-After` while a backlog is too long. Nothing was written then.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let refused = self.refused.load(Ordering::Relaxed);
         let Ok(seconds) = u32::try_from(refused & u64::from(u32::MAX)) else { return Ok(()) };
@@ -47,7 +47,7 @@ impl Admission {
         } else {
             ("pending", "orders wait to be settled")
         };
-        metrics::counter!("amends_orders_refused_total", "backlog" => backlog).increment(1);
+        metrics::ORDERS_REFUSED.counter(&[backlog]).increment(1);
         Err(overloaded(format!("too many {what}; nothing was changed, try again"), seconds))
     }
 
@@ -61,13 +61,13 @@ impl Admission {
     }
 }
 
-/// Something that piles up, and how fast it goes down.
+/// A backlog, and how fast it falls.
 #[derive(Debug)]
 struct Backlog {
     limit: i64,
     count: i64,
     full: bool,
-    /// By how many a second it gets less while nothing is let in; not known at first.
+    /// How many items it loses a second while no order is accepted. It is not known at first.
     falls: Option<f64>,
 }
 
@@ -76,17 +76,17 @@ impl Backlog {
         Self { limit: i64::from(limit), count: 0, full: false, falls: None }
     }
 
-    /// Where orders are taken again: well below the limit, so that the door does not flap.
+    /// Returns the count at which orders are accepted again. It is well below the limit, so that admission does not flap.
     fn opens_at(&self) -> i64 {
         self.limit - self.limit / 5
     }
 
-    /// How far it is counted: beyond the limit, so that its fall shows early.
+    /// Returns how far it is counted. That is beyond the limit, so that its fall shows early.
     fn most(&self) -> i64 {
         2 * self.limit + 1
     }
 
-    /// Takes in what was counted, so long after the count before.
+    /// Takes in a count, and the time since the count before.
     fn counted(&mut self, count: i64, after: Duration) {
         let fallen = self.count - count;
         self.count = count;
@@ -100,7 +100,7 @@ impl Backlog {
         }
     }
 
-    /// In how many seconds orders will be taken again, if they are not taken now.
+    /// Returns the seconds until orders will be accepted again; `None` if they are accepted now.
     fn wait(&self) -> Option<u32> {
         if !self.full {
             return None;
@@ -114,7 +114,7 @@ impl Backlog {
     }
 }
 
-/// Watches the backlogs.
+/// Counts the backlogs, and switches admission on and off.
 pub(crate) struct Sampler {
     db: Db,
     admission: Admission,
@@ -122,7 +122,7 @@ pub(crate) struct Sampler {
     pending: Backlog,
 }
 
-/// The door, and who opens and closes it.
+/// Returns the admission, and the sampler that switches it on and off.
 pub(crate) fn admission(db: Db, outbox_limit: u32, pending_limit: u32) -> (Admission, Sampler) {
     let admission = Admission::default();
     let (outbox, pending) = (Backlog::new(outbox_limit), Backlog::new(pending_limit));
@@ -130,7 +130,7 @@ pub(crate) fn admission(db: Db, outbox_limit: u32, pending_limit: u32) -> (Admis
 }
 
 impl Sampler {
-    /// Counts until `stop`. While the database does not answer the door stays as it is: no order could be written.
+    /// Counts until `stop`. While the database does not answer, admission stays as it is: no order could be written anyway.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(SAMPLE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,7 +148,7 @@ impl Sampler {
     }
 
     async fn count(&self) -> Result<(i64, i64), sqlx::Error> {
-        // A transaction for the settings; nothing is written.
+        // The transaction is for the settings alone. Nothing is written.
         let mut uow = self.db.write(&[]).await?;
         read_by_index(uow.db()).await?;
         let outbox = count_unsent(uow.db(), self.outbox.most()).await?;
@@ -158,8 +158,8 @@ impl Sampler {
     }
 
     fn take_in(&mut self, outbox: i64, pending: i64, after: Duration) {
-        metrics::gauge!("amends_order_outbox_backlog_rows").set(outbox as f64);
-        metrics::gauge!("amends_orders_pending").set(pending as f64);
+        metrics::OUTBOX_BACKLOG.gauge(&[]).set(outbox as f64);
+        metrics::ORDERS_PENDING.gauge(&[]).set(pending as f64);
         let refused = self.outbox.full || self.pending.full;
         self.outbox.counted(outbox, after);
         self.pending.counted(pending, after);

@@ -1,4 +1,4 @@
-//! Settings of order's own.
+//! Order's own settings.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ pub struct Config {
     /// How long a request may wait for its order to settle (`Prefer: wait=N`).
     #[arg(long, env = "ORDER_LONGEST_WAIT", default_value = "60s", value_parser = duration)]
     pub longest_wait: Duration,
-    /// How long the answer under an `Idempotency-Key` is kept. After that the key begins a new order.
+    /// How long the answer under an `Idempotency-Key` is kept. After that the key places a new order.
     #[arg(long, env = "IDEMPOTENCY_KEY_RETENTION", default_value = "24h", value_parser = duration)]
     pub idempotency_key_retention: Duration,
-    /// Orders are refused with 503 while more rows of the outbox than these wait to be sent.
+    /// Orders are refused with 503 while more rows of the outbox than this number wait to be sent.
     #[arg(long, env = "ORDER_OUTBOX_LIMIT", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub outbox_limit: u32,
-    /// Orders are refused with 503 while more orders than these are pending, over all replicas.
+    /// Orders are refused with 503 while more orders than this number are pending, over all replicas.
     #[arg(long, env = "ORDER_PENDING_LIMIT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub pending_limit: u32,
 }

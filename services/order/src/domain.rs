@@ -1,4 +1,4 @@
-//! An order and what makes one valid, without database or wire.
+//! An order and its rules, without database or wire.
 
 mod customer;
 
@@ -16,17 +16,17 @@ pub use self::customer::{Customer, NewCustomer};
 pub enum Status {
     /// The saga is under way.
     Pending,
-    /// It stands, and is paid.
+    /// The order stands, and is paid.
     Confirmed,
-    /// It stands, and the carrier has the parcel.
+    /// The order stands, and the carrier has the parcel.
     Shipped,
-    /// It stands, and the customer has the parcel.
+    /// The order stands, and the customer has the parcel.
     Delivered,
-    /// It was refused, and everything done for it is undone.
+    /// A participant refused the order. Every step that was done for it is undone.
     Rejected,
-    /// The customer has cancelled it, and everything done for it is undone.
+    /// The customer cancelled the order. Every step that was done for it is undone.
     Cancelled,
-    /// It came back, and the money was given back.
+    /// The order came back, and the money was given back.
     Returned,
 }
 
@@ -41,7 +41,7 @@ impl Status {
         Self::Returned,
     ];
 
-    /// As it stands in answers.
+    /// The text in answers and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -54,7 +54,7 @@ impl Status {
         }
     }
 
-    /// The status of this name.
+    /// Returns the status of this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
@@ -80,7 +80,7 @@ pub struct AskedLine {
     pub quantity: i64,
 }
 
-/// An order as a customer asks for it: valid in itself, not yet priced.
+/// An order as a customer asks for it. It is valid in itself, and not priced yet.
 #[derive(Clone, Default)]
 pub struct NewOrder {
     pub customer_id: String,
@@ -106,20 +106,21 @@ pub struct Order {
     pub items: Vec<PricedLine>,
     pub total: Money,
     /// Why it was rejected: `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product`,
-    /// `undeliverable_address`, or `deadline_exceeded` where it could not be paid within a day.
+    /// `undeliverable_address`, or `deadline_exceeded` if it could not be paid within a day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What else there is to say of the reason, for example the items that are out of stock.
+    /// Details of the reason, for example the items that are out of stock.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub detail: Option<serde_json::Value>,
-    /// What became of the customer's wish to cancel it, while it is not cancelled: `requested` or `refused`.
+    /// The state of the customer's request to cancel the order, as long as it is not cancelled: `requested` or `refused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancellation: Option<String>,
-    /// Why it was not cancelled: `past_pivot`, `already_undone` (it is being undone for another reason) or `not_foreseen`.
+    /// Why the cancellation was refused: `past_pivot`, `already_undone` (the order is being undone for another reason) or
+    /// `not_foreseen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancellation_reason: Option<String>,
-    /// What became of the customer's wish to send it back.
+    /// The customer's request to send the order back, and its state.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
     pub returning: Option<Return>,
     #[serde(with = "time::serde::rfc3339")]
@@ -139,7 +140,7 @@ pub struct Return {
     pub reason: Option<String>,
 }
 
-/// The sum of the lines, or `None` if they are in several currencies.
+/// Returns the sum of the lines, or `None` if they have several currencies.
 pub fn total(items: &[PricedLine]) -> Option<Money> {
     let currency = &items.first()?.unit_price.currency;
     let one_currency = items.iter().all(|item| item.unit_price.currency == *currency);

@@ -1,4 +1,4 @@
-//! The messages that the order service takes: the saga's commands, and everybody's events for the timeline.
+//! The messages that order consumes: the sagas' commands, and the other services' events for the timeline.
 
 mod returns;
 mod settle;
@@ -11,26 +11,24 @@ use schemas::order::{CancelOrder, ConfirmOrder, RefuseReturn, RejectOrder, Retur
 use shared::envelope::Message;
 use shared::router::MessageRouter;
 
-use self::timeline::{Products, TIMELINE, Timeline};
-use crate::settled::OrderSettlements;
-use crate::watch::Watchers;
+use self::timeline::{ProductUpdates, TIMELINE, Timeline};
+use crate::order_events::OrderNotifier;
 
-/// Carries out the commands about orders.
+/// Handles the commands about orders.
 #[derive(Debug)]
 pub struct Orders {
-    watchers: Watchers,
-    settlements: OrderSettlements,
+    events: OrderNotifier,
 }
 
-/// The messages that the order service takes.
-pub fn router(watchers: &Watchers, settlements: &OrderSettlements) -> MessageRouter {
-    let orders = Arc::new(Orders { watchers: watchers.clone(), settlements: settlements.clone() });
+/// Returns the handlers of all messages that order consumes.
+pub fn router(events: &OrderNotifier) -> MessageRouter {
+    let orders = Arc::new(Orders { events: events.clone() });
     MessageRouter::new()
         .command::<ConfirmOrder>(&orders)
         .command::<RejectOrder>(&orders)
         .command::<CancelOrder>(&orders)
         .command::<ReturnOrder>(&orders)
         .command::<RefuseReturn>(&orders)
-        .events(TIMELINE, Arc::new(Timeline { watchers: watchers.clone() }))
-        .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(Products))
+        .events(TIMELINE, Arc::new(Timeline { events: events.clone() }))
+        .events(&[(ProductUpdated::TYPE, ProductUpdated::TOPIC)], Arc::new(ProductUpdates))
 }

@@ -1,5 +1,5 @@
-//! Places orders. Requests that arrive together are written in one transaction: order, timeline, the answer under its
-//! Idempotency-Key, and the event that starts the saga. A lone request waits for nobody.
+//! Takes orders in. Orders that arrive together are written in one transaction: the order, its timeline, the answer under
+//! its Idempotency-Key, and the event that starts the saga. A lone order does not wait for others.
 
 mod batch;
 
@@ -19,10 +19,10 @@ use crate::domain::NewOrder;
 
 /// Most orders in one transaction.
 const BATCH: usize = 200;
-/// Requests that may wait for a transaction; beyond it they are turned away.
+/// Most orders that may wait for a transaction. The intake refuses orders beyond that.
 const QUEUE: usize = 2000;
 
-/// An order that someone waits for.
+/// An order to be placed, and the request that waits for the answer.
 pub(crate) struct Placement {
     pub order: NewOrder,
     pub key: Option<Key>,
@@ -30,75 +30,75 @@ pub(crate) struct Placement {
     answer: oneshot::Sender<Result<Placed, Problem>>,
 }
 
-/// An Idempotency-Key with what identifies the request.
+/// An Idempotency-Key, and the hash that identifies its request.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
     pub text: String,
     pub request_hash: Vec<u8>,
 }
 
-/// An order that was placed, now or before under the same key.
+/// An order that was placed, now or by an earlier request with the same key.
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub id: Uuid,
-    /// The body of the answer, the same however often the request is repeated.
+    /// The body of the answer. Every repetition of the request gets the same.
     pub answer: String,
     pub replayed: bool,
 }
 
-/// Takes orders in.
+/// The intake, for the requests that place orders.
 #[derive(Clone)]
 pub(crate) struct OrderIntake {
     queue: mpsc::Sender<Placement>,
-    running: Arc<Mutex<HashSet<String>>>,
+    in_flight: Arc<Mutex<HashSet<String>>>,
 }
 
-/// Writes them down.
+/// Writes the orders of the intake to the database.
 pub(crate) struct OrderWriter {
     db: Db,
     queue: mpsc::Receiver<Placement>,
 }
 
-/// The two sides of the counter.
-pub(crate) fn counter(db: Db) -> (OrderIntake, OrderWriter) {
+/// Returns the two sides of the intake: where requests place orders, and what writes them.
+pub(crate) fn intake(db: Db) -> (OrderIntake, OrderWriter) {
     let (send, queue) = mpsc::channel(QUEUE);
-    (OrderIntake { queue: send, running: Arc::default() }, OrderWriter { db, queue })
+    (OrderIntake { queue: send, in_flight: Arc::default() }, OrderWriter { db, queue })
 }
 
-/// While it lives, other requests with the key are told that it is under way.
+/// An Idempotency-Key whose request is in flight. Until it is dropped, other requests with the key are refused.
 #[derive(Debug)]
 pub(crate) struct InFlightKey {
     key: Option<String>,
-    running: Arc<Mutex<HashSet<String>>>,
+    in_flight: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Drop for InFlightKey {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
-            self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(key);
+            self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(key);
         }
     }
 }
 
 impl OrderIntake {
-    /// Reserves an Idempotency-Key for as long as its request runs.
+    /// Reserves an Idempotency-Key for its request, until the returned guard is dropped.
     ///
     /// # Errors
-    /// 409 if a request with the key is running.
-    pub(crate) fn run(&self, key: Option<&str>) -> Result<InFlightKey, Problem> {
-        let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// 409 if another request with the key is in flight.
+    pub(crate) fn reserve_key(&self, key: Option<&str>) -> Result<InFlightKey, Problem> {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(key) = key
-            && !running.insert(key.to_owned())
+            && !in_flight.insert(key.to_owned())
         {
             return Err(still_running());
         }
-        Ok(InFlightKey { key: key.map(str::to_owned), running: Arc::clone(&self.running) })
+        Ok(InFlightKey { key: key.map(str::to_owned), in_flight: Arc::clone(&self.in_flight) })
     }
 
     /// Places an order.
     ///
     /// # Errors
-    /// What is wrong with it, or that the service can't take it now.
+    /// If the order is invalid, if its key was used for another request, or if the service can't take it now.
     pub(crate) async fn place(
         &self,
         order: NewOrder,
@@ -123,7 +123,7 @@ fn busy() -> Problem {
     overloaded("nothing was changed; try again", 1)
 }
 
-/// The refusal of an order of which nothing was written.
+/// The refusal of an order when the service has too much to do. Nothing of the order was written.
 pub(crate) fn overloaded(detail: impl Into<String>, retry_after: u32) -> Problem {
     let title = "The service has too much to do";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/overloaded", title)
@@ -132,7 +132,7 @@ pub(crate) fn overloaded(detail: impl Into<String>, retry_after: u32) -> Problem
 }
 
 impl OrderWriter {
-    /// Writes orders down until `stop`, and then those that are still waiting.
+    /// Writes orders until `stop`, and then those that still wait.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         loop {
@@ -156,7 +156,7 @@ pub(crate) struct Priced {
     pub total: schemas::common::Money,
 }
 
-/// The error about a line whose product is not known.
+/// The error about a line with an unknown product.
 pub(crate) fn unknown_product(index: usize, sku: &str) -> Invalid {
     let detail = format!("there is no product `{sku}`; GET /products lists them");
     Invalid::new(format!("/items/{index}/sku"), detail)

@@ -1,10 +1,15 @@
-//! Order: takes orders over HTTP and tells what becomes of them; keeps the customers.
+//! Order: takes orders and customers over HTTP, and keeps what happens to every order.
 //!
-//! - Takes `order.confirm_order.v1`, `order.reject_order.v1` and `order.cancel_order.v1` of the order saga,
-//!   `order.return_order.v1` and `order.refuse_return.v1` of the return saga, `product.updated.v1` for its prices, and the
-//!   other services' events for the timeline; of these `shipping.dispatched.v1` and `shipping.delivered.v1` make an order
-//!   that stands shipped and delivered.
-//! - Tells `order.created.v1`, `order.confirmed.v1`, `order.rejected.v1`, `order.cancellation_requested.v1`,
+//! - Consumes the commands `order.confirm_order.v1`, `order.reject_order.v1` and `order.cancel_order.v1` of the order
+//!   saga, and `order.return_order.v1` and `order.refuse_return.v1` of the return saga. Consumes `product.updated.v1`
+//!   for its prices. Consumes the other services' events for the timeline: `inventory.reserved.v1`,
+//!   `inventory.released.v1`, `inventory.committed.v1`, `inventory.restocked.v1`, `payment.authorized.v1`,
+//!   `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1`, `payment.refunded.v1`, `shipping.booked.v1`,
+//!   `shipping.cancelled.v1`, `shipping.dispatched.v1`, `shipping.delivered.v1`, `notification.sent.v1`,
+//!   `notification.failed.v1`, `saga.started.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
+//!   `saga.compensating.v1`, `saga.compensated.v1` and `saga.completed.v1`. The events of a dispatch and a delivery
+//!   also change the status of a confirmed order, and a refused cancellation is kept with its order.
+//! - Publishes `order.created.v1`, `order.confirmed.v1`, `order.rejected.v1`, `order.cancellation_requested.v1`,
 //!   `order.cancelled.v1`, `order.return_requested.v1`, `order.returned.v1` and `order.return_refused.v1` on
 //!   `order.events`, and `customer.updated.v1` on `customer.events`.
 //! - Owns the tables `orders`, `order_timeline`, `product`, `idempotency_key` and `customer`.
@@ -14,10 +19,10 @@ pub mod config;
 pub mod domain;
 pub mod handlers;
 mod intake;
+pub mod metrics;
+pub mod order_events;
 mod routes;
-mod settled;
 pub mod store;
-pub mod watch;
 
 use std::time::Duration;
 
@@ -47,25 +52,23 @@ impl App for Order {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        let watchers = watch::Watchers::default();
-        let settlements = settled::OrderSettlements::default();
-        let (counter, writer) = intake::counter(service.db().clone());
+        let events = order_events::OrderNotifier::default();
+        let (intake, writer) = intake::intake(service.db().clone());
         let Config { outbox_limit, pending_limit, .. } = service.config;
         let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
             db: service.db().clone(),
-            counter,
+            intake,
             admission,
-            watchers: watchers.clone(),
-            settlements: settlements.clone(),
+            events: events.clone(),
             longest_wait: service.config.longest_wait,
             stopping: service.stopping(),
         };
         service.serve(routes::router().with_state(app).into());
-        service.consume(handlers::router(&watchers, &settlements));
+        service.consume(handlers::router(&events));
         let db = service.db().clone();
-        service.task("settlements", move |stop| settlements.run(db, stop));
-        service.task("placing", move |stop| writer.run(stop));
+        service.task("order events", move |stop| events.run(db, stop));
+        service.task("intake", move |stop| writer.run(stop));
         service.task("admission", move |stop| sampler.run(stop));
         let kept = service.config.idempotency_key_retention;
         service.prune("idempotency_key", move |db| Box::pin(store::delete_answers(db, kept)));

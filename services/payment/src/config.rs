@@ -1,4 +1,4 @@
-//! Settings of payment's own.
+//! Payment's own settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub struct Config {
     /// How long the simulated card provider takes to answer.
     #[arg(long, env = "PAYMENT_PROVIDER_LATENCY", default_value = "0ms", value_parser = duration)]
     pub provider_latency: Duration,
-    /// While there is a file with this path, the simulated card provider answers nobody. For tests and demonstrations.
+    /// While a file with this path exists, the simulated card provider does not answer. For tests and demonstrations.
     #[arg(long, env = "PAYMENT_PROVIDER_OUTAGE")]
     pub provider_outage: Option<PathBuf>,
 }

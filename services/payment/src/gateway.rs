@@ -1,5 +1,5 @@
-//! The card provider, behind a small trait. The one here is simulated and behaves by the card's token, as the test
-//! tokens of real providers do.
+//! The card provider, behind a small trait. The provider here is simulated. The card's token decides its behaviour, as with
+//! the test tokens of real providers.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemas::common::Money;
 use sha2::{Digest, Sha256};
 
-/// The provider gave no answer. Whether it did what it was asked is not known; asking again under the same key tells.
+/// The provider gave no answer, so it is unknown whether it did what it was asked. A repetition with the same key finds out.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     #[error("the card provider did not answer")]
@@ -19,7 +19,7 @@ pub enum NoAnswer {
     Unavailable,
 }
 
-/// What the provider says to an authorization.
+/// The provider's answer to an authorization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Authorized { authorization_id: String },
@@ -27,10 +27,10 @@ pub enum Verdict {
     InsufficientFunds,
 }
 
-/// What payment needs of a card provider. Every call carries an idempotency key: asked again under the same key, the
-/// provider gives its first answer and moves no money twice.
+/// What payment needs of a card provider. Every call has an idempotency key. If a call is repeated with its key, the provider
+/// repeats its first answer, and moves no money twice.
 pub trait CardProvider: Send + Sync + 'static {
-    /// Sets the amount aside.
+    /// Holds the amount on the card.
     ///
     /// # Errors
     /// If there is no answer.
@@ -41,20 +41,21 @@ pub trait CardProvider: Send + Sync + 'static {
         amount: &Money,
     ) -> impl Future<Output = Result<Verdict, NoAnswer>> + Send;
 
-    /// Gives the amount free.
+    /// Releases the hold.
     ///
     /// # Errors
     /// If there is no answer.
     fn void(&self, key: &str, authorization_id: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 
-    /// Takes the money.
+    /// Takes the held money.
     ///
     /// # Errors
     /// If there is no answer.
     fn capture(&self, key: &str, authorization_id: &str)
     -> impl Future<Output = Result<(), NoAnswer>> + Send;
 
-    /// Gives captured money back to the card that it came from. Whether the provider does: a card may be closed by then.
+    /// Gives captured money back to the card that it came from. Returns whether the provider did: the card may be closed by
+    /// then.
     ///
     /// # Errors
     /// If there is no answer.
@@ -66,7 +67,7 @@ pub trait CardProvider: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, NoAnswer>> + Send;
 }
 
-/// A provider that is simulated by tokens:
+/// A simulated provider. The token decides its answer:
 ///
 /// | Token | What happens |
 /// |---|---|
@@ -78,17 +79,17 @@ pub trait CardProvider: Send + Sync + 'static {
 /// | `tok_refundFail` | authorized and captured, but a refund is declined |
 /// | any other | declined |
 ///
-/// It answers from the key alone, so it gives the same answer after a restart.
+/// The answer depends on the arguments alone, so it is the same after a restart. Only `tok_timeoutOnce` has a memory.
 #[derive(Debug, Default)]
 pub struct Simulated {
     latency: Duration,
     outage: Option<PathBuf>,
-    /// Keys whose first answer was lost already.
+    /// The keys whose first answer was lost already.
     lost: Mutex<HashSet<String>>,
 }
 
 impl Simulated {
-    /// While there is a file `outage`, it answers nobody.
+    /// While a file `outage` exists, the provider answers no call.
     pub fn new(latency: Duration, outage: Option<PathBuf>) -> Self {
         Self { latency, outage, lost: Mutex::default() }
     }
@@ -103,7 +104,7 @@ impl Simulated {
         }
     }
 
-    /// Whether this is the first time that the key is asked about.
+    /// Whether this is the first call with the key.
     fn loses_answer(&self, key: &str) -> bool {
         self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key.to_owned())
     }

@@ -1,4 +1,4 @@
-//! The commands that payment takes. Each asks the card provider, between two transactions.
+//! The commands that payment consumes. Each calls the card provider between two transactions.
 
 mod authorize;
 mod moves;
@@ -12,16 +12,16 @@ use shared::router::MessageRouter;
 
 use crate::gateway::CardProvider;
 
-/// The external dependency that all of them call.
+/// The external dependency that all commands call.
 const CARD_PROVIDER: &str = "card-provider";
 
-/// Carries out the commands about payments.
+/// Handles the commands about payments.
 pub struct Payments<P> {
     provider: P,
     db: Db,
 }
 
-/// The messages that payment takes.
+/// Returns the handlers of all messages that payment consumes.
 pub fn router<P: CardProvider>(db: Db, provider: P) -> MessageRouter {
     let payments = Arc::new(Payments { provider, db });
     MessageRouter::new()

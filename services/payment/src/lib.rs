@@ -1,8 +1,8 @@
 //! Payment: authorizes, voids and captures cards for the order saga, and gives money back for the return saga.
 //!
-//! - Takes `payment.authorize_payment.v1`, `payment.void_payment.v1`, `payment.capture_payment.v1` and
+//! - Consumes `payment.authorize_payment.v1`, `payment.void_payment.v1`, `payment.capture_payment.v1` and
 //!   `payment.refund_payment.v1`.
-//! - Tells `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1` and
+//! - Publishes `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1` and
 //!   `payment.refunded.v1` on `payment.events`.
 //! - Owns the tables `payment` and `ledger_entry`.
 

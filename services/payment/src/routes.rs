@@ -1,12 +1,11 @@
-//! Payment's HTTP interface: what was moved for an order.
-
-mod audit;
+//! Payment's HTTP interface: the payment of an order and its ledger entries.
 
 use axum::Json;
 use axum::extract::State;
 use schemas::common::Money;
 use serde::Serialize;
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Path;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -15,31 +14,32 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::domain::Status;
+use crate::store::audit::Figures;
 use crate::store::{self, EntryRow};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: payment", description = "Payments and the ledger of their moves."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// The payment of an order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Payment {
+#[schema(as = Payment)]
+struct PaymentView {
     order_id: Uuid,
-    /// `authorizing`, `authorized`, `declined`, `voided`, `captured` or `refunded`.
-    status: String,
+    status: Status,
     /// Why the card was declined.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What is set aside now: nothing any more once it is captured or voided.
+    /// The amount on hold. It is 0 once the payment is captured or voided.
     authorized: Money,
     captured: Money,
     refunded: Money,
@@ -50,7 +50,7 @@ struct Payment {
     updated_at: OffsetDateTime,
 }
 
-/// An entry of the ledger: the amount moves from the credited to the debited account.
+/// An entry of the ledger. The amount moves from the credited to the debited account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -70,12 +70,12 @@ impl From<EntryRow> for Entry {
     }
 }
 
-/// The payment of an order, with its ledger entries.
+/// Returns the payment of an order, with its ledger entries.
 #[utoipa::path(get, path = "/payments/{orderId}", params(("orderId" = Uuid, Path)), responses(
-    (status = 200, body = Payment),
+    (status = 200, body = PaymentView),
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Payment>, Problem> {
+async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<PaymentView>, Problem> {
     let mut db = db.read().await?;
     let Some(row) = store::find(&mut db, order).await? else {
         return Err(Problem::not_found(format!("there is no payment for the order {order}, or not yet")));
@@ -84,7 +84,7 @@ async fn get(State(db): State<Db>, Path(order): Path<Uuid>) -> Result<Json<Payme
         store::find_entries(&mut db, order).await?.into_iter().map(Entry::from).collect();
     let moved = |kind: &str| entries.iter().filter(|e| e.kind == kind).map(|e| e.amount.amount).sum::<i64>();
     let money = |amount| Money { amount, currency: row.currency.clone() };
-    Ok(Json(Payment {
+    Ok(Json(PaymentView {
         order_id: row.order_id,
         authorized: money(moved("authorize") - moved("void") - moved("capture")),
         captured: money(moved("capture")),

@@ -10,7 +10,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::Move;
+use crate::domain::{Move, Status};
 
 /// A payment's row.
 #[derive(Debug, FromRow)]
@@ -18,7 +18,8 @@ pub struct PaymentRow {
     pub order_id: Uuid,
     pub amount: i64,
     pub currency: String,
-    pub status: String,
+    #[sqlx(try_from = "String")]
+    pub status: Status,
     pub authorization_id: Option<String>,
     pub reason: Option<String>,
     pub created_at: OffsetDateTime,
@@ -42,53 +43,55 @@ pub struct EntryRow {
     pub at: OffsetDateTime,
 }
 
-/// What the provider said to an authorization.
+/// The provider's answer to an authorization.
 #[derive(Debug)]
 pub struct VerdictRow<'v> {
     pub order_id: Uuid,
-    pub status: &'static str,
+    pub status: Status,
     pub authorization_id: Option<&'v str>,
     pub reason: Option<&'static str>,
 }
 
-/// Notes payments whose authorization is about to be asked for.
+/// Inserts payments before the provider is asked for their authorization.
 pub async fn insert_authorizing(
     db: &mut PgConnection,
     payments: &[&AuthorizePayment],
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into payment (order_id, token, amount, currency, status)
-         select order_id, token, amount, currency, 'authorizing'
+         select order_id, token, amount, currency, $5
          from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) as row (order_id, token, amount, currency)",
     )
     .bind(payments.iter().map(|payment| payment.order_id).collect::<Vec<_>>())
     .bind(payments.iter().map(|payment| payment.token.as_str()).collect::<Vec<_>>())
     .bind(payments.iter().map(|payment| payment.amount.amount).collect::<Vec<_>>())
     .bind(payments.iter().map(|payment| payment.amount.currency.as_str()).collect::<Vec<_>>())
+    .bind(Status::Authorizing.as_str())
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Writes the provider's verdicts on payments that wait for one.
+/// Writes the provider's answers to payments that wait for one. Returns the number of rows written.
 pub async fn save_verdicts(db: &mut PgConnection, verdicts: &[VerdictRow<'_>]) -> Result<u64, sqlx::Error> {
     let saved = sqlx::query(
         "update payment p
          set status = row.status, authorization_id = row.authorization_id, reason = row.reason, updated_at = now()
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
               as row (order_id, status, authorization_id, reason)
-         where p.order_id = row.order_id and p.status = 'authorizing'",
+         where p.order_id = row.order_id and p.status = $5",
     )
     .bind(verdicts.iter().map(|verdict| verdict.order_id).collect::<Vec<_>>())
-    .bind(verdicts.iter().map(|verdict| verdict.status).collect::<Vec<_>>())
+    .bind(verdicts.iter().map(|verdict| verdict.status.as_str()).collect::<Vec<_>>())
     .bind(verdicts.iter().map(|verdict| verdict.authorization_id).collect::<Vec<_>>())
     .bind(verdicts.iter().map(|verdict| verdict.reason).collect::<Vec<_>>())
+    .bind(Status::Authorizing.as_str())
     .execute(db)
     .await?;
     Ok(saved.rows_affected())
 }
 
-/// Makes a move of payments that are in the right state for it, and returns their amounts.
+/// Makes a move of those payments that have the right status for it, and returns their amounts.
 pub async fn save_move(
     db: &mut PgConnection,
     orders: &[Uuid],
@@ -100,8 +103,8 @@ pub async fn save_move(
          returning order_id, amount, currency",
     )
     .bind(orders)
-    .bind(from)
-    .bind(to)
+    .bind(from.as_str())
+    .bind(to.as_str())
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|(order, amount, currency)| (order, Money { amount, currency })).collect())
@@ -132,24 +135,26 @@ pub async fn append_ledger(
 
 const PAYMENT: &str = "order_id, amount, currency, status, authorization_id, reason, created_at, updated_at";
 
-/// The payment of an order.
+/// Returns the payment of an order.
 pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<PaymentRow>, sqlx::Error> {
     let find = format!("select {PAYMENT} from payment where order_id = $1");
     sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(order).fetch_optional(db).await
 }
 
-/// The card and the authorization that an order's money was taken by.
+/// Returns the card and the authorization with which an order's money was taken.
 pub async fn find_card(db: &mut PgConnection, order: Uuid) -> Result<Option<(String, String)>, sqlx::Error> {
     sqlx::query_as(
         "select token, authorization_id from payment
-         where order_id = $1 and status in ('captured', 'refunded') and authorization_id is not null",
+         where order_id = $1 and status in ($2, $3) and authorization_id is not null",
     )
     .bind(order)
+    .bind(Status::Captured.as_str())
+    .bind(Status::Refunded.as_str())
     .fetch_optional(db)
     .await
 }
 
-/// The ledger's entries of an order.
+/// Returns the ledger's entries of an order.
 pub async fn find_entries(db: &mut PgConnection, order: Uuid) -> Result<Vec<EntryRow>, sqlx::Error> {
     sqlx::query_as(
         "select kind, debit, credit, amount, currency, at from ledger_entry where order_id = $1 order by id",

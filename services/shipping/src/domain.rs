@@ -13,7 +13,7 @@ pub enum Status {
     Booked,
     /// The carrier does not deliver there.
     Refused,
-    /// The carrier is being told to leave the parcel where it is; it does not leave any more.
+    /// The carrier is being told to leave the parcel where it is. The parcel will not leave any more.
     Stopping,
     /// The parcel stays at home.
     Cancelled,
@@ -34,7 +34,7 @@ impl Status {
         Self::Delivered,
     ];
 
-    /// As it stands in the database.
+    /// The text in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Booking => "booking",
@@ -47,16 +47,16 @@ impl Status {
         }
     }
 
-    /// The status of this name.
+    /// Returns the status of this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
-/// Where a parcel is, as its carrier says.
+/// Where a parcel is, according to its carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// It was not picked up yet.
+    /// The carrier has not picked it up yet.
     AtHome,
     InTransit {
         dispatched_at: OffsetDateTime,
@@ -67,7 +67,7 @@ pub enum Whereabouts {
     },
 }
 
-/// What a carrier's word changes.
+/// A change of a shipment that the carrier reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
     pub from: Status,
@@ -77,7 +77,7 @@ pub struct Move {
 }
 
 impl Move {
-    /// What is new for a shipment that stood like this, if anything is. A parcel only goes forward.
+    /// Returns the change of a shipment with status `from`, if there is any. A parcel only goes forward.
     pub fn of(from: Status, whereabouts: Whereabouts) -> Option<Self> {
         match (from, whereabouts) {
             (Status::Booked, Whereabouts::InTransit { dispatched_at }) => {
@@ -116,28 +116,29 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// When a parcel that was released then is picked up.
+    /// Returns when the carrier picks up a parcel that was released at `released_at`.
     pub fn dispatch(self, released_at: OffsetDateTime) -> OffsetDateTime {
         later(released_at, self.dispatch_after)
     }
 
-    /// What was released by then may have been picked up by now.
+    /// Returns the time of release of the parcels that the carrier may be picking up now. It may have those that were
+    /// released earlier.
     pub fn released_before(self, now: OffsetDateTime) -> OffsetDateTime {
         now - self.dispatch_after
     }
 
-    /// When a parcel that was picked up then is delivered.
+    /// Returns when the carrier delivers a parcel that it picked up at `dispatched_at`.
     pub fn delivery(self, dispatched_at: OffsetDateTime) -> OffsetDateTime {
         later(dispatched_at, self.deliver_after)
     }
 
-    /// When there may be news of a parcel after this move, if there will be any.
+    /// Returns when the next change after this one may come, if there will be one.
     pub fn next(self, last: &Move) -> Option<OffsetDateTime> {
         (last.to == Status::Dispatched).then(|| self.delivery(last.dispatched_at))
     }
 }
 
-/// The end of time is late enough for a setting that goes beyond it.
+/// Adds a duration to a time. A sum beyond the last representable time becomes that time.
 fn later(from: OffsetDateTime, by: Duration) -> OffsetDateTime {
     from.saturating_add(time::Duration::try_from(by).unwrap_or(time::Duration::MAX))
 }

@@ -1,5 +1,5 @@
-//! The carrier, behind a small trait. The one here is simulated: it behaves by the address, and moves parcels at a
-//! pace that is set.
+//! The carrier, behind a small trait. The carrier here is simulated. The address decides its answers, and a setting the pace
+//! of its parcels.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use time::OffsetDateTime;
 
 use crate::domain::{Pace, Whereabouts};
 
-/// The carrier gave no answer. Asking again under the same key tells what it did.
+/// The carrier gave no answer. A repetition with the same key finds out what it did.
 #[derive(Debug, thiserror::Error)]
 #[error("the carrier did not answer")]
 pub struct NoAnswer;
 
-/// What the carrier says to a booking.
+/// The carrier's answer to a booking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Booked { tracking_number: String },
@@ -27,15 +27,15 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
     pub tracking_number: String,
-    /// Since when the carrier may pick it up.
+    /// The time from which on the carrier may pick it up.
     pub released_at: OffsetDateTime,
 }
 
-/// What shipping needs of a carrier. Asked again under the same idempotency key, it gives its first answer and sends
-/// nothing twice.
+/// What shipping needs of a carrier. If a call is repeated with its idempotency key, the carrier repeats its first answer,
+/// and sends nothing twice.
 ///
-/// Of a parcel's way it tells when it is asked ([`Carrier::track`]). It is asked about parcels that were released and no
-/// others, and picks up no others.
+/// The carrier reports where a parcel is when it is asked ([`Carrier::track`]). Shipping asks about released parcels only,
+/// and the carrier picks up released parcels only.
 pub trait Carrier: Send + Sync + 'static {
     /// Books a shipment.
     ///
@@ -43,17 +43,17 @@ pub trait Carrier: Send + Sync + 'static {
     /// If there is no answer.
     fn book(&self, key: &str, address: &Address) -> impl Future<Output = Result<Verdict, NoAnswer>> + Send;
 
-    /// Takes a booking back. The parcel has not left, and does not any more.
+    /// Cancels a booking. The parcel has not left, and will not leave any more.
     ///
     /// # Errors
     /// If there is no answer.
     fn cancel(&self, key: &str, tracking_number: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 
-    /// How long parcels usually take: it is asked about one when there may be news of it.
+    /// Returns how long parcels usually take. Shipping asks about a parcel when its next change may have come.
     fn pace(&self) -> Pace;
 
-    /// Says where released parcels are, in their order. `now` is the time of the question by the database's clock,
-    /// which all replicas share. Asking changes nothing, so it needs no idempotency key and may be repeated.
+    /// Returns where released parcels are, in the order of `parcels`. `now` is the present time by the database's clock, which
+    /// all replicas share. The call changes nothing, so it needs no idempotency key and may be repeated.
     ///
     /// # Errors
     /// If there is no answer.
@@ -64,8 +64,8 @@ pub trait Carrier: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Whereabouts>, NoAnswer>> + Send;
 }
 
-/// A carrier that delivers everywhere but to the postal code `00000`. It answers from the question alone, so it gives
-/// the same answer after a restart.
+/// A simulated carrier that delivers everywhere but to the postal code `00000`. The answer depends on the arguments alone, so
+/// it is the same after a restart.
 #[derive(Debug)]
 pub struct Simulated {
     latency: Duration,
@@ -78,7 +78,7 @@ impl Simulated {
         Self { latency, pace, outage: None }
     }
 
-    /// While there is a file `outage`, it answers nobody.
+    /// While a file `outage` exists, the carrier answers no call.
     pub fn with_outage(self, outage: Option<PathBuf>) -> Self {
         Self { outage, ..self }
     }

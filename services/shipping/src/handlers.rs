@@ -1,5 +1,5 @@
-//! What shipping does: the commands that ask the carrier, between two transactions; the confirmations of orders, which
-//! release their shipments; and the carrier's word on what became of them.
+//! What shipping does. Commands call the carrier between two transactions. The confirmation of an order releases its
+//! shipment. A task asks the carrier where released parcels are.
 
 mod book;
 mod cancel;
@@ -20,16 +20,16 @@ use self::release::Release;
 pub(crate) use self::track::Tracker;
 use crate::gateway::Carrier;
 
-/// The external dependency that all of them call.
+/// The external dependency that all commands call.
 const CARRIER: &str = "carrier";
 
-/// Carries out the commands about shipments.
+/// Handles the commands about shipments.
 pub struct Shipments<K> {
     carrier: K,
     db: Db,
 }
 
-/// The messages that shipping takes, and what follows the parcels.
+/// Returns the handlers of all messages that shipping consumes, and the task that tracks parcels.
 pub(crate) fn router<K: Carrier>(db: Db, carrier: K) -> (MessageRouter, Tracker<K>) {
     let release = Release { pace: carrier.pace() };
     let shipments = Arc::new(Shipments { carrier, db });

@@ -1,9 +1,11 @@
 //! Shipping: books shipments with the carrier, and follows them to the customer.
 //!
-//! - Takes `shipping.book_shipment.v1`, `shipping.cancel_shipment.v1` and `shipping.stop_shipment.v1`, and
-//!   `order.confirmed.v1`, which releases the order's shipment: nothing leaves before.
-//! - Tells `shipping.booked.v1`, `shipping.cancelled.v1`, `shipping.dispatched.v1` and `shipping.delivered.v1` on
-//!   `shipping.events`, each once for a shipment; the last two follow from what the carrier says when it is asked.
+//! - Consumes the commands `shipping.book_shipment.v1` and `shipping.cancel_shipment.v1` of the order saga, and
+//!   `shipping.stop_shipment.v1` and `shipping.resume_shipment.v1` of the return saga. Consumes `order.confirmed.v1`,
+//!   which releases the order's shipment: no parcel leaves before.
+//! - Publishes `shipping.booked.v1`, `shipping.cancelled.v1`, `shipping.dispatched.v1` and `shipping.delivered.v1` on
+//!   `shipping.events`. Shipping learns of a dispatch and a delivery by asking the carrier, and publishes each of
+//!   them once for a shipment.
 //! - Owns the table `shipment`.
 
 pub mod config;

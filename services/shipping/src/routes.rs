@@ -1,6 +1,4 @@
-//! Shipping's HTTP interface: where an order's shipment stands.
-
-mod audit;
+//! Shipping's HTTP interface: the shipment of an order.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,6 +6,7 @@ use schemas::common::{Address, Line};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::db::Db;
+use shared::service::audit::report;
 use shared::service::http::Path;
 use shared::service::problem::Problem;
 use time::OffsetDateTime;
@@ -17,17 +16,17 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::store;
+use crate::store::audit::Figures;
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Amends: shipping", description = "Shipments."))]
 struct Document;
 
-/// The routes, and their OpenAPI document.
+/// Returns the routes with their OpenAPI document.
 pub fn router() -> OpenApiRouter<Db> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get))
-        .routes(routes!(audit::get))
-        .routes(routes!(audit::orders))
+        .merge(report::router::<Figures, _>())
 }
 
 /// The shipment of an order.
@@ -50,12 +49,12 @@ struct Shipment {
     /// When the carrier picked the parcel up.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     dispatched_at: Option<OffsetDateTime>,
-    /// When the customer got it.
+    /// When the customer got the parcel.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     delivered_at: Option<OffsetDateTime>,
 }
 
-/// The shipment of an order.
+/// Returns the shipment of an order.
 #[utoipa::path(get, path = "/shipments/{orderId}", params(("orderId" = Uuid, Path)), responses(
     (status = 200, body = Shipment),
     (status = 404, body = Problem, content_type = "application/problem+json"),

@@ -28,17 +28,17 @@ pub struct ShipmentRow {
     pub delivered_at: Option<OffsetDateTime>,
 }
 
-/// What lets a shipment go: the confirmation of its order.
+/// The release of a shipment by the confirmation of its order.
 #[derive(Debug)]
 pub struct ReleaseRow {
     pub order_id: Uuid,
-    /// The message that says so.
+    /// The message with the confirmation.
     pub message_id: Uuid,
     pub correlation_id: Uuid,
     pub traceparent: Option<String>,
 }
 
-/// A shipment that the carrier is to be asked about.
+/// A shipment to ask the carrier about.
 #[derive(Debug, Clone, FromRow)]
 pub struct DueRow {
     pub order_id: Uuid,
@@ -47,7 +47,7 @@ pub struct DueRow {
     pub released_at: OffsetDateTime,
 }
 
-/// What the carrier said of a parcel.
+/// A change of a parcel that the carrier reported.
 #[derive(Debug)]
 pub struct News {
     pub order_id: Uuid,
@@ -55,7 +55,7 @@ pub struct News {
     pub step: Move,
 }
 
-/// A shipment that has moved, and what its events inherit.
+/// A shipment that has moved, with what its events inherit.
 #[derive(Debug, FromRow)]
 pub struct MovedRow {
     pub order_id: Uuid,
@@ -65,7 +65,7 @@ pub struct MovedRow {
     pub traceparent: Option<String>,
 }
 
-/// Notes shipments that are about to be booked.
+/// Inserts shipments before they are booked.
 pub async fn insert_booking(db: &mut PgConnection, bookings: &[&BookShipment]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into shipment (order_id, status, address, items)
@@ -81,7 +81,7 @@ pub async fn insert_booking(db: &mut PgConnection, bookings: &[&BookShipment]) -
     Ok(())
 }
 
-/// Writes what the carrier said to bookings that wait for it. How many did.
+/// Writes the carrier's answers to bookings that wait for one. Returns the number of rows written.
 pub async fn save_verdicts(
     db: &mut PgConnection,
     verdicts: &[(Uuid, Status, Option<&str>)],
@@ -100,8 +100,8 @@ pub async fn save_verdicts(
     Ok(saved.rows_affected())
 }
 
-/// Bars booked shipments from leaving. Of the others nothing changes, nor of those that were released by `left`: the
-/// carrier may have them already, though it has not said so yet.
+/// Keeps booked shipments from leaving. Other shipments do not change. Nor do those that were released before `left`: the
+/// carrier may have them already, though it has not reported that yet.
 pub async fn save_stopping(
     db: &mut PgConnection,
     orders: &[Uuid],
@@ -120,7 +120,7 @@ pub async fn save_stopping(
     Ok(())
 }
 
-/// Marks those of the shipments as cancelled that stand like this, and returns their orders.
+/// Marks those of the shipments as cancelled that have the status `from`. Returns their orders.
 pub async fn save_cancelled(
     db: &mut PgConnection,
     orders: &[Uuid],
@@ -137,8 +137,8 @@ pub async fn save_cancelled(
     .await
 }
 
-/// Marks cancelled shipments as booked anew, under these tracking numbers. One that was released waits for its pick-up
-/// again. How many were cancelled.
+/// Marks cancelled shipments as booked anew, with these tracking numbers. A released shipment waits for its pick-up again.
+/// Returns the number of rows written.
 pub async fn save_resumed(
     db: &mut PgConnection,
     resumed: &[(Uuid, &str)],
@@ -164,7 +164,8 @@ pub async fn save_resumed(
     Ok(saved.rows_affected())
 }
 
-/// Lets booked shipments go, once each. Of one that was stopped before it is noted that it may go, should it be resumed.
+/// Releases booked shipments, once each. A shipment that was stopped before is marked as released too, for the case that it
+/// is resumed.
 pub async fn release(
     db: &mut PgConnection,
     releases: &[ReleaseRow],
@@ -193,15 +194,15 @@ pub async fn release(
     Ok(())
 }
 
-/// Takes shipments that the carrier is to be asked about, those that have waited longest first. For `lease` nobody else
-/// takes them. Shipments that somebody else is just taking are passed over, so that this waits for nobody.
+/// Leases shipments to ask the carrier about, those that have waited longest first. No other replica leases them until
+/// `lease` has passed. Rows that another replica has locked are skipped, so this does not wait.
 pub async fn claim_due(
     db: &mut PgConnection,
     lease: Duration,
     limit: i64,
 ) -> Result<Vec<DueRow>, sqlx::Error> {
     sqlx::query_as(
-        // A subquery in its place might be run more than once, and take more than the limit.
+        // PostgreSQL might run a subquery here more than once, and so lease more than the limit.
         "with due as materialized (
              select order_id from shipment where due_at <= now() order by due_at limit $2 for update skip locked)
          update shipment s set due_at = now() + $1 * interval '1 second'
@@ -215,8 +216,8 @@ pub async fn claim_due(
     .await
 }
 
-/// Writes what is new of shipments, and returns those that still stood as they did when the carrier was asked: one that
-/// was booked anew since is another parcel. The caller holds their orders' locks.
+/// Writes changes of shipments, and returns the shipments that changed. A shipment must still stand as it did when the
+/// carrier was asked; one that was booked anew since is another parcel. The caller holds the orders' locks.
 pub async fn save_moves(
     db: &mut PgConnection,
     news: &[News],
@@ -243,7 +244,7 @@ pub async fn save_moves(
     .await
 }
 
-/// Where the shipments of these orders stand.
+/// Returns the status of the shipments of these orders.
 pub async fn find_statuses(
     db: &mut PgConnection,
     orders: &[Uuid],
@@ -253,11 +254,11 @@ pub async fn find_statuses(
             .bind(orders)
             .fetch_all(db)
             .await?;
-    // The table's check lets no other text in.
+    // The table's check constraint allows no other text.
     Ok(rows.into_iter().filter_map(|(order, status)| Some((order, Status::parse(&status)?))).collect())
 }
 
-/// The shipment of an order.
+/// Returns the shipment of an order.
 pub async fn find(db: &mut PgConnection, order: Uuid) -> Result<Option<ShipmentRow>, sqlx::Error> {
     sqlx::query_as(
         "select order_id, status, address, items, tracking_number, created_at, updated_at, dispatched_at, delivered_at

@@ -110,9 +110,16 @@ impl Consumer {
     /// # Errors
     /// Fails if the settings of the Kafka client are invalid.
     pub async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+        // A consumer that cannot start stops its workers, because they would run for ever.
+        let workers_stop = stop.child_token();
         let workers = self.router.take_workers().into_iter();
-        let workers = workers.map(|(_, work)| work(self.db.clone(), stop.clone()));
-        tokio::join!(self.consume(&stop), join_all(workers)).0
+        let workers = workers.map(|(_, work)| work(self.db.clone(), workers_stop.clone()));
+        let consumed = async {
+            let ended = self.consume(&stop).await;
+            workers_stop.cancel();
+            ended
+        };
+        tokio::join!(consumed, join_all(workers)).0
     }
 
     async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {

@@ -1,5 +1,5 @@
-//! Servers in containers, by testcontainers. Their ports are chosen here, because one that the engine chooses changes when a
-//! container is started again.
+//! Servers in containers, by testcontainers. Their ports are chosen here, because a port that the engine chooses changes when
+//! a container is started again.
 
 mod run;
 
@@ -63,7 +63,7 @@ impl Containers {
         id.expect("it is there until it is dropped")
     }
 
-    /// Asks the engine for something about a server's container.
+    /// Calls the engine about a server's container.
     fn engine(&self, server: Server, ask: impl AsyncFn(Docker, &str) + Send + Sync) {
         blocking(|| {
             ENGINE.block_on(async {
@@ -91,14 +91,14 @@ impl Containers {
 }
 
 async fn postgres(port: u16) -> ContainerAsync<Postgres> {
-    // Durable as on disk, and for many databases at once.
+    // As durable as on disk, and for many databases at a time.
     let settings = [
         "max_connections=300",
         "shared_buffers=256MB",
         "jit=off",
         "timezone=UTC",
         "log_timezone=UTC",
-        // A test counts statements.
+        // One test counts statements.
         "shared_preload_libraries=pg_stat_statements",
     ];
     Postgres::default()
@@ -122,10 +122,10 @@ async fn kafka(port: u16) -> ContainerAsync<Kafka> {
         ("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
         ("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1"),
         ("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
-        // A broker that was killed is taken for alive until its session runs out.
+        // A killed broker counts as alive until its session expires.
         ("KAFKA_BROKER_HEARTBEAT_INTERVAL_MS", "500"),
         ("KAFKA_BROKER_SESSION_TIMEOUT_MS", "3000"),
-        // The topics of all tests are some ten thousand partitions, and the heap is for them: 128 MB would be for this buffer.
+        // The topics of all tests have some ten thousand partitions, which need the heap. By default this buffer takes 128 MB.
         ("KAFKA_LOG_CLEANER_DEDUPE_BUFFER_SIZE", "8388608"),
         ("KAFKA_HEAP_OPTS", "-Xms64m -Xmx512m"),
     ];
@@ -140,7 +140,7 @@ async fn kafka(port: u16) -> ContainerAsync<Kafka> {
         .expect("Kafka starts")
 }
 
-/// Nobody else is to come in where no password is asked for.
+/// Publishes the ports on loopback only, because the servers ask for no password.
 fn on_loopback(host: &mut HostConfig) {
     let ports = host.port_bindings.iter_mut().flat_map(|ports| ports.values_mut());
     for binding in ports.flatten().flatten() {
@@ -153,7 +153,7 @@ async fn answers(url: &str) -> bool {
     sqlx::query("select 1").execute(&mut db).await.is_ok()
 }
 
-/// The port is open before the broker serves.
+/// Whether the broker creates topics. Its port is open before it serves.
 async fn creates_topics(brokers: &str) -> bool {
     let admin = ClientConfig::new().set("bootstrap.servers", brokers).create();
     let Ok(admin): Result<AdminClient<DefaultClientContext>, _> = admin else { return false };
@@ -178,7 +178,7 @@ impl Servers for Containers {
 
     fn restart(&self, server: Server) {
         self.engine(server, async |docker, id| {
-            // Killing fails where it was killed before.
+            // Killing fails if the container was killed before.
             let _ = docker.kill_container(id, None).await;
             docker.start_container(id, None).await.expect("started");
         });
@@ -198,7 +198,7 @@ impl Servers for Containers {
     }
 }
 
-/// Where containers are unless they are told otherwise.
+/// The default network of containers.
 const BRIDGE: &str = "bridge";
 
 impl Network for Containers {
@@ -223,7 +223,7 @@ impl Drop for Containers {
         let (postgres, kafka) = (self.postgres.take(), self.kafka.take());
         blocking(|| {
             ENGINE.block_on(async {
-                // What fails here the end of the run removes.
+                // A container that can't be removed here is removed at the end of the run.
                 if let Some(postgres) = postgres {
                     let _ = postgres.rm().await;
                 }

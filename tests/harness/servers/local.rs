@@ -1,4 +1,4 @@
-//! Servers that are processes of this machine. They have no network that could be cut: they are frozen instead.
+//! Servers that are processes of this machine. Their network can't be cut, so they are frozen instead.
 
 use local::{Backend, Options, Ports, Silent};
 
@@ -6,9 +6,9 @@ use super::{Network, Server, Servers, blocking, folder};
 
 pub fn start(name: &str) -> local::Servers {
     let ports = Ports::free().expect("free ports");
-    // Containers are the other back end's; here they would be a third way to run the same tests.
+    // In containers the tests have their own servers. `auto` would start containers a second way.
     let options =
-        Options { ports, fresh: true, backend: Backend::Native, ..Options::new(folder().join(name)) };
+        Options { ports, fresh: true, backend: Backend::Local, ..Options::new(folder().join(name)) };
     local::Servers::start(&options, &Silent).unwrap_or_else(|error| panic!("the servers start: {error}"))
 }
 

@@ -1,4 +1,4 @@
-//! The statements that services make about themselves, and how each is broken.
+//! The statements of the services, and a change that breaks each of them.
 
 const MEND_LOG: &str = "update saga_log l set input = kept.input, message_id = kept.message_id from kept
      where l.saga_id = kept.saga_id and l.sequence = kept.sequence; drop table kept";
@@ -7,8 +7,8 @@ const MEND_DECISIONS: &str = "delete from saga_log where sequence = 0;
      update saga_log l set decisions = kept.decisions, input = kept.input from kept
      where l.saga_id = kept.saga_id and l.sequence = kept.sequence; drop table kept";
 
-/// Of each statement, some more than once: the service, its name, what breaks it, and what mends it again. Two orders are there, one
-/// confirmed and one rejected.
+/// Changes that break a statement: the service, the statement's name, the change, and the change back. Every statement is here,
+/// some more than once. There is one confirmed order and one rejected order.
 pub const STATEMENTS: [(&str, &str, &str, &str); 37] = [
     (
         "order",
@@ -203,7 +203,7 @@ pub const STATEMENTS: [(&str, &str, &str, &str); 37] = [
         r#"update saga_log set input = replace(input::text, '"lost"', '"refused"')::json"#,
     ),
     (
-        // An undo is asked while another one is open.
+        // An undo command is sent while another one is open.
         "orchestrator",
         "undoing_goes_group_by_group",
         r#"create table kept as select * from saga_log;
@@ -259,9 +259,9 @@ pub const STATEMENTS: [(&str, &str, &str, &str); 37] = [
     ),
 ];
 
-/// Of statements: the service, the name, a change that does not break it, and what takes the change back.
+/// Changes that do not break a statement: the service, the statement's name, the change, and the change back.
 pub const HARMLESS: [(&str, &str, &str, &str); 1] = [(
-    // A participant that failed twice, told again after a crash.
+    // A participant that replied `failing` twice, and sent the replies again after a crash.
     "orchestrator",
     "answers_are_in_order",
     "insert into saga_log (saga_id, sequence, at, message_id, input, decisions)

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A second of one minute, with as many digits as there must be.
+/// A time in one minute, with as many digits of the second as the test needs.
 fn at(seconds: &str) -> String {
     format!("2026-11-21T10:00:{seconds}Z")
 }
@@ -11,7 +11,7 @@ fn euros(amount: i64) -> Value {
     json!({"amount": amount, "currency": "EUR"})
 }
 
-/// A confirmed order, as the services give it. The timeline is in the order in which the events arrived.
+/// A confirmed order, as the services return it. Its timeline has the events in the order of their arrival.
 fn confirmed() -> Receipt {
     let told = [
         ("01", "order", "order.created.v1"),
@@ -46,11 +46,19 @@ fn confirmed() -> Receipt {
     }
 }
 
+#[test]
+fn the_causal_order_has_every_service() {
+    let (mut ours, mut all) = (CAUSAL_ORDER, SERVICES);
+    ours.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(ours, all);
+}
+
 fn push(ledger: &mut Value, entry: Value) {
     ledger["entries"].as_array_mut().expect("entries").push(entry);
 }
 
-/// What came about, without the times.
+/// The effects without their times.
 fn effects(receipt: &Receipt) -> Vec<String> {
     let line =
         |one: &Effect<'_>| format!("{} {} {}", one.service, one.what, one.detail).trim_end().to_owned();
@@ -109,7 +117,7 @@ fn a_returned_order_has_cost_nothing_and_its_pieces_are_back() {
 }
 
 #[test]
-fn what_does_not_fit_where_the_order_stands_is_said() {
+fn sums_that_the_status_does_not_allow_are_named() {
     let mut twice = confirmed();
     let capture = twice.payment["entries"][1].clone();
     push(&mut twice.payment, capture);

@@ -1,4 +1,4 @@
-//! Reads the topics from a moment on up to where they end now.
+//! Reads the topics, from a moment on up to their present ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,26 +17,26 @@ use super::{Place, Sum};
 use crate::suite::SERVICES;
 
 const ASK: Duration = Duration::from_secs(10);
-/// How long nothing may come.
+/// The longest time without a record before the reading fails.
 const SILENCE: Duration = Duration::from_secs(30);
-/// A record is on its topic after its minute has begun, by another machine's clock.
+/// How much earlier than the first minute the reading begins, because clocks of other machines differ.
 const SKEW: Duration = Duration::from_secs(60);
-/// Most keys that are named.
+/// The most keys that are listed.
 const MOST: usize = 20;
 
-/// What is on the topics.
+/// The records on the topics, summed up.
 #[derive(Debug, Default)]
 pub struct Records {
     pub sums: BTreeMap<Place, Sum>,
-    /// Where there are records that don't say their position.
+    /// Places with records that carry no position.
     pub unmarked: BTreeSet<Place>,
-    /// From which minute on all of it is here.
+    /// The first minute that is complete here.
     pub since: String,
-    /// Keys whose records are not in the order in which they were written, with their topic.
+    /// Keys whose records are out of order, with their topic.
     pub disorder: Vec<String>,
 }
 
-/// A partition of a topic, and the record behind the last one that is read.
+/// An offset for each partition of each topic.
 type Ends = HashMap<(String, i32), i64>;
 
 /// Reads all topics from this moment on, on a thread of its own.
@@ -44,7 +44,7 @@ pub(super) async fn read(kafka: &Kafka, from: OffsetDateTime) -> anyhow::Result<
     let (done, read) = oneshot::channel();
     let kafka = kafka.clone();
     std::thread::Builder::new().name("topics".into()).spawn(move || {
-        // Whoever asked may have gone.
+        // Nobody waits for the result if the audit was stopped.
         let _ = done.send(read_all(&kafka, from));
     })?;
     read.await.context("the reader has ended")?
@@ -72,7 +72,7 @@ fn read_all(kafka: &Kafka, from: OffsetDateTime) -> anyhow::Result<Records> {
             }
             continue;
         };
-        // Errors of a client pass; it is the silence that counts.
+        // Errors of the client are transient; only a long silence ends the reading.
         let Ok(record) = record else { continue };
         came = Instant::now();
         let place = (record.topic().to_owned(), record.partition());
@@ -88,7 +88,7 @@ fn read_all(kafka: &Kafka, from: OffsetDateTime) -> anyhow::Result<Records> {
     Ok(reading.records)
 }
 
-/// Where to begin and where to end; partitions without records are left out.
+/// Returns where to begin and where to end. Partitions without records are left out.
 fn partitions(
     consumer: &BaseConsumer,
     kafka: &Kafka,
@@ -118,7 +118,7 @@ fn partitions(
     Ok((list, ends))
 }
 
-/// The first record of each partition whose earlier ones are deleted.
+/// Returns the first record of each partition whose earlier records were deleted.
 fn earliest(consumer: &BaseConsumer, list: &TopicPartitionList) -> anyhow::Result<Ends> {
     let mut first = TopicPartitionList::new();
     for partition in list.elements() {
@@ -135,7 +135,7 @@ fn earliest(consumer: &BaseConsumer, list: &TopicPartitionList) -> anyhow::Resul
     Ok(kept)
 }
 
-/// What is remembered of the records that have come: their positions, and the last one of each key.
+/// A reading in progress. It remembers the positions of all records, and the last position of each key.
 struct Reading {
     prefix: String,
     records: Records,
@@ -149,15 +149,15 @@ impl Reading {
         Self { prefix: kafka.prefix.clone(), records, seen: HashSet::new(), last: HashMap::new() }
     }
 
-    /// Takes a record. `oldest` says that there were earlier ones of its partition, which are deleted.
+    /// Takes a record. `oldest` means that earlier records of its partition were deleted.
     fn take(&mut self, topic: &str, key: &[u8], headers: Option<&BorrowedHeaders>, oldest: bool) {
         let text = |name| header(headers, name);
         let (Some(source), Some(time)) = (text("ce_source"), text("ce_time")) else { return };
-        // What others have written is theirs to account for.
-        let Some(service) = SERVICES.iter().position(|service| service.name == source) else { return };
+        // Records of programs that are not part of the suite are in no outbox of ours.
+        let Some(service) = SERVICES.iter().position(|service| *service == source) else { return };
         let Some(minute) = time.get(..16) else { return };
         if oldest && minute >= self.records.since.as_str() {
-            // The rest of this minute may be among them; `~` is behind every digit.
+            // Records of this minute may be among the deleted ones. `~` sorts behind every digit.
             self.records.since = format!("{minute}~");
         }
         if minute < self.records.since.as_str() {
@@ -169,13 +169,13 @@ impl Reading {
             self.records.unmarked.insert(place);
             return;
         };
-        // Copies of one message have one position.
+        // Copies of one message have the same position.
         if !self.seen.insert((service, position)) {
             return;
         }
         let sum = self.records.sums.entry(place).or_default();
         sum.rows += 1;
-        sum.positions ^= position;
+        sum.positions_xor ^= position;
         let last = self.last.entry((service, hash(topic, key))).or_insert(position);
         if position < *last && self.records.disorder.len() < MOST {
             self.records.disorder.push(format!("{} on {topic}", String::from_utf8_lossy(key)));
@@ -225,7 +225,7 @@ mod tests {
         for position in ["1", "2", "1", "2", "4"] {
             take(&mut reading, "a", "10:01", Some(position), false);
         }
-        assert_eq!(reading.records.sums[&place("10:01")], Sum { rows: 3, positions: 7, unsent: 0 });
+        assert_eq!(reading.records.sums[&place("10:01")], Sum { rows: 3, positions_xor: 7, unsent: 0 });
         assert!(reading.records.disorder.is_empty(), "a repeated run is no disorder");
     }
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_is_not_missed() {
+    fn deleted_records_are_not_missed() {
         let mut reading = reading();
         take(&mut reading, "a", "09:59", Some("1"), false);
         take(&mut reading, "a", "10:03", Some("2"), true);

@@ -1,4 +1,4 @@
-//! Holds stock for orders, and ends that: the stock goes back to the shelf, or out of the house; from there it may return.
+//! Reserves stock for orders, releases or commits it, and takes committed stock back.
 
 use schemas::common::{Line, Nothing};
 use schemas::inventory::{
@@ -10,17 +10,17 @@ use shared::saga::participant::{Answer, CommandBatchHandler, Reply, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
-use super::{Inventory, StockCommand};
-use crate::domain::{Shelf, merged};
-use crate::store::{self, End, Entry, Moves};
+use super::{StockCommand, StockHandler};
+use crate::domain::{End, Shelf, merged};
+use crate::store::{self, Entry, Moves};
 
-impl CommandBatchHandler<StockCommand> for Inventory {
+impl CommandBatchHandler<StockCommand> for StockHandler {
     async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
         let (skus, ending) = touched(tasks);
         let (mut shelf, mut held, mut taken) = store::lock_stock(uow.db(), &skus, &ending).await?;
         let mut moves = Moves::default();
         let mut replies = Vec::with_capacity(tasks.len());
-        // In the order of the messages: who came first is served first.
+        // In the order of the messages, so that the first order gets the last piece.
         for task in tasks {
             let (subject, cause) = (task.subject.as_str(), &task.cause);
             replies.push(match &task.command {
@@ -71,7 +71,7 @@ impl CommandBatchHandler<StockCommand> for Inventory {
     }
 }
 
-/// The products that are asked for by name, and the orders that say by what they hold which others are touched.
+/// Returns the products that commands name, and the orders whose reservations name further products.
 fn touched(tasks: &[Task<StockCommand>]) -> (Vec<&str>, Vec<Uuid>) {
     let (mut skus, mut ending) = (Vec::new(), Vec::new());
     for task in tasks {
@@ -89,18 +89,18 @@ fn touched(tasks: &[Task<StockCommand>]) -> (Vec<&str>, Vec<Uuid>) {
     (skus, ending)
 }
 
-/// The ledger's rows of what an order holds.
+/// Returns the ledger's rows of an order's lines.
 fn entries(order_id: Uuid, kind: &'static str, lines: &[Line]) -> impl Iterator<Item = Entry> + use<> {
     merged(lines).into_iter().map(move |(sku, quantity)| Entry { order_id, kind, sku, quantity })
 }
 
-/// The saga says that the stock is held; if it is not, an operator has to look.
+/// The saga knows that the stock is held. If it is not, an operator has to find out why.
 fn nothing_held(order: Uuid) -> Fault {
     Fault::permanent(format!("nothing is held for the order {order}"))
 }
 
 async fn tell_low(uow: &mut UnitOfWork, shelf: &Shelf, cause: &Cause) -> Result<(), Fault> {
-    // Behind the rows' locks, as every writer of a product takes them.
+    // Every writer of a product takes this lock behind the row's lock.
     uow.lock(shelf.fallen_low().map(|(sku, _)| sku.to_owned())).await?;
     for (sku, stock) in shelf.fallen_low() {
         let event = StockLow { sku: sku.to_owned(), on_hand: stock.on_hand, threshold: stock.low_threshold };

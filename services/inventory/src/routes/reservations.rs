@@ -1,4 +1,4 @@
-//! `GET /reservations/{orderId}`: what an order holds, took and gave back.
+//! `GET /reservations/{orderId}`: the stock that an order holds, took or gave back.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ pub(super) struct Reservation {
     entries: Vec<Move>,
 }
 
-/// An entry of the ledger: so many pieces of a product were moved.
+/// An entry of the ledger: a number of pieces of a product that were moved.
 #[derive(Debug, Serialize, ToSchema)]
 struct Move {
     /// `reserved`, `released`, `committed` or `restocked`.
@@ -39,7 +39,7 @@ impl From<EntryRow> for Move {
     }
 }
 
-/// The stock that an order holds or took, with its ledger entries.
+/// Returns the stock that an order holds or took, with its ledger entries.
 #[utoipa::path(get, path = "/reservations/{orderId}", params(("orderId" = Uuid, Path)), responses(
     (status = 200, body = Reservation),
     (status = 404, body = Problem, content_type = "application/problem+json"),

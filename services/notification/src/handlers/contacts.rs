@@ -1,4 +1,4 @@
-//! Keeps the read model of where customers can be reached.
+//! Keeps a read model of customers' addresses.
 
 use schemas::order::CustomerUpdated;
 use shared::fault::Fault;
@@ -11,7 +11,7 @@ use crate::store;
 pub(super) struct Contacts;
 
 impl BatchHandler for Contacts {
-    // What comes again is not newer than what is there.
+    // A repeated event has no newer version than the row, so it changes nothing.
     fn is_idempotent(&self) -> bool {
         true
     }

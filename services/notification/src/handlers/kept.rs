@@ -1,4 +1,4 @@
-//! Keeps a notice to be read.
+//! Keeps a notice, to be read over HTTP.
 
 use schemas::common::Nothing;
 use schemas::notification::{NotifyCustomer, Sent};

@@ -1,5 +1,5 @@
-//! Sends a notice by mail. A mail that can't be delivered fails for itself: the step is done all the same, since the order
-//! stands whether its customer hears of it or not.
+//! Sends a notice by mail. If a mail can't be delivered, only the notice fails. The step is done all the same, because the
+//! order does not depend on the notice.
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::domain::{self, Channel, Status};
 use crate::gateway::{self, Delivery, Mail};
 use crate::store::{self, EndedRow, NewNotification};
 
-/// What became of a notice.
+/// The outcome of a notice.
 pub struct Ended {
     notification_id: Uuid,
-    /// None if it has no address.
+    /// `None` for a notice without an address.
     delivery: Option<Delivery>,
 }
 
@@ -28,7 +28,7 @@ impl ExternalCall<NotifyCustomer> for Mailed {
     const TARGET: &'static str = "mail-server";
     type Outcome = Ended;
 
-    // A mail server may look closely at a mail before it takes it; asked again meanwhile it would take it twice.
+    // A mail server may examine a mail for long before it accepts it. A second attempt meanwhile would send the mail twice.
     const TIMEOUT: Duration = Duration::from_secs(30);
     const IDEMPOTENT: bool = false;
     const MAX_CONCURRENCY: usize = gateway::CONNECTIONS;

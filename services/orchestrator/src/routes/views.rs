@@ -1,4 +1,4 @@
-//! Sagas as they are shown.
+//! Sagas as the routes show them.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -19,21 +19,21 @@ use shared::saga::engine::{State as SagaState, StepState, StepStatus, Stuck};
 pub(super) struct SagaView {
     id: Uuid,
     order_id: String,
-    /// Name and version, `place_order@1`.
+    /// Name and version, for example `place_order@1`.
     definition: String,
     /// `running`, `compensating`, `completed`, `compensated` or `stuck`.
     status: String,
-    /// Why it was undone.
+    /// Why the saga was undone, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
-    /// When it is woken if nothing happens before.
+    /// When the saga acts next if no message comes before.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     next_deadline: Option<OffsetDateTime>,
-    /// Where it is stuck, if it is.
+    /// The step at which the saga is stuck, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     stuck: Option<StuckView>,
     steps: Vec<StepView>,
@@ -48,10 +48,10 @@ pub(super) struct StuckView {
     direction: &'static str,
     /// What is wrong, in a sentence.
     reason: String,
-    /// What the participant last said of why it can't answer.
+    /// The last error that the participant replied.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
-    /// What can safely be done.
+    /// What an operator can safely do.
     next_action: String,
 }
 
@@ -62,12 +62,11 @@ pub(super) struct StepView {
     name: String,
     /// Steps of one group run side by side.
     group: usize,
-    /// `waiting`, `asked`, `unknown` (it was asked again, since there was no answer in time), `done`, `refused`, `undoing`
-    /// or `undone`.
+    /// `waiting`, `asked`, `unknown` (asked again, because no answer came in time), `done`, `refused`, `undoing` or `undone`.
     status: &'static str,
-    /// How often it was asked, in its present direction.
+    /// The number of attempts in the present direction.
     attempts: u32,
-    /// What the participant last said of why it can't answer yet.
+    /// The last error that the participant replied.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -82,7 +81,7 @@ pub(super) struct StepView {
 pub(super) struct SagaWithLog {
     #[serde(flatten)]
     pub saga: SagaView,
-    /// Every input that changed it, and what was decided.
+    /// Every input that changed the saga, with the decisions that followed.
     pub log: Vec<LogView>,
 }
 
@@ -98,7 +97,7 @@ pub(super) struct LogView {
     message_id: Option<Uuid>,
     #[schema(value_type = Object)]
     input: Box<RawValue>,
-    /// What the step replied, if the saga keeps it.
+    /// The step's reply, if the saga keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     reply: Option<Box<RawValue>>,
@@ -106,13 +105,13 @@ pub(super) struct LogView {
     decisions: Box<RawValue>,
 }
 
-/// How a saga stands. `log` may have entries of other sagas too.
+/// Returns the view of a saga. `log` may have entries of other sagas too.
 pub(super) fn view(registry: &Registry, row: SagaRow, log: &[LogRow]) -> Result<SagaView, Problem> {
     let beyond = |entry: &&LogRow| entry.saga_id == row.saga_id && entry.sequence > row.sequence;
     let beyond: Vec<&LogRow> = log.iter().filter(beyond).collect();
     let updated_at = beyond.last().map_or(row.updated_at, |entry| entry.at);
     let mut state: SagaState = serde_json::from_str(row.state.0.get())?;
-    // A saga that has ended may be older than any definition that is still here; its row says all.
+    // A saga that has ended may be older than all definitions that are kept. Its row is enough then.
     let definition = registry.find(&row.definition, row.version).ok();
     if let Some(definition) = definition {
         replay(definition.shape(), &mut state, beyond, |_, _| Ok(()))?;
@@ -169,11 +168,11 @@ fn stuck_view(stuck: &Stuck, step: Option<&StepState>, saga: Uuid) -> StuckView 
         step: name.clone(),
         direction: direction.as_str(),
         reason: format!(
-            "{what} was asked {attempts} times without an answer; it is asked on, less and less often"
+            "{what} was asked {attempts} times without an answer; the orchestrator keeps asking, less and less often"
         ),
         last_error: step.and_then(|step| step.last_error.clone()),
         next_action: format!(
-            "see to it that the participant can answer, then have it asked at once: POST /sagas/{saga}/retry?exact=true"
+            "restore the participant, then have it asked at once: POST /sagas/{saga}/retry?sagaId=true"
         ),
     }
 }

@@ -1,5 +1,5 @@
-//! Place an order. Stock is held while the card is authorized, then the shipment is booked. Capturing the money is the
-//! point of no return; what follows is repeated until it is done.
+//! Place an order. The saga reserves stock and authorizes the card side by side, and then books the shipment. Capturing
+//! the money is the point of no return: the steps after it are repeated until they are done.
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +17,8 @@ use uuid::Uuid;
 use shared::saga::engine::Refusal;
 use shared::saga::plan::{Definition, Plan, Saga};
 
-/// What the saga remembers. Participants are addressed by order id, so that a step whose reply was lost can still be
-/// undone.
+/// What the saga remembers. Participants are addressed by order id, so that a step can be undone even if its reply was
+/// lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Placing<const VERSION: i32> {
@@ -31,7 +31,7 @@ pub struct Placing<const VERSION: i32> {
 
 /// The plan that new orders get.
 pub type PlaceOrder = Placing<2>;
-/// The plan before, which had no cancellation. Sagas in flight go on by it.
+/// The first plan, which had no cancellation. Sagas in flight that began with it go on by it.
 pub type PlaceOrder1 = Placing<1>;
 
 impl Saga for PlaceOrder {
@@ -80,7 +80,7 @@ impl<const VERSION: i32> Placing<VERSION> {
         self.order.total.clone()
     }
 
-    /// Empty before the authorization was granted, when nothing that needs it is asked.
+    /// Empty before the authorization was granted. No step that needs it is asked before.
     fn authorization_id(&self) -> String {
         self.authorization_id.clone().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The plans as documents show them, and what their hashes depend on.
+//! The plans as the documents show them, and the inputs of their hashes.
 
 use shared::saga::engine::Kind;
 use shared::saga::plan::Saga;
@@ -18,8 +18,8 @@ fn the_plans_as_diagrams() {
     insta::assert_snapshot!("return_order_as_a_diagram", ReturnOrder::plan().as_mermaid());
 }
 
-/// Sagas in flight have this hash in their rows. Whoever changes it changes what they follow: count
-/// the saga's version up and keep the old definition as long as one of them is open.
+/// Sagas in flight have this hash in their rows. If it changes, they would follow another plan. Count the saga's version
+/// up instead, and keep the old definition as long as one of them is open.
 #[test]
 fn the_hashes_are_pinned() {
     assert_eq!((PlaceOrder1::VERSION, PlaceOrder::VERSION, ReturnOrder::VERSION), (1, 2, 1));

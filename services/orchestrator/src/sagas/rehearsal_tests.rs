@@ -8,7 +8,7 @@ use shared::saga::testing::BEGINNING;
 
 use super::{PlaceOrder, PlaceOrder1, ReturnOrder, all};
 
-/// A log as `place_order@1` writes it, of an order that gets this far.
+/// Returns the log that `place_order@1` writes for an order that gets this far.
 fn log(inputs: &[Input]) -> Vec<Recorded> {
     let registry = all(None);
     let shape = registry.find(PlaceOrder1::NAME, PlaceOrder1::VERSION).expect("it is here").shape().clone();

@@ -1,5 +1,5 @@
-//! Take an order back. A parcel that has not left is stopped, one that is on its way refuses the return. Giving the money
-//! back is the point of no return; then the goods go on the shelf again, and the customer is told.
+//! Take an order back. The saga stops a parcel that has not left. A parcel in transit refuses the return. Giving the money
+//! back is the point of no return. Then the goods go back to the shelf, and the customer gets a notice.
 
 #[cfg(test)]
 mod tests;

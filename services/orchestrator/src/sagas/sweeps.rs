@@ -1,4 +1,5 @@
-//! What holds in every history of every saga: who may answer answers, in every order, and who may refuse refuses.
+//! Rules that hold in every history of every saga. The histories have the answers in every order, and every refusal that a
+//! participant may give.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use shared::saga::testing::{Answer, Run, Sweep, sweep};
 
 use super::test_orders::{ORDER, two_lamps};
 
-/// Holds a rule against all sagas.
+/// Checks a rule against all sagas.
 macro_rules! every_saga {
     ($rule:expr) => {{
         $rule(&orders());
@@ -34,7 +35,7 @@ fn any_step_may_refuse() {
     assert_eq!(any_may_refuse(&returns()), ["refund_payment", "stop_shipment"].map(str::to_owned).into());
 }
 
-/// What was done is undone when somebody refuses, and nothing else is. Returns who was seen refusing.
+/// After a refusal, exactly the steps that were done are undone. Returns the steps that refused in some history.
 fn any_may_refuse<S: Saga + Clone>(sweep: &Sweep<S>) -> BTreeSet<String> {
     let mut refusing = BTreeSet::new();
     for history in &sweep.histories {
@@ -46,7 +47,7 @@ fn any_may_refuse<S: Saga + Clone>(sweep: &Sweep<S>) -> BTreeSet<String> {
             run.fail(&format!("it was to be {end:?}"));
         }
         let mut done = groups_in_order(&run, history, false);
-        // No plan has a step before the pivot that need not be undone, so all that was done is undone.
+        // Every step before the pivot has an undo, so all steps that were done are undone.
         done.retain(|_| refused);
         done.reverse();
         if groups_in_order(&run, history, true) != done {
@@ -87,7 +88,7 @@ fn any_message_may_come_twice() {
                 sweep.answer(&mut run, answer);
                 let before = (run.state.clone(), run.sent.clone());
                 let mut decisions = run.take(&Input::Started, None);
-                // What came just now, and everything that came before: a topic may be read from its beginning again.
+                // The last answer and all before it come again: a topic may be read from its beginning.
                 for again in &history[..=count] {
                     decisions.extend(sweep.answer(&mut run, again));
                 }
@@ -121,14 +122,14 @@ fn it_survives_a_restart_anywhere() {
 
 #[test]
 fn the_order_of_answers_within_a_group_does_not_matter() {
-    // 3 ends of the first group with a refusal, then the shipment's, the pivot's, and the good one.
+    // The first group has 3 ends with a refusal. The shipment's refusal, the pivot's, and the success follow.
     assert_eq!(ends(&orders()), 6);
     assert_eq!(ends(&orders_of_the_first_plan()), 6);
-    // The stop's refusal, the pivot's, and the good one.
+    // The stop's refusal, the pivot's, and the success.
     assert_eq!(ends(&returns()), 3);
 }
 
-/// In how many ways a saga ends, apart from the order of the answers.
+/// Returns the number of ways in which a saga ends, apart from the order of the answers.
 fn ends<S: Saga + Clone>(sweep: &Sweep<S>) -> usize {
     let mut ends = BTreeMap::new();
     for history in &sweep.histories {
@@ -255,7 +256,7 @@ fn undo_asked(decisions: &[Decision]) -> Vec<String> {
     decisions.iter().filter_map(undo).collect()
 }
 
-/// What was done, or undone, group by group, by when the group began to answer.
+/// Returns the steps that were done, or undone, by group. The groups are in the order of their first answers.
 fn groups_in_order(run: &Run, history: &[Answer], undo: bool) -> Vec<BTreeSet<String>> {
     let mut groups: Vec<(usize, BTreeSet<String>)> = Vec::new();
     for answer in history.iter().filter(|answer| !answer.refused && answer.undo == undo) {

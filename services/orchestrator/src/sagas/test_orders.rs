@@ -1,4 +1,4 @@
-//! Orders to test with.
+//! Orders for tests.
 
 use schemas::common::{Address, Money, PricedLine};
 use schemas::order::OrderCreated;

@@ -1,10 +1,10 @@
-//! A customer and what makes one valid.
+//! A customer and its rules.
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// What a customer is to be: valid in itself.
+/// The wanted state of a customer. It is valid in itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewCustomer {
     pub id: String,

@@ -1,4 +1,4 @@
-//! Ends returns: the order came back, or it was not taken back.
+//! Ends returns: the order is taken back, or its return is refused.
 
 use schemas::common::{Money, Nothing};
 use schemas::order::{OrderReturned, RefuseReturn, ReturnOrder, ReturnRefused};
@@ -10,7 +10,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Orders;
-use super::settle::record;
+use super::settle::publish_outcomes;
 use crate::store::{self, SettledRow};
 
 impl CommandHandler<ReturnOrder> for Orders {
@@ -21,7 +21,7 @@ impl CommandHandler<ReturnOrder> for Orders {
     ) -> Result<Vec<Answer<ReturnOrder>>, Fault> {
         let returns = tasks.iter().map(|task| (task.command.order_id, task.command.return_id));
         let ended = store::finish_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
-        self.tell_returns(
+        self.publish_returns(
             uow,
             tasks,
             |command| command.order_id,
@@ -46,7 +46,7 @@ impl CommandHandler<RefuseReturn> for Orders {
         let commands = tasks.iter().map(|task| &task.command);
         let returns = commands.map(|command| (command.order_id, command.return_id, command.reason.as_str()));
         let ended = store::refuse_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
-        self.tell_returns(
+        self.publish_returns(
             uow,
             tasks,
             |command| command.order_id,
@@ -63,8 +63,8 @@ impl CommandHandler<RefuseReturn> for Orders {
 }
 
 impl Orders {
-    /// Publishes what became of the returns, and writes it into the orders' timelines.
-    async fn tell_returns<C: Sync, E: Event>(
+    /// Publishes the outcomes of the returns, and writes them into the orders' timelines.
+    async fn publish_returns<C: Sync, E: Event>(
         &self,
         uow: &mut UnitOfWork,
         tasks: &[Task<C>],
@@ -73,10 +73,10 @@ impl Orders {
         event: impl Fn(&C, &SettledRow) -> E,
     ) -> Result<(), Fault> {
         let missing = |id| format!("no such return of the order {id} is under way");
-        let ids = record(uow, tasks, order, ended, missing, event).await?;
-        let watchers = self.watchers.clone();
+        let ids = publish_outcomes(uow, tasks, order, ended, missing, event).await?;
+        let events = self.events.clone();
         uow.after_commit(move || {
-            watchers.tell(&ids);
+            events.notify_changed(&ids);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the return has ended");
             }

@@ -1,4 +1,4 @@
-//! Settles orders: confirmed, rejected, or cancelled.
+//! Settles orders: each becomes confirmed, rejected or cancelled.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ impl CommandHandler<ConfirmOrder> for Orders {
     ) -> Result<Vec<Answer<ConfirmOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
         let settled = store::confirm(uow.db(), &orders).await?;
-        self.tell(
+        self.publish_settled(
             uow,
             tasks,
             |command| command.order_id,
@@ -48,7 +48,7 @@ impl CommandHandler<RejectOrder> for Orders {
     ) -> Result<Vec<Answer<RejectOrder>>, Fault> {
         let orders: Vec<&RejectOrder> = tasks.iter().map(|task| &task.command).collect();
         let settled = store::reject(uow.db(), &orders).await?;
-        self.tell(
+        self.publish_settled(
             uow,
             tasks,
             |command| command.order_id,
@@ -73,7 +73,7 @@ impl CommandHandler<CancelOrder> for Orders {
     ) -> Result<Vec<Answer<CancelOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
         let settled = store::cancel(uow.db(), &orders).await?;
-        self.tell(
+        self.publish_settled(
             uow,
             tasks,
             |command| command.order_id,
@@ -87,8 +87,8 @@ impl CommandHandler<CancelOrder> for Orders {
 }
 
 impl Orders {
-    /// Publishes what became of the orders, and writes it into their timelines.
-    async fn tell<C: Sync, E: Event>(
+    /// Publishes the outcomes of the orders, and writes them into the timelines.
+    async fn publish_settled<C: Sync, E: Event>(
         &self,
         uow: &mut UnitOfWork,
         tasks: &[Task<C>],
@@ -99,11 +99,10 @@ impl Orders {
     ) -> Result<(), Fault> {
         let now = uow.now();
         let missing = |id| format!("the order {id} is not pending");
-        let ids = record(uow, tasks, order, settled, missing, event).await?;
-        let (watchers, settlements) = (self.watchers.clone(), self.settlements.clone());
+        let ids = publish_outcomes(uow, tasks, order, settled, missing, event).await?;
+        let events = self.events.clone();
         uow.after_commit(move || {
-            watchers.settled(&ids, status, now);
-            settlements.tell(&ids);
+            events.notify_settled(&ids, status, now);
             for order in ids {
                 info!(%order, outcome = <E as Message>::TYPE, "the order has settled");
             }
@@ -112,9 +111,10 @@ impl Orders {
     }
 }
 
-/// Publishes what became of the orders of the tasks, and writes it into their timelines; `missing` says what is wrong with
-/// one that has no row. The orders.
-pub(super) async fn record<C: Sync, E: Event>(
+/// Publishes the outcomes of the tasks' orders, and writes them into the timelines. Returns the ids of the orders.
+///
+/// An order without a row is an error, whose text is `missing`.
+pub(super) async fn publish_outcomes<C: Sync, E: Event>(
     uow: &mut UnitOfWork,
     tasks: &[Task<C>],
     order: fn(&C) -> Uuid,

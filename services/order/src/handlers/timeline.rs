@@ -1,5 +1,5 @@
-//! Keeps what others tell: the timeline of everybody's events with the carrier's word on the order, whether it was too
-//! late to cancel, and the products.
+//! Handles the other services' events: they go into the timeline, and some change the order's delivery or cancellation.
+//! Updates of products go into a read model.
 
 use std::collections::HashMap;
 
@@ -19,14 +19,14 @@ use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use crate::domain::Status;
+use crate::order_events::OrderNotifier;
 use crate::store::{self, ProductRow};
-use crate::watch::Watchers;
 
 const fn of<M: Message>() -> (&'static str, &'static str) {
     (M::TYPE, M::TOPIC)
 }
 
-/// What is told in an order's timeline, beside the order service's own events.
+/// The events in an order's timeline, beside order's own events.
 pub(super) const TIMELINE: &[(&str, &str)] = &[
     (SagaStarted::TYPE, SAGAS),
     of::<Reserved>(),
@@ -52,11 +52,11 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
 ];
 
 pub(super) struct Timeline {
-    pub watchers: Watchers,
+    pub events: OrderNotifier,
 }
 
 impl BatchHandler for Timeline {
-    /// An entry is known by its message, and a parcel does not go back.
+    /// An entry is identified by its message, and a delivery status only goes forward.
     fn is_idempotent(&self) -> bool {
         true
     }
@@ -72,16 +72,16 @@ impl BatchHandler for Timeline {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let mut entries = Vec::with_capacity(messages.len());
-            let (mut carried, mut too_late) = (HashMap::new(), Vec::new());
+            let (mut deliveries, mut too_late) = (HashMap::new(), Vec::new());
             for message in messages {
                 let envelope = message.envelope()?;
                 let order = Uuid::parse_str(&envelope.subject)
                     .map_err(|_| Fault::permanent("the event's subject is not an order's id"))?;
                 entries.push((order, envelope.id, envelope.timestamp, &*envelope.source, &*envelope.kind));
                 match &*envelope.kind {
-                    Dispatched::TYPE => drop(carried.entry(order).or_insert(Status::Shipped)),
-                    // A pick-up that comes again behind it does not hide it.
-                    Delivered::TYPE => drop(carried.insert(order, Status::Delivered)),
+                    Dispatched::TYPE => drop(deliveries.entry(order).or_insert(Status::Shipped)),
+                    // A dispatch that is repeated behind the delivery must not replace it.
+                    Delivered::TYPE => drop(deliveries.insert(order, Status::Delivered)),
                     SagaCancellationRefused::TYPE => {
                         too_late.push((order, message.data::<SagaCancellationRefused>()?.reason));
                     }
@@ -92,22 +92,22 @@ impl BatchHandler for Timeline {
             if !too_late.is_empty() {
                 store::refuse_cancellations(uow.db(), &too_late).await?;
             }
-            if !carried.is_empty() {
-                let carried: Vec<(Uuid, Status)> = carried.into_iter().collect();
-                store::save_delivery(uow.db(), &carried).await?;
+            if !deliveries.is_empty() {
+                let deliveries: Vec<(Uuid, Status)> = deliveries.into_iter().collect();
+                store::save_delivery(uow.db(), &deliveries).await?;
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.dedup();
-            let watchers = self.watchers.clone();
-            uow.after_commit(move || watchers.tell(&orders));
+            let events = self.events.clone();
+            uow.after_commit(move || events.notify_changed(&orders));
             Ok(())
         })
     }
 }
 
-pub(super) struct Products;
+pub(super) struct ProductUpdates;
 
-impl BatchHandler for Products {
+impl BatchHandler for ProductUpdates {
     fn handle<'a>(
         &'a self,
         uow: &'a mut UnitOfWork,

@@ -1,4 +1,4 @@
-//! One transaction for all the orders that wait.
+//! Writes all waiting orders in one transaction.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,40 +7,47 @@ use schemas::common::PricedLine;
 use schemas::order::OrderCreated;
 use shared::db::Db;
 use shared::envelope::{Cause, Message, new_id};
-use shared::fault::{Class, Fault};
+use shared::fault::Fault;
+use shared::isolate::together_or_each;
 use shared::outbox::Draft;
 use shared::service::problem::{Invalid, Problem};
 use shared::unit_of_work::UnitOfWork;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Key, Placed, Placement, Priced, still_running, unknown_product};
 use crate::domain::{NewOrder, Order, Status, total};
+use crate::metrics;
 use crate::store::{self, AnswerRow, NewRow, ProductRow};
 
+/// The answer to one request.
 type Verdict = Result<Placed, Problem>;
 
 /// Places the orders and answers each.
 pub(super) async fn place(db: &Db, batch: Vec<Placement>) {
-    match write(db, &batch).await {
-        Ok(verdicts) => {
-            for (placement, verdict) in batch.into_iter().zip(verdicts) {
-                // Whoever has hung up finds the order under its key.
-                let _ = placement.answer.send(verdict);
-            }
-        }
-        Err(fault) if fault.class() == Class::Permanent && batch.len() > 1 => {
-            // One of them spoils it for all: each on its own.
-            for placement in batch {
-                Box::pin(place(db, vec![placement])).await;
-            }
-        }
-        Err(fault) => {
-            let problem = Problem::from(fault);
-            for placement in batch {
-                let _ = placement.answer.send(Err(problem.clone()));
-            }
-        }
+    let write = async |batch: Vec<Placement>| {
+        let verdicts = write(db, &batch).await;
+        (batch, verdicts)
+    };
+    together_or_each(batch, write, answer).await;
+}
+
+fn answer(placements: Vec<Placement>, verdicts: Result<Vec<Verdict>, Fault>) {
+    let verdicts = verdicts.unwrap_or_else(|fault| {
+        let problem = Problem::from(fault);
+        placements.iter().map(|_| Err(problem.clone())).collect()
+    });
+    for (placement, verdict) in placements.into_iter().zip(verdicts) {
+        // It fails if the client has hung up. A repetition of the request finds the order under its key.
+        let _ = placement.answer.send(verdict);
     }
+}
+
+/// What the database knows about the orders of a batch.
+struct Known {
+    /// What was answered under their Idempotency-Keys before.
+    answers: HashMap<String, AnswerRow>,
+    products: HashMap<String, ProductRow>,
 }
 
 /// An order that is about to be written.
@@ -52,54 +59,37 @@ struct Accepted<'p> {
     answer: String,
 }
 
+/// What is to be done with an order of a batch.
+enum Decision<'p> {
+    Write(Box<Accepted<'p>>),
+    /// Nothing is written.
+    Answer(Verdict),
+}
+
+/// Writes the orders in one transaction, and returns the answers in the order of the batch.
 async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
     let ids: Vec<Uuid> = batch.iter().map(|_| new_id()).collect();
-    let lock = |key: &Key| format!("idempotency-key/{}", key.text);
-    let mut locks: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-    locks.extend(batch.iter().filter_map(|placement| placement.key.as_ref().map(lock)));
-    let mut uow = db.write(&locks).await?;
-
-    let keys: Vec<&str> = batch.iter().filter_map(|p| p.key.as_ref()).map(|key| key.text.as_str()).collect();
-    let known = if keys.is_empty() { HashMap::new() } else { store::find_answers(uow.db(), &keys).await? };
-    let mut skus: Vec<&str> = batch
-        .iter()
-        .flat_map(|placement| placement.order.items.iter().map(|line| line.sku.as_str()))
-        .collect();
-    skus.sort_unstable();
-    skus.dedup();
-    let products = store::find_products(uow.db(), &skus).await?;
+    let mut uow = db.write(&locks(batch, &ids)).await?;
+    let known = look_up(&mut uow, batch).await?;
+    let now = uow.now();
 
     let mut verdicts = Vec::with_capacity(batch.len());
     let mut accepted = Vec::with_capacity(batch.len());
-    let mut keys_here = HashSet::new();
+    let mut keys = HashSet::new();
     for (placement, id) in batch.iter().zip(ids) {
         if let Some(key) = &placement.key
-            && !keys_here.insert(&key.text)
+            && !keys.insert(&key.text)
         {
-            // The first one's client hung up while it was queued, and its guard went with it.
+            // The client of the first request hung up while its order was queued, which dropped the guard of the key.
             verdicts.push(Err(still_running()));
             continue;
         }
-        if let Some(key) = &placement.key
-            && let Some(before) = known.get(&key.text)
-        {
-            verdicts.push(replay(key, before));
-            continue;
-        }
-        match price(&placement.order, &products) {
-            Ok(priced) => {
-                let order = order(id, &placement.order, priced, uow.now());
-                let answer = serde_json::to_string(&order)?;
-                verdicts.push(Ok(Placed { id, answer: answer.clone(), replayed: false }));
-                accepted.push(Accepted {
-                    order,
-                    asked: &placement.order,
-                    key: placement.key.as_ref(),
-                    traceparent: placement.traceparent.as_deref(),
-                    answer,
-                });
+        match decide(placement, id, now, &known)? {
+            Decision::Write(order) => {
+                verdicts.push(Ok(Placed { id, answer: order.answer.clone(), replayed: false }));
+                accepted.push(*order);
             }
-            Err(errors) => verdicts.push(Err(Problem::invalid(errors))),
+            Decision::Answer(verdict) => verdicts.push(verdict),
         }
     }
     if accepted.is_empty() {
@@ -108,10 +98,57 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
     }
     save(&mut uow, &accepted).await?;
     uow.commit().await?;
-    metrics::counter!("amends_orders_placed_total").increment(accepted.len() as u64);
+    metrics::ORDERS_PLACED.counter(&[]).increment(accepted.len() as u64);
     Ok(verdicts)
 }
 
+/// Returns the locks of a batch: those of its new orders, and those of its Idempotency-Keys.
+fn locks(batch: &[Placement], ids: &[Uuid]) -> Vec<String> {
+    let lock = |key: &Key| format!("idempotency-key/{}", key.text);
+    let keys = batch.iter().filter_map(|placement| placement.key.as_ref()).map(lock);
+    ids.iter().map(Uuid::to_string).chain(keys).collect()
+}
+
+async fn look_up(uow: &mut UnitOfWork, batch: &[Placement]) -> Result<Known, Fault> {
+    let keys: Vec<&str> = batch.iter().filter_map(|p| p.key.as_ref()).map(|key| key.text.as_str()).collect();
+    let answers = if keys.is_empty() { HashMap::new() } else { store::find_answers(uow.db(), &keys).await? };
+    let mut skus: Vec<&str> = batch
+        .iter()
+        .flat_map(|placement| placement.order.items.iter().map(|line| line.sku.as_str()))
+        .collect();
+    skus.sort_unstable();
+    skus.dedup();
+    let products = store::find_products(uow.db(), &skus).await?;
+    Ok(Known { answers, products })
+}
+
+fn decide<'p>(
+    placement: &'p Placement,
+    id: Uuid,
+    now: OffsetDateTime,
+    known: &Known,
+) -> Result<Decision<'p>, Fault> {
+    if let Some(key) = &placement.key
+        && let Some(before) = known.answers.get(&key.text)
+    {
+        return Ok(Decision::Answer(replay(key, before)));
+    }
+    let priced = match price(&placement.order, &known.products) {
+        Ok(priced) => priced,
+        Err(errors) => return Ok(Decision::Answer(Err(Problem::invalid(errors)))),
+    };
+    let order = order(id, &placement.order, priced, now);
+    let answer = serde_json::to_string(&order)?;
+    Ok(Decision::Write(Box::new(Accepted {
+        order,
+        asked: &placement.order,
+        key: placement.key.as_ref(),
+        traceparent: placement.traceparent.as_deref(),
+        answer,
+    })))
+}
+
+/// Returns the answer that an earlier request with the key got.
 fn replay(key: &Key, before: &AnswerRow) -> Verdict {
     if before.request_hash != key.request_hash {
         let title = "The Idempotency-Key was used for another request";
@@ -125,7 +162,7 @@ fn replay(key: &Key, before: &AnswerRow) -> Verdict {
     Ok(Placed { id: before.order_id, answer: before.answer.clone(), replayed: true })
 }
 
-/// Puts prices on an order.
+/// Adds the prices to the lines of an order.
 fn price(order: &NewOrder, products: &HashMap<String, ProductRow>) -> Result<Priced, Vec<Invalid>> {
     let mut errors = Vec::new();
     let mut items = Vec::with_capacity(order.items.len());
@@ -147,7 +184,7 @@ fn price(order: &NewOrder, products: &HashMap<String, ProductRow>) -> Result<Pri
     Ok(Priced { items, total })
 }
 
-fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: time::OffsetDateTime) -> Order {
+fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: OffsetDateTime) -> Order {
     Order {
         id,
         status: Status::Pending,
@@ -164,6 +201,7 @@ fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: time::OffsetDateTime) 
     }
 }
 
+/// Writes the orders, their events and timelines, and the answers under their keys.
 async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fault> {
     let rows: Vec<NewRow<'_>> = accepted
         .iter()
@@ -187,7 +225,7 @@ async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fau
             shipping_address: new.asked.shipping_address.clone(),
             email: new.asked.email.clone(),
         };
-        // The saga is called like its order.
+        // The saga has the id of its order.
         let cause = Cause::request(*id, new.traceparent.map(str::to_owned));
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(new.order.version))?;
         timeline.push((*id, message, now, "order", OrderCreated::TYPE));

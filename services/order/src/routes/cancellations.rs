@@ -1,17 +1,14 @@
-//! `POST /orders/{id}/cancellation` and `POST /orders/{id}/returns`: what a customer wants of an order afterwards. Both
-//! are settled by sagas; asked a second time they tell how far that has come.
+//! `POST /orders/{id}/cancellation`. The order's saga decides the request. A repetition returns its present state.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use schemas::common::Money;
-use schemas::order::{CancellationRequested, ReturnRequested};
-use shared::envelope::{Cause, Message, new_id};
+use schemas::order::CancellationRequested;
+use shared::envelope::{Cause, Message};
 use shared::outbox::Draft;
 use shared::service::http::{Path, Trace};
 use shared::service::problem::Problem;
-use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
 use super::App;
@@ -20,10 +17,10 @@ use super::read::unknown;
 use crate::domain::{Order, Status};
 use crate::store;
 
-/// Cancels an order, as long as its money is not being taken.
+/// Cancels an order. That is possible until its money is being taken.
 ///
-/// With 202 the wish is on record, and the saga decides: the order becomes `cancelled`, or its `cancellation` becomes
-/// `refused`. With `Prefer: wait=N` the answer waits up to N seconds for the order to settle.
+/// 202 means that the request is on record, and that the saga will decide it. The order becomes `cancelled`, or its
+/// `cancellation` becomes `refused`. With `Prefer: wait=N` the answer waits up to N seconds for the order to settle.
 #[utoipa::path(post, path = "/orders/{id}/cancellation",
     params(
         ("id" = Uuid, Path),
@@ -31,7 +28,7 @@ use crate::store;
     ),
     responses(
         (status = 200, description = "The order is cancelled.", body = Order),
-        (status = 202, description = "The wish is on record.", body = Order),
+        (status = 202, description = "The request is on record.", body = Order),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is too late, or there is nothing to cancel.", body = Problem, content_type = "application/problem+json"),
     ))]
@@ -44,13 +41,14 @@ pub(super) async fn cancel(
     let mut uow = app.db.write(&[id.to_string()]).await?;
     let order = store::find(uow.db(), id).await?.ok_or_else(|| unknown(id))?;
     if let Some(version) = store::request_cancellation(uow.db(), id).await? {
-        // The saga is called like its order.
+        // The saga has the id of its order.
         let cause = Cause::request(id, trace.0);
         let event = CancellationRequested { order_id: id };
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(version))?;
-        note(&mut uow, id, message, CancellationRequested::TYPE).await?;
+        let now = uow.now();
+        store::append_timeline(uow.db(), &[(id, message, now, "order", CancellationRequested::TYPE)]).await?;
         uow.commit().await?;
-        app.watchers.tell(&[id]);
+        app.events.notify_changed(&[id]);
     } else {
         uow.abandon().await?;
     }
@@ -58,7 +56,7 @@ pub(super) async fn cancel(
         && let Some(wait) = preferred_wait(&headers)
     {
         tokio::select! {
-            _ = app.settlements.wait(id, wait.min(app.longest_wait), true) => {}
+            _ = app.events.wait_until_settled(id, wait.min(app.longest_wait), true) => {}
             () = app.stopping.cancelled() => {}
         }
     }
@@ -88,74 +86,4 @@ fn past_pivot(why: &str, order: Uuid) -> Problem {
 fn nothing_to_cancel(why: &str) -> Problem {
     Problem::new(StatusCode::CONFLICT, "/problems/nothing-to-cancel", "There is nothing to cancel")
         .detail(why)
-}
-
-/// Sends an order back: the money is given back, and the goods go on the shelf again.
-///
-/// With 202 the wish is on record, and the saga decides: the order becomes `returned`, or its `return` becomes `refused`
-/// with a reason.
-#[utoipa::path(post, path = "/orders/{id}/returns", params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "The order is returned.", body = Order),
-    (status = 202, description = "The return is under way.", body = Order),
-    (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It can't be returned as it stands.", body = Problem, content_type = "application/problem+json"),
-))]
-pub(super) async fn give_back(
-    State(app): State<App>,
-    Path(id): Path<Uuid>,
-    trace: Trace,
-) -> Result<Response, Problem> {
-    let mut uow = app.db.write(&[id.to_string()]).await?;
-    let order = store::find(uow.db(), id).await?.ok_or_else(|| unknown(id))?;
-    match order.status {
-        Status::Confirmed | Status::Delivered => {}
-        Status::Returned => return Ok(Json(order).into_response()),
-        Status::Pending => {
-            let title = "The order is not confirmed yet";
-            let what = if order.cancellation.as_deref() == Some("refused") {
-                "repeat this when it is".to_owned()
-            } else {
-                format!("as long as it is pending, cancel it: POST /orders/{id}/cancellation")
-            };
-            return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-confirmed", title).detail(what));
-        }
-        Status::Shipped => {
-            let title = "The parcel is on its way";
-            return Err(Problem::new(StatusCode::CONFLICT, "/problems/in-transit", title)
-                .detail("send the order back when it is delivered"));
-        }
-        Status::Rejected | Status::Cancelled => {
-            let title = "There is nothing to return";
-            return Err(Problem::new(StatusCode::CONFLICT, "/problems/nothing-to-return", title).detail(
-                format!("the order is {}, and everything done for it is undone", order.status.as_str()),
-            ));
-        }
-    }
-    let return_id = new_id();
-    if let Some(row) = store::request_return(uow.db(), id, return_id).await? {
-        // The return has a saga of its own.
-        let cause = Cause::request(return_id, trace.0);
-        let event = ReturnRequested {
-            order_id: id,
-            return_id,
-            customer_id: row.customer_id,
-            total: Money { amount: row.total_amount, currency: row.currency },
-            email: row.email,
-        };
-        let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(row.version))?;
-        note(&mut uow, id, message, ReturnRequested::TYPE).await?;
-        uow.commit().await?;
-        app.watchers.tell(&[id]);
-    } else {
-        // One is under way already.
-        uow.abandon().await?;
-    }
-    let order = store::find(&mut *app.db.read().await?, id).await?.ok_or_else(|| unknown(id))?;
-    Ok((StatusCode::ACCEPTED, Json(order)).into_response())
-}
-
-/// Writes the order's own event into its timeline.
-async fn note(uow: &mut UnitOfWork, order: Uuid, message: Uuid, kind: &'static str) -> Result<(), Problem> {
-    let now = uow.now();
-    Ok(store::append_timeline(uow.db(), &[(order, message, now, "order", kind)]).await?)
 }

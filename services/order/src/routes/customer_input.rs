@@ -1,4 +1,4 @@
-//! Reads a customer from JSON and says what is wrong with every invalid member, not only with the first.
+//! Reads a customer from JSON, and reports every invalid member, not only the first.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,18 +8,17 @@ use utoipa::ToSchema;
 use super::input::Reader;
 use crate::domain::NewCustomer;
 
-/// What a customer is to be.
+/// The wanted state of a customer.
 #[derive(Serialize, ToSchema)]
 pub struct CustomerInput {
-    /// Left out, the customer has none.
+    /// Without it the customer has no name.
     #[schema(max_length = 200)]
     name: Option<String>,
-    /// Where notices about orders go that have no address of their own.
+    /// The address for notices about orders without an address of their own.
     email: String,
 }
 
-/// Reads what a customer is to be, and says of every member that is wrong what is wrong with it. The id is bound by the
-/// same rules as an order's `customerId`.
+/// Reads a customer, and returns it with its errors. The rules of the id are those of an order's `customerId`.
 pub fn read_customer(id: &str, body: &Value) -> (NewCustomer, Vec<Invalid>) {
     let mut reader = Reader::default();
     let id = reader.text_of(Some(&Value::from(id)), "/id", 64);

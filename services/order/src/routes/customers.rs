@@ -1,4 +1,4 @@
-//! Customers, whose addresses notices go to where an order has none.
+//! `GET` and `PUT /customers/{id}`. Notices about an order without an address go to its customer's address.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use super::customer_input::{CustomerInput, read_customer};
 use crate::domain::Customer;
 use crate::store;
 
-/// A customer.
+/// Returns a customer.
 #[utoipa::path(get, path = "/customers/{id}", params(("id" = String, Path)), responses(
     (status = 200, body = Customer),
     (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -25,7 +25,7 @@ pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Resul
     customer.map(Json).ok_or_else(|| unknown(&id))
 }
 
-/// Creates a customer, or changes name and address. The same once more changes nothing.
+/// Creates a customer, or changes name and address. A repetition changes nothing.
 #[utoipa::path(put, path = "/customers/{id}", params(("id" = String, Path)), request_body = CustomerInput, responses(
     (status = 200, body = Customer),
     (status = 201, body = Customer),
@@ -48,7 +48,7 @@ pub(super) async fn put(
         uow.abandon().await?;
         return row.map(|row| (StatusCode::OK, Json(row))).ok_or_else(|| unknown(&id));
     };
-    // Behind the row's lock, as every writer of a customer takes it.
+    // Every writer of a customer takes this lock behind the row's lock.
     uow.lock([id.clone()]).await?;
     let event = CustomerUpdated { customer_id: id.clone(), name: row.name.clone(), email: row.email.clone() };
     uow.publish(&id, &Cause::request(new_id(), trace.0), Draft::from(&event).version(row.version))?;

@@ -15,11 +15,13 @@ use uuid::Uuid;
 
 use super::App;
 use super::read::unknown;
+use crate::order_events::OrderWatch;
 use crate::store;
-use crate::watch::Watch;
 
-/// What happens to an order. One event for each entry of the timeline, with its position as id; then `settled` with
-/// the order, and the end. `Last-Event-ID` takes the stream up where it broke off.
+/// Streams what happens to an order.
+///
+/// Each entry of the timeline is an event with its position as id. When the order has settled, an event `settled` with the
+/// order ends the stream. `Last-Event-ID` resumes a stream that broke off.
 #[utoipa::path(get, path = "/orders/{id}/events",
     params(
         ("id" = Uuid, Path),
@@ -42,12 +44,12 @@ pub(super) async fn get(
         && status.is_settled()
         && store::find_timeline(&mut db, id, last).await?.is_empty()
     {
-        // This is how a browser's EventSource is told not to come back.
+        // 204 tells a browser's EventSource not to reconnect.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     drop(db);
     let follow = Follow {
-        watch: app.watchers.watch(id),
+        watch: app.events.watch(id),
         app,
         order: id,
         last: last.unwrap_or(0),
@@ -64,10 +66,10 @@ pub(super) async fn get(
 
 struct Follow {
     app: App,
-    watch: Watch,
+    watch: OrderWatch,
     order: Uuid,
     last: i64,
-    /// Events to be sent, the next one last.
+    /// The events to send, the next one last.
     ready: Vec<Event>,
     ended: bool,
 }
@@ -90,7 +92,7 @@ impl Follow {
                 }
                 Ok(events) => self.ready = events,
                 Err(problem) => {
-                    // The client comes back with its Last-Event-ID.
+                    // The client reconnects with its Last-Event-ID.
                     warn!(order = %self.order, title = %problem.title, "an event stream broke off");
                     return None;
                 }
@@ -98,10 +100,10 @@ impl Follow {
         }
     }
 
-    /// What is new, the first one last.
+    /// Returns the new events, the first one last.
     async fn look(&mut self) -> Result<Vec<Event>, Problem> {
         let mut db = self.app.db.read().await?;
-        // The order before its timeline: what settled it is among the rows that follow.
+        // The order is read before its timeline. If it has settled, the timeline has the event of that.
         let order = store::find(&mut db, self.order).await?.ok_or_else(|| unknown(self.order))?;
         let rows = store::find_timeline(&mut db, self.order, self.last).await?;
         let mut events = Vec::with_capacity(rows.len() + 1);

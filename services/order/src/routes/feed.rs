@@ -13,20 +13,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::App;
-use crate::watch::Settled;
+use crate::order_events::Settlement;
 
-/// The outcome of every order that this replica settles, from now on.
+/// Streams the outcome of every order that this replica settles from now on.
 ///
-/// One event `settled` per order, sent after its commit, with `id`, `status` and `at`: when it was settled, by the
-/// database's clock. What was before is not told again. A reader that is too slow gets an event `missed` with the
-/// number of transactions that it was not told of; `GET /orders/{id}` tells what became of those orders, and of those
-/// that other replicas settled.
+/// Each order gets one event `settled` after its commit. It has `id`, `status`, and the time `at` which the order settled, by
+/// the database's clock. The stream does not have earlier outcomes, nor those of other replicas. A reader that is too slow
+/// gets an event `missed` with the number of transactions that it missed. `GET /orders/{id}` has the outcome of any order.
 #[utoipa::path(get, path = "/orders/events", responses(
     (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
 ))]
 pub(super) async fn get(State(app): State<App>) -> Response {
-    // Listens before the answer begins: whoever has the answer misses nothing that settles from then on.
-    let feed = Feed { settled: app.watchers.listen(), stopping: app.stopping.clone(), ready: Vec::new() };
+    // Subscribes before the answer begins, so that a client with the answer misses nothing that settles from then on.
+    let feed =
+        Feed { settlements: app.events.subscribe(), stopping: app.stopping.clone(), ready: Vec::new() };
     let events = stream::unfold(feed, |mut feed| async move {
         let event = feed.next().await?;
         Some((Ok::<_, Infallible>(event), feed))
@@ -35,9 +35,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
 }
 
 struct Feed {
-    settled: Receiver<Settled>,
+    settlements: Receiver<Settlement>,
     stopping: CancellationToken,
-    /// Events to be sent, the next one last.
+    /// The events to send, the next one last.
     ready: Vec<Event>,
 }
 
@@ -47,12 +47,12 @@ impl Feed {
             if let Some(event) = self.ready.pop() {
                 return Some(event);
             }
-            let settled = tokio::select! {
-                settled = self.settled.recv() => settled,
+            let settlement = tokio::select! {
+                settlement = self.settlements.recv() => settlement,
                 () = self.stopping.cancelled() => return None,
             };
-            match settled {
-                Ok(settled) => match events(&settled) {
+            match settlement {
+                Ok(settlement) => match events(&settlement) {
                     Ok(events) => self.ready = events,
                     Err(error) => {
                         warn!(%error, "the feed of settled orders broke off");
@@ -68,8 +68,8 @@ impl Feed {
     }
 }
 
-/// The events of one commit, the first one last.
-fn events(settled: &Settled) -> Result<Vec<Event>, axum::Error> {
-    let event = |id| Event::default().event("settled").json_data(settled.outcome(id));
-    settled.orders.iter().rev().map(event).collect()
+/// Returns the events of one commit, the first one last.
+fn events(settlement: &Settlement) -> Result<Vec<Event>, axum::Error> {
+    let event = |id| Event::default().event("settled").json_data(settlement.outcome(id));
+    settlement.orders.iter().rev().map(event).collect()
 }

@@ -1,4 +1,4 @@
-//! Reads an order from JSON and says of every member that is wrong what is wrong with it, not only of the first.
+//! Reads an order from JSON, and reports every invalid member, not only the first.
 
 use schemas::common::{Address, Line};
 use serde::Serialize;
@@ -28,15 +28,14 @@ pub struct OrderInput {
     customer_id: String,
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<Line>,
-    /// The card, as the provider's token: `tok_visa` is good; `tok_chargeDeclined` and `tok_insufficientFunds` are
-    /// declined.
+    /// The card, as the provider's token. `tok_visa` is good. `tok_chargeDeclined` and `tok_insufficientFunds` are declined.
     payment_token: String,
     shipping_address: Address,
-    /// Where the confirmation goes.
+    /// The address for the confirmation.
     email: Option<String>,
 }
 
-/// Reads an order, and says what is wrong with it. Where that is anything, the order has only what could be read.
+/// Reads an order, and returns it with its errors. If there are errors, the order has only the valid members.
 pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
     let mut reader = Reader::default();
     if !body.is_object() {
@@ -72,7 +71,7 @@ pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
     (order, reader.errors)
 }
 
-/// Reads members, and collects what is wrong with them.
+/// Reads members, and collects their errors.
 #[derive(Default)]
 pub(super) struct Reader {
     pub errors: Vec<Invalid>,

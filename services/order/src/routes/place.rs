@@ -20,8 +20,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Places an order.
 ///
-/// The answer comes when the order is on record; its saga is then under way. With `Prefer: wait=N` the answer waits up
-/// to N seconds for the order to settle. With an `Idempotency-Key` the request can be repeated safely.
+/// The answer comes when the order is on record, and its saga is under way. With `Prefer: wait=N` the answer waits up to N
+/// seconds for the order to settle. With an `Idempotency-Key` the request can be repeated safely.
 #[utoipa::path(post, path = "/orders", request_body = OrderInput,
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Repeats of the request get the first one's answer."),
@@ -53,17 +53,17 @@ pub(super) async fn post(
         errors.extend(unknown_products(&app, &order).await?);
         return Err(Problem::invalid(errors));
     }
-    // Held until the answer is there, so that a repetition meanwhile learns that this one runs.
-    let _running = app.counter.run(key)?;
+    // Held until the answer is there. A repetition meanwhile learns that this request is still running.
+    let _in_flight = app.intake.reserve_key(key)?;
     // `Value` keeps its members sorted, so the order of the members does not matter.
     let request_hash = || Sha256::digest(body.to_string().as_bytes()).to_vec();
     let key = key.map(|text| Key { text: text.to_owned(), request_hash: request_hash() });
-    let placed = app.counter.place(order, key, trace.0).await?;
+    let placed = app.intake.place(order, key, trace.0).await?;
 
-    // From here on nothing is an error: the order is on record, and whoever is told otherwise places it twice.
+    // The order is on record, so nothing is an error from here on. After an error, a client might place the order twice.
     let settled = match wait {
         Some(wait) => tokio::select! {
-            settled = app.settlements.wait(placed.id, wait, placed.replayed) => settled,
+            settled = app.events.wait_until_settled(placed.id, wait, placed.replayed) => settled,
             () = app.stopping.cancelled() => None,
         },
         None => None,
@@ -87,7 +87,8 @@ pub(super) async fn post(
     Ok(response)
 }
 
-/// The lines of an order, wrong in other ways, whose products are not known: who mends it learns all at once.
+/// Returns errors about the lines with unknown products. An order that is invalid anyway gets them too, so that its client
+/// sees all errors at once.
 async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, Problem> {
     let skus: Vec<&str> = order.items.iter().map(|line| line.sku.as_str()).collect();
     let known = store::find_products(&mut *app.db.read().await?, &skus).await?;
@@ -104,7 +105,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-/// `Prefer: wait=N` (RFC 7240). A preference that can't be read is ignored, as the RFC wants it.
+/// Reads `Prefer: wait=N` (RFC 7240). The RFC wants an unreadable preference to be ignored.
 pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut wait = preferences.flat_map(|value| value.split([',', ';'])).filter_map(|preference| {

@@ -1,4 +1,4 @@
-//! Reading orders and products.
+//! `GET /orders`, `GET /orders/{id}` and `GET /products`.
 
 use axum::Json;
 use axum::extract::State;
@@ -55,11 +55,11 @@ pub(super) struct ListQuery {
     customer_id: Option<String>,
     /// How many, at most 200.
     limit: Option<u16>,
-    /// Where the page before ended.
+    /// The `next` of the page before.
     cursor: Option<Uuid>,
 }
 
-/// Orders, the newest first.
+/// Lists orders, the newest first.
 #[utoipa::path(get, path = "/orders", params(ListQuery), responses(
     (status = 200, body = OrderPage),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -81,7 +81,7 @@ pub(super) async fn list(
     Ok(Json(OrderPage { orders, next }))
 }
 
-/// An order with its timeline. Give the `ETag` as `If-None-Match` to learn cheaply whether something happened.
+/// Returns an order with its timeline. Send the `ETag` as `If-None-Match` to learn cheaply whether something happened.
 #[utoipa::path(get, path = "/orders/{id}", params(("id" = Uuid, Path)), responses(
     (status = 200, body = OrderWithTimeline),
     (status = 304, description = "Nothing has happened since."),
@@ -109,7 +109,7 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// The products that can be ordered, by sku.
+/// Lists the products that can be ordered, by sku.
 #[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
 pub(super) async fn products(State(app): State<App>) -> Result<Json<Products>, Problem> {
     let rows = store::list_products(&mut *app.db.read().await?).await?;

@@ -31,8 +31,7 @@ impl From<CustomerRow> for Customer {
 
 const CUSTOMER: &str = "id, name, email, created_at, updated_at, version";
 
-/// Creates or changes a customer, and returns the new version; `None` if nothing is different. The row is locked in
-/// either case.
+/// Creates or changes a customer. Returns its new state; `None` if nothing is different. The row is locked in either case.
 pub async fn put_customer(
     db: &mut PgConnection,
     customer: &NewCustomer,
@@ -53,7 +52,7 @@ pub async fn put_customer(
     Ok(row.map(Customer::from))
 }
 
-/// A customer.
+/// Returns a customer.
 pub async fn find_customer(db: &mut PgConnection, id: &str) -> Result<Option<Customer>, sqlx::Error> {
     let find = format!("select {CUSTOMER} from customer where id = $1");
     let row: Option<CustomerRow> =

@@ -15,7 +15,7 @@ use crate::domain::{Order, Return, Status};
 pub struct OrderRow {
     id: Uuid,
     customer_id: String,
-    /// What the sagas say, or what the carrier says of an order that stands.
+    /// The status by the sagas, or by the carrier for an order that stands.
     status: String,
     items: Json<Vec<PricedLine>>,
     total_amount: i64,
@@ -36,7 +36,7 @@ impl From<OrderRow> for Order {
         let returning = row.return_id.zip(row.return_status);
         Self {
             id: row.id,
-            // The table's check lets no other text in.
+            // The table's check constraint allows no other text.
             status: Status::parse(&row.status).unwrap_or(Status::Pending),
             customer_id: row.customer_id,
             items: row.items.0,
@@ -52,7 +52,7 @@ impl From<OrderRow> for Order {
     }
 }
 
-/// An order to be written.
+/// A new order.
 #[derive(Debug)]
 pub struct NewRow<'o> {
     pub order: &'o Order,
@@ -73,7 +73,7 @@ const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce
                      items, total_amount, currency, reason, detail, cancellation, cancellation_reason, return_id, return_status, \
                      return_reason, created_at, version";
 
-/// Writes new orders.
+/// Inserts new orders.
 pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into orders (id, customer_id, status, items, total_amount, currency, shipping_address, email)
@@ -93,7 +93,7 @@ pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result
     Ok(())
 }
 
-/// Confirms pending orders, and returns those that were.
+/// Confirms those of the orders that are pending, and returns them.
 pub async fn confirm(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<SettledRow>, sqlx::Error> {
     sqlx::query_as(
         "update orders set status = 'confirmed', version = version + 1, updated_at = now()
@@ -104,7 +104,7 @@ pub async fn confirm(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<Settl
     .await
 }
 
-/// Rejects pending orders, and returns those that were.
+/// Rejects those of the orders that are pending, and returns them.
 pub async fn reject(db: &mut PgConnection, orders: &[&RejectOrder]) -> Result<Vec<SettledRow>, sqlx::Error> {
     sqlx::query_as(
         "update orders o
@@ -119,7 +119,7 @@ pub async fn reject(db: &mut PgConnection, orders: &[&RejectOrder]) -> Result<Ve
     .await
 }
 
-/// Cancels pending orders, and returns those that were.
+/// Cancels those of the orders that are pending, and returns them.
 pub async fn cancel(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<SettledRow>, sqlx::Error> {
     sqlx::query_as(
         "update orders set status = 'cancelled', cancellation = null, version = version + 1, updated_at = now()
@@ -130,7 +130,7 @@ pub async fn cancel(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<Settle
     .await
 }
 
-/// Takes over the carrier's word on orders that stand: shipped, then delivered, and never back.
+/// Writes the delivery status of orders that stand. It goes from shipped to delivered, and never back.
 pub async fn save_delivery(db: &mut PgConnection, orders: &[(Uuid, Status)]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update orders o set delivery = row.delivery, version = version + 1, updated_at = now()
@@ -145,7 +145,7 @@ pub async fn save_delivery(db: &mut PgConnection, orders: &[(Uuid, Status)]) -> 
     Ok(())
 }
 
-/// How many orders are pending, counted no further than `most`.
+/// Returns the number of pending orders, counted up to `most`.
 pub async fn count_pending(db: &mut PgConnection, most: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "select count(*) from (select from orders where status = 'pending' limit $1) as counted",
@@ -155,21 +155,21 @@ pub async fn count_pending(db: &mut PgConnection, most: i64) -> Result<i64, sqlx
     .await
 }
 
-/// An order.
+/// Returns an order.
 pub async fn find(db: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx::Error> {
     let find = format!("select {ORDER} from orders where id = $1");
     let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(id).fetch_optional(db).await?;
     Ok(row.map(Order::from))
 }
 
-/// Those of the orders that have settled.
+/// Returns those of the orders that have settled.
 pub async fn find_settled(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
     let find = format!("select {ORDER} from orders where id = any($1) and status <> 'pending'");
     let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(ids).fetch_all(db).await?;
     Ok(rows.into_iter().map(Order::from).collect())
 }
 
-/// Where an order stands.
+/// Returns the status of an order.
 pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Status>, sqlx::Error> {
     let find = "select case status when 'confirmed' then coalesce(delivery, status) else status end
                 from orders where id = $1";
@@ -182,12 +182,12 @@ pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Statu
 pub struct ListFilter<'f> {
     pub status: Option<Status>,
     pub customer_id: Option<&'f str>,
-    /// Only older ones than this.
+    /// Only orders that are older than this one.
     pub before: Option<Uuid>,
     pub limit: i64,
 }
 
-/// The columns of a status: the sagas' word, and the carrier's on an order that stands.
+/// Returns the columns of a status: the status by the sagas, and the delivery of an order that stands.
 fn columns(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Confirmed => ("confirmed", Some("")),
@@ -196,7 +196,7 @@ fn columns(status: Status) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// A page of orders, the newest first.
+/// Returns a page of orders, the newest first.
 pub async fn list(db: &mut PgConnection, filter: &ListFilter<'_>) -> Result<Vec<Order>, sqlx::Error> {
     let list = format!(
         "select {ORDER} from orders

@@ -1,41 +1,11 @@
-//! Statements about what a customer wants of an order afterwards: to cancel it, or to send it back.
+//! Statements about the return of orders.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::SettledRow;
 
-/// Notes that a pending order is to be cancelled. Its new version, unless that is on record already. The caller holds
-/// the order's lock.
-pub async fn request_cancellation(db: &mut PgConnection, order: Uuid) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "update orders set cancellation = 'requested', version = version + 1, updated_at = now()
-         where id = $1 and status = 'pending' and cancellation is null returning version",
-    )
-    .bind(order)
-    .fetch_optional(db)
-    .await
-}
-
-/// Notes that these are not cancelled: (order, why).
-pub async fn refuse_cancellations(
-    db: &mut PgConnection,
-    orders: &[(Uuid, String)],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update orders o
-         set cancellation = 'refused', cancellation_reason = row.reason, version = version + 1, updated_at = now()
-         from unnest($1::uuid[], $2::text[]) as row (id, reason)
-         where o.id = row.id and o.cancellation = 'requested'",
-    )
-    .bind(orders.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(orders.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// An order whose return begins.
+/// An order whose return was requested.
 #[derive(Debug, sqlx::FromRow)]
 pub struct ReturnRow {
     pub customer_id: String,
@@ -45,7 +15,7 @@ pub struct ReturnRow {
     pub version: i64,
 }
 
-/// Notes that an order that stands is sent back, unless a return of it is under way. The caller holds the order's lock.
+/// Records the request to return an order that stands, unless a return of it is under way. The caller holds the order's lock.
 pub async fn request_return(
     db: &mut PgConnection,
     order: Uuid,
@@ -63,7 +33,7 @@ pub async fn request_return(
     .await
 }
 
-/// Marks orders as returned: (order, return). Those that were being returned under that id.
+/// Marks orders as returned: (order, return). Returns the orders whose return with that id was under way.
 pub async fn finish_returns(
     db: &mut PgConnection,
     returns: &[(Uuid, Uuid)],
@@ -81,7 +51,8 @@ pub async fn finish_returns(
     .await
 }
 
-/// Leaves orders as they stood: (order, return, why). Those that were being returned under that id.
+/// Refuses returns, so that their orders stay as they are: (order, return, reason). Returns the orders whose return with that
+/// id was under way.
 pub async fn refuse_returns(
     db: &mut PgConnection,
     returns: &[(Uuid, Uuid, &str)],

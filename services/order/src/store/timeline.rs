@@ -1,4 +1,4 @@
-//! Statements about the timeline: what every service did for an order.
+//! Statements about the timeline, which has what every service did for an order.
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Something that happened to an order.
+/// An event of an order.
 #[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct TimelineRow {
-    /// Counts up within an order; the id of the event in its stream.
+    /// Counts up within an order. It is the event's id in the stream of server-sent events.
     #[serde(skip)]
     pub position: i64,
     #[serde(with = "time::serde::rfc3339")]
@@ -21,8 +21,8 @@ pub struct TimelineRow {
     pub kind: String,
 }
 
-/// Appends to timelines: (order, message, when, service, type). What is there already stays as it is. The caller holds
-/// the orders' locks.
+/// Appends entries to timelines: (order, message, time, service, type). Entries that are there already stay as they are. The
+/// caller holds the orders' locks.
 pub async fn append_timeline(
     db: &mut PgConnection,
     entries: &[(Uuid, Uuid, OffsetDateTime, &str, &str)],
@@ -45,7 +45,7 @@ pub async fn append_timeline(
     Ok(())
 }
 
-/// What happened to an order behind this position.
+/// Returns the entries of an order behind this position.
 pub async fn find_timeline(
     db: &mut PgConnection,
     order: Uuid,

@@ -9,7 +9,7 @@ use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 
 use super::{CARD_PROVIDER, Payments};
-use crate::domain::Move;
+use crate::domain::{Move, Status};
 use crate::gateway::{CardProvider, Verdict};
 use crate::store::{self, VerdictRow};
 
@@ -66,8 +66,12 @@ impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
 
 fn row((task, verdict): &(Task<AuthorizePayment>, Verdict)) -> VerdictRow<'_> {
     let order_id = task.command.order_id;
-    let declined =
-        |reason| VerdictRow { order_id, status: "declined", authorization_id: None, reason: Some(reason) };
+    let declined = |reason| VerdictRow {
+        order_id,
+        status: Status::Declined,
+        authorization_id: None,
+        reason: Some(reason),
+    };
     match verdict {
         Verdict::Authorized { authorization_id } => {
             let (_, status) = Move::Authorize.transition();

@@ -22,10 +22,10 @@ impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
 
     async fn record_intent(
         &self,
-        _claimed: &mut UnitOfWork,
+        _uow: &mut UnitOfWork,
         _tasks: &[Task<CapturePayment>],
     ) -> Result<(), Fault> {
-        // The authorization is on record; the step's own row says that the capture is under way.
+        // The authorization is on record, and the step's own row is the intent of the capture.
         Ok(())
     }
 
@@ -49,12 +49,8 @@ impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
     type Outcome = ();
 
-    async fn record_intent(
-        &self,
-        _claimed: &mut UnitOfWork,
-        _tasks: &[Task<VoidPayment>],
-    ) -> Result<(), Fault> {
-        // As for a capture, the step's own row is the intent.
+    async fn record_intent(&self, _uow: &mut UnitOfWork, _tasks: &[Task<VoidPayment>]) -> Result<(), Fault> {
+        // The step's own row is the intent, as for a capture.
         Ok(())
     }
 
@@ -74,7 +70,7 @@ impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
     }
 }
 
-/// Writes a move of several orders down, in the payments, in the ledger, and in the outbox.
+/// Writes a move of several orders to the payments, the ledger and the outbox.
 pub(super) async fn record<C, E: Event>(
     uow: &mut UnitOfWork,
     step: Move,

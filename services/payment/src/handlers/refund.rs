@@ -1,4 +1,4 @@
-//! Gives the money of a returned order back.
+//! Refunds the payment of a returned order.
 
 use std::error::Error;
 
@@ -22,10 +22,10 @@ impl<P: CardProvider> ExternalCall<RefundPayment> for Payments<P> {
 
     async fn record_intent(
         &self,
-        _claimed: &mut UnitOfWork,
+        _uow: &mut UnitOfWork,
         _tasks: &[Task<RefundPayment>],
     ) -> Result<(), Fault> {
-        // As for a capture, the step's own row is the intent.
+        // The step's own row is the intent, as for a capture.
         Ok(())
     }
 
@@ -34,7 +34,7 @@ impl<P: CardProvider> ExternalCall<RefundPayment> for Payments<P> {
         key: &str,
         task: &Task<RefundPayment>,
     ) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        // The return saga did not see the authorization; a plain read, outside any transaction.
+        // The return saga did not see the authorization, so it is read here, without a transaction.
         let card = store::find_card(&mut *self.db.read().await?, task.command.order_id).await?;
         let (token, authorization_id) =
             card.ok_or(LocalError("there is no captured payment of the order"))?;

@@ -1,4 +1,4 @@
-//! Takes a booking back.
+//! Cancels a booking.
 
 use std::error::Error;
 
@@ -21,10 +21,10 @@ impl<K: Carrier> ExternalCall<CancelShipment> for Shipments<K> {
 
     async fn record_intent(
         &self,
-        _claimed: &mut UnitOfWork,
+        _uow: &mut UnitOfWork,
         _tasks: &[Task<CancelShipment>],
     ) -> Result<(), Fault> {
-        // The booking is on record; the step's own row says that its cancellation is under way.
+        // The booking is on record, and the step's own row is the intent of its cancellation.
         Ok(())
     }
 

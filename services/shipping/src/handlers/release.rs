@@ -9,7 +9,7 @@ use shared::unit_of_work::UnitOfWork;
 use crate::domain::Pace;
 use crate::store::{self, ReleaseRow};
 
-/// Lets the shipments of confirmed orders go.
+/// Releases the shipments of confirmed orders.
 pub(super) struct Release {
     pub pace: Pace,
 }

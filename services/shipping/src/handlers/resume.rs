@@ -1,4 +1,4 @@
-//! Lets a parcel that was stopped go after all: it is booked anew.
+//! Resumes a shipment that was stopped: its parcel is booked anew.
 
 use std::error::Error;
 
@@ -16,15 +16,15 @@ use crate::store;
 
 impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
-    /// The new tracking number; none if there was nothing to resume.
+    /// The new tracking number; `None` if there was nothing to resume.
     type Outcome = Option<String>;
 
     async fn record_intent(
         &self,
-        _claimed: &mut UnitOfWork,
+        _uow: &mut UnitOfWork,
         _tasks: &[Task<ResumeShipment>],
     ) -> Result<(), Fault> {
-        // The shipment is on record; the step's own row says that it is being booked anew.
+        // The shipment is on record, and the step's own row is the intent of the new booking.
         Ok(())
     }
 
@@ -40,7 +40,7 @@ impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
         let address: Address = serde_json::from_str(stopped.address.0.get())?;
         match self.carrier.book(key, &address).await? {
             Verdict::Booked { tracking_number } => Ok(Some(tracking_number)),
-            // It took the parcel once; somebody has to look why it does not any more.
+            // The carrier accepted the parcel once. An operator has to find out why it refuses the parcel now.
             Verdict::Undeliverable => Err(LocalError("the carrier does not deliver there any more").into()),
         }
     }

@@ -1,5 +1,5 @@
-//! Keeps a parcel from leaving. Whether it was in time is decided in the database, in the transaction that takes the
-//! command: what stands as stopping then is not dispatched any more, and nothing else is stopped.
+//! Keeps a parcel from leaving. The transaction that handles the command decides whether it is in time. A shipment with the
+//! status `stopping` behind it is not dispatched any more. No other shipment is stopped.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -46,7 +46,7 @@ impl<K: Carrier> ExternalCall<StopShipment> for Shipments<K> {
     async fn call(&self, key: &str, task: &Task<StopShipment>) -> Result<(), Box<dyn Error + Send + Sync>> {
         let shipment = store::find(&mut *self.db.read().await?, task.command.order_id).await?;
         let stopping = shipment.filter(|shipment| shipment.status == Status::Stopping.as_str());
-        // Of a parcel that had left before there is nothing to ask.
+        // A parcel that had left before is not stopped, so there is nothing to ask.
         if let Some(tracking_number) = stopping.and_then(|shipment| shipment.tracking_number) {
             self.carrier.cancel(key, &tracking_number).await?;
         }
@@ -70,7 +70,7 @@ impl<K: Carrier> ExternalCall<StopShipment> for Shipments<K> {
             answers.push(match statuses.get(&order_id) {
                 Some(Status::Cancelled | Status::Refused) => Answer::Done(Stopped { delivered: false }),
                 Some(Status::Delivered) => Answer::Done(Stopped { delivered: true }),
-                // What was not stopped because its time had come is on its way, or will be at once.
+                // A shipment that was not stopped in time is in transit, or will be at once.
                 Some(Status::Dispatched | Status::Booked) => Answer::Refused(StopRefused::InTransit),
                 None | Some(Status::Booking | Status::Stopping) => {
                     return Err(Fault::permanent(format!(

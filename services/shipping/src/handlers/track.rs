@@ -1,5 +1,5 @@
-//! Asks the carrier what became of parcels, and tells it. Any number of replicas may ask: a shipment is taken by one at a
-//! time, and moves only from where it stood when the carrier was asked, so that each move is told once.
+//! Asks the carrier where parcels are, and publishes their moves. Any number of replicas may ask. One replica at a time leases
+//! a shipment, and a shipment moves only from where it stood when the carrier was asked. So each move is published once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemas::shipping::{Delivered, Dispatched};
 use shared::envelope::Cause;
 use shared::fault::{Class, Fault};
+use shared::isolate::together_or_each;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -19,22 +20,24 @@ use crate::store::{self, DueRow, MovedRow, News};
 
 /// How often due shipments are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Most shipments in one question and in one transaction.
+/// Most shipments in one call of the carrier, and in one transaction.
 const BATCH: i64 = 500;
 /// How long the carrier may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a shipment is left alone after the carrier was asked: by other replicas meanwhile, and by all if there was no
-/// news, or no answer. Longer than [`CALL_TIMEOUT`], so that two rarely ask at once; if they did, one of them would find
-/// that the shipment has moved.
+/// How long a shipment is left alone after a replica leased it. Other replicas wait that long for its answer. If there was no
+/// change or no answer, all wait that long.
+///
+/// It is longer than [`CALL_TIMEOUT`], so that two replicas rarely ask at once. If they do, one of them finds that the
+/// shipment has moved.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Follows released parcels.
+/// Tracks released parcels.
 pub(crate) struct Tracker<K> {
     pub(super) shipments: Arc<Shipments<K>>,
 }
 
 impl<K: Carrier> Tracker<K> {
-    /// Looks until `stop`.
+    /// Tracks parcels until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             while !stop.is_cancelled() {
@@ -52,7 +55,7 @@ impl<K: Carrier> Tracker<K> {
         Ok(())
     }
 
-    /// Asks about a batch of due shipments and writes what is new. How many were due.
+    /// Asks about a batch of due shipments, and writes their moves. Returns the number of due shipments.
     async fn look(&self) -> Result<i64, Fault> {
         let Shipments { carrier, db } = &*self.shipments;
         let mut uow = db.write(&[]).await?;
@@ -71,7 +74,7 @@ impl<K: Carrier> Tracker<K> {
         let said = tokio::time::timeout(CALL_TIMEOUT, carrier.track(&parcels, now)).await;
         let said = said.unwrap_or(Err(NoAnswer)).map_err(Fault::retry)?;
         let news = due.into_iter().zip(said).filter_map(|(row, said)| {
-            // The table's check lets no other text in.
+            // The table's check constraint allows no other text.
             let step = Move::of(Status::parse(&row.status)?, said)?;
             Some(News { order_id: row.order_id, tracking_number: row.tracking_number, step })
         });
@@ -80,18 +83,24 @@ impl<K: Carrier> Tracker<K> {
     }
 
     async fn write_all(&self, news: Vec<News>) -> Result<(), Fault> {
-        match self.write(&news).await {
-            Err(fault) if fault.class() == Class::Permanent => {
-                // One of them spoils it for all: each on its own.
+        let batch = news.len();
+        let mut retry = Ok(());
+        let done = |news: Vec<News>, written: Result<(), Fault>| match written {
+            Ok(()) => {}
+            // The whole batch has to be retried.
+            Err(fault) if fault.class() == Class::Retry && news.len() == batch => retry = Err(fault),
+            Err(fault) => {
                 for one in news {
-                    if let Err(fault) = self.write(std::slice::from_ref(&one)).await {
-                        error!(order = %one.order_id, %fault, "a parcel's move could not be written; the carrier is asked again");
-                    }
+                    error!(order = %one.order_id, %fault, "a parcel's move could not be written; the carrier is asked again");
                 }
-                Ok(())
             }
-            ended => ended,
-        }
+        };
+        let write = async |news: Vec<News>| {
+            let written = self.write(&news).await;
+            (news, written)
+        };
+        together_or_each(news, write, done).await;
+        retry
     }
 
     async fn write(&self, news: &[News]) -> Result<(), Fault> {
@@ -101,7 +110,7 @@ impl<K: Carrier> Tracker<K> {
         let Shipments { carrier, db } = &*self.shipments;
         let keys: Vec<String> = news.iter().map(|news| news.order_id.to_string()).collect();
         let mut uow = db.write(&keys).await?;
-        // What was stopped meanwhile, or moved by another replica, is not among them.
+        // Shipments that were stopped meanwhile, or moved by another replica, are not among them.
         let moved = store::save_moves(uow.db(), news, carrier.pace()).await?;
         let mut moved: HashMap<Uuid, MovedRow> = moved.into_iter().map(|row| (row.order_id, row)).collect();
         let count = moved.len();

@@ -14,6 +14,7 @@ use super::driver::Driver;
 use crate::db::Db;
 use crate::envelope::Cause;
 use crate::fault::{Class, Fault};
+use crate::isolate::together_or_each;
 use crate::metric;
 use crate::saga::engine::Input;
 use crate::saga::registry::Registry;
@@ -102,20 +103,18 @@ impl Timers {
             return Ok(0);
         }
         let count = due.len();
-        match self.wake_all(due.clone()).await {
-            Err(fault) if fault.class() == Class::Permanent => {
-                // One saga fails the whole batch, so each is woken alone. The failing one stays claimed for the lease
-                // and is then tried again.
-                for one in due {
-                    let saga = one.0;
-                    if let Err(fault) = self.wake_all(vec![one]).await {
-                        error!(%saga, %fault, "a saga could not be woken");
-                    }
-                }
+        let wake = async |due: Vec<(Uuid, String)>| (due.clone(), self.wake_all(due).await);
+        let mut failed = None;
+        together_or_each(due, wake, |due, woken| match (woken, due.as_slice()) {
+            (Ok(()), _) => {}
+            // The failing saga stays claimed for the lease and is then tried again.
+            (Err(fault), [(saga, _)]) if fault.class() == Class::Permanent => {
+                error!(%saga, %fault, "a saga could not be woken");
             }
-            ended => ended?,
-        }
-        Ok(count)
+            (Err(fault), _) => failed = Some(fault),
+        })
+        .await;
+        failed.map_or(Ok(count), Err)
     }
 
     async fn wake_all(&self, due: Vec<(Uuid, String)>) -> Result<(), Fault> {

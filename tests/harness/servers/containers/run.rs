@@ -1,5 +1,5 @@
-//! Which run of the tests a container belongs to. However a run ends, a process that outlives it removes its containers;
-//! what is left when that one was killed too, the next run removes, but never what belongs to a run that still goes on.
+//! The run of the tests that a container belongs to. However a run ends, a process that outlives it removes its containers.
+//! If that process was killed too, the next run removes them. Containers of a run in progress are never removed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,25 +16,25 @@ use testcontainers_modules::testcontainers::core::client::docker_client_instance
 
 use crate::harness::cleanup::when_this_has_ended;
 
-/// The label that says it.
+/// The label with the run.
 pub const RUN: &str = "amends.test-run";
 
-/// No run takes so long.
+/// Longer than any run takes.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
-/// A process, so that it can't be taken for another one with the same number.
+/// A process, with what distinguishes it from another process with the same id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     machine: String,
     boot: String,
-    /// Processes are seen from within their own namespace only.
+    /// Its namespace. A process is visible only within it.
     namespace: String,
     pid: u32,
     /// When it began, in the kernel's ticks.
     began: u64,
 }
 
-/// This process.
+/// Returns this process.
 pub fn this() -> &'static Run {
     static THIS: OnceLock<Run> = OnceLock::new();
     THIS.get_or_init(|| {
@@ -53,7 +53,7 @@ pub fn this() -> &'static Run {
 
 fn began(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before the last bracket may contain spaces.
+    // The name may contain spaces and brackets, so the fields begin behind the last bracket.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
@@ -72,8 +72,8 @@ impl Run {
         Some(Self { machine, boot, namespace, pid: pid.parse().ok()?, began: began.parse().ok()? })
     }
 
-    /// Whether it has ended, if its container is so old. Of another machine or namespace that uses the same engine the age
-    /// is all that tells.
+    /// Whether it has ended, given the age of its container. For a process of another machine or namespace that uses the same
+    /// engine, only the age can tell.
     fn is_over(&self, age: Duration) -> bool {
         let here = this();
         let here_too = self.machine == here.machine && !here.machine.is_empty();
@@ -87,7 +87,7 @@ impl Run {
     }
 }
 
-/// Removes what runs that are over have left, and sees to it that nothing is left of this one. Done once.
+/// Removes the containers of runs that have ended, and arranges the removal of this run's containers. It acts only once.
 pub async fn begin(docker: &Docker) {
     static KEPT: Mutex<Option<ChildStdin>> = Mutex::new(None);
     {
@@ -111,7 +111,7 @@ async fn sweep(docker: &Docker) {
         let run = container.labels.as_ref().and_then(|labels| Run::read(labels.get(RUN)?));
         let over = run.is_some_and(|run| run.is_over(now.saturating_sub(created)));
         let Some(id) = container.id.filter(|_| over) else { continue };
-        // Another run may be removing it at this moment.
+        // Another run may be removing it now.
         let _ = docker.remove_container(&id, Some(with_volumes())).await;
     }
 }
@@ -140,7 +140,7 @@ fn only_a_run_that_is_over_is_swept() {
 #[test]
 #[ignore = "it needs containers, as AMENDS_SERVERS=docker has them"]
 fn what_a_run_that_is_over_has_left_is_removed_and_nothing_else() {
-    // Its image is the one that the containers here are made from.
+    // It uses the same image as the containers of the tests.
     let _servers = super::super::shared();
     super::ENGINE.block_on(async {
         let docker = docker_client_instance().await.expect("an engine");

@@ -1,4 +1,4 @@
-//! What happens to an order, told as a customer or a shopkeeper would tell it.
+//! What happens to an order, in the words of a customer or a shopkeeper.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn when_both_refuse_the_first_is_the_reason_and_nothing_is_undone() {
         .ends(Status::Compensated);
 }
 
-/// The other may still be done: an undo sent now could overtake it.
+/// The other step may still be done. An undo that is sent now could overtake it.
 #[test]
 fn nothing_is_undone_while_a_step_beside_the_refused_one_is_open() {
     begun()
@@ -106,7 +106,7 @@ fn an_undeliverable_address_undoes_stock_and_card_side_by_side() {
         .ends(Status::Compensated);
 }
 
-/// No participant refuses it today; if one did, the money would not be taken, and so there is a way back.
+/// No participant refuses it today. If one did, the money would not be taken, so the saga can still turn back.
 #[test]
 fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
     booked()
@@ -137,7 +137,7 @@ fn money_that_was_taken_is_not_given_back_by_the_saga() {
         .ends(Status::Completed);
 }
 
-/// A card that does not answer may have been charged: it is asked until it says.
+/// If the card provider does not answer, the card may have been charged. The step is asked until it answers.
 #[test]
 fn a_silent_capture_is_asked_again_and_never_guessed() {
     let mut run = booked();
@@ -164,7 +164,7 @@ fn only_who_is_silent_is_asked_again() {
     begun().done::<ReserveStock>(Nothing {}).after(DEADLINE).expects(authorize_payment()).expects_nothing();
 }
 
-/// The answer to the first asking comes after the second: it counts, and the second's answer does not.
+/// The answer to the first attempt comes after the second attempt. It counts, and the second answer does not.
 #[test]
 fn a_late_answer_counts_once() {
     begun()

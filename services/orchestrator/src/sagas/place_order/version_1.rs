@@ -1,4 +1,4 @@
-//! The first plan, kept for as long as a saga that began with it may be in flight.
+//! The first plan. It is kept as long as a saga that began with it may be in flight.
 
 use super::PlaceOrder1;
 use shared::saga::plan::{Definition, Plan, Saga};

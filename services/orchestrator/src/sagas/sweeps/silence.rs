@@ -1,4 +1,4 @@
-//! What holds when answers are late: a step is asked again, its saga is stuck, or the whole saga takes too long.
+//! Rules about late answers: a step is asked again, its saga is stuck, or the whole saga takes too long.
 
 use shared::envelope::Direction;
 
@@ -28,8 +28,8 @@ fn anyone_may_be_silent_for_a_while() {
     every_saga!(rule);
 }
 
-/// Forward and back: a step that is asked in vain often enough is an alarm, an operator has it asked at once, and its
-/// answer leads to the end that it would have led to.
+/// This holds for steps and for their undos. A step with enough unanswered attempts raises an alert. An operator has it
+/// asked at once, and its answer leads to the same end as an answer in time.
 #[test]
 fn anyone_may_fail_until_the_saga_is_stuck_and_an_operator_has_it_asked_again() {
     fn rule<S: Saga + Clone>(sweep: &Sweep<S>) {
@@ -97,7 +97,7 @@ fn any_saga_may_take_too_long_anywhere() {
     assert!(orders().begin().state.ends_by.is_some() && returns().begin().state.ends_by.is_some());
 }
 
-/// Every participant that is asked says why it can't answer yet, which decides nothing and is remembered.
+/// Every open participant replies why it can't answer yet. Such a reply decides nothing, but the saga remembers it.
 fn fail_all(run: &mut Run) {
     for (step, direction) in run.open() {
         let error = format!("{step} has no answer");
@@ -109,7 +109,7 @@ fn fail_all(run: &mut Run) {
     }
 }
 
-/// What is open, as it was asked first.
+/// Returns the first message of every open step.
 fn first_askings(run: &Run) -> Vec<Sent> {
     let first = |(step, direction): (String, Direction)| {
         let sent = run.sent.iter().find(|sent| sent.step == step && sent.direction == direction);
@@ -118,7 +118,7 @@ fn first_askings(run: &Run) -> Vec<Sent> {
     run.open().into_iter().map(first).collect()
 }
 
-/// Exactly these were asked since so many were sent.
+/// Asserts that exactly these messages were sent again behind the first `before` messages.
 fn asked_again(run: &Run, asked: &[Sent], before: usize) {
     let again = &run.sent[before..];
     if asked.iter().any(|sent| !again.contains(sent)) || again.iter().any(|sent| !asked.contains(sent)) {

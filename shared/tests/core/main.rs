@@ -1,0 +1,16 @@
+//! The core's own proofs, over a real PostgreSQL and a real Kafka. One binary, so that the servers are started once. Every
+//! test has a database, topics and processes of its own, and they run in parallel.
+//!
+//! The services of the tests are written on `shared` alone: [`loyalty`] takes commands and events, [`relayed`] only relays.
+//! They are processes of their own, because the tests kill and stop them. The tests play everybody else: the coordinator
+//! that sends commands, the shop that publishes events, and the operator.
+
+mod harness;
+mod loyalty;
+mod relayed;
+
+mod barrier;
+mod inbox;
+mod parked;
+mod relay;
+mod retention;
