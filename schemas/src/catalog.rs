@@ -1,9 +1,9 @@
-//! The list of all messages with their schemas, from which the documents beside this crate are generated.
+//! The list of all messages with their schemas. The documents beside this crate are generated from it.
 
 pub use crate::entry::Entry;
 use crate::{inventory, notification, orchestrator, order, payment, shipping};
 
-/// Every message of the suite, by owner and name.
+/// Returns every message of the suite, sorted by owner, topic and type.
 pub fn all() -> Vec<Entry> {
     let mut all: Vec<Entry> = [
         order::events(),

@@ -1,4 +1,4 @@
-//! What several messages are made of.
+//! Types that several messages share.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,42 +9,50 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Nothing {}
 
-/// An amount of money, in the currency's smallest unit. Never a float.
+/// An amount of money in the smallest unit of its currency. It is never a float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct Money {
-    /// In minor units: 1999 is 19.99 EUR.
+    /// The amount in minor units: 1999 is 19.99 EUR.
     pub amount: i64,
-    /// ISO 4217, for example `EUR`.
+    /// The currency by ISO 4217, for example `EUR`.
     pub currency: String,
 }
 
-/// So many of a product.
+/// A quantity of one product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct Line {
+    /// The product's stock keeping unit.
     pub sku: String,
+    /// The number of pieces.
     #[schema(minimum = 1, maximum = 10_000)]
     pub quantity: i64,
 }
 
-/// A line with what one piece costs.
+/// A quantity of one product, with its price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PricedLine {
+    /// The product's stock keeping unit.
     pub sku: String,
+    /// The number of pieces.
     pub quantity: i64,
-    /// The price of one, at the time of the order.
+    /// The price of one piece at the time of the order.
     pub unit_price: Money,
 }
 
-/// Where a shipment goes. Personal data: it is in messages and databases, never in logs.
+/// The destination of a shipment. It is personal data: messages and databases have it, but logs never do.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
+    /// The name of the recipient.
     pub name: String,
+    /// The street and number.
     pub line1: String,
+    /// The city.
     pub city: String,
+    /// The postal code.
     pub postal_code: String,
-    /// ISO 3166-1 alpha-2, for example `DE`.
+    /// The country by ISO 3166-1 alpha-2, for example `DE`.
     pub country: String,
 }
 

@@ -1,18 +1,21 @@
-//! A message of the catalogue.
+//! An entry of the message catalogue.
 
 use schemars::{JsonSchema, Schema, schema_for};
 use shared::envelope::{Command, Message};
 use shared::parked::ParkedCopy;
 
-/// One message of the catalogue.
+/// A message of the catalogue.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The name on the wire.
+    /// The type name of the message.
     pub kind: &'static str,
+    /// The topic of the message.
     pub topic: &'static str,
+    /// The semantic version of the data.
     pub data_version: &'static str,
+    /// The JSON schema of the data.
     pub schema: Schema,
-    /// For a command: what it is answered with, and what it can be refused with.
+    /// The schemas of a command's reply and refusal; `None` for an event.
     pub answers: Option<(Schema, Schema)>,
 }
 
@@ -35,7 +38,7 @@ impl Entry {
         Self { answers, ..Self::event::<C>() }
     }
 
-    /// The copy of a parked message, which every service publishes on a topic of its own.
+    /// The copy of a parked message. Every service publishes it to its own topic.
     pub(crate) fn parked() -> Self {
         Self {
             kind: ParkedCopy::TYPE,
@@ -46,7 +49,7 @@ impl Entry {
         }
     }
 
-    /// The service that owns the message: it writes the event, or carries out the command.
+    /// Returns the service that owns the message: it publishes the event or carries out the command.
     pub fn owner(&self) -> &'static str {
         self.topic.split('.').next().unwrap_or(self.topic)
     }

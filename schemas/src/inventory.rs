@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::common::{Line, Money, Never, Nothing};
 use crate::macros::{commands, events};
 
-/// Holds stock for an order: all of its lines or none.
+/// Reserves stock for an order: all of its lines or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReserveStock {
@@ -15,46 +15,55 @@ pub struct ReserveStock {
     pub items: Vec<Line>,
 }
 
-/// Why stock was not held.
+/// The reason why stock was not reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ReserveRefused {
-    /// There is less of these than was asked for.
-    OutOfStock { items: Vec<Shortage> },
-    /// These are not sold here.
-    UnknownProduct { items: Vec<String> },
+    /// Less stock is available than was requested.
+    OutOfStock {
+        /// The products with too little stock.
+        items: Vec<Shortage>,
+    },
+    /// Some products are not in the catalogue.
+    UnknownProduct {
+        /// The unknown stock keeping units.
+        items: Vec<String>,
+    },
 }
 
-/// A line that can't be served.
+/// A line with too little stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shortage {
+    /// The product's stock keeping unit.
     pub sku: String,
+    /// The requested number of pieces.
     pub requested: i64,
+    /// The available number of pieces.
     pub available: i64,
 }
 
-/// Gives held stock back.
+/// Releases the reserved stock of an order. It undoes `inventory.reserve_stock.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStock {
     pub order_id: Uuid,
 }
 
-/// Takes held stock off the shelf for good.
+/// Takes the reserved stock of an order out of the warehouse for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommitStock {
     pub order_id: Uuid,
 }
 
-/// Puts what an order took back on the shelf.
+/// Puts the pieces of a returned order back into stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestockOrder {
     pub order_id: Uuid,
 }
 
-/// Stock is held for an order.
+/// Stock is reserved for an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reserved {
@@ -62,7 +71,7 @@ pub struct Reserved {
     pub items: Vec<Line>,
 }
 
-/// Held stock is free again.
+/// Reserved stock was released and is available again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Released {
@@ -70,7 +79,7 @@ pub struct Released {
     pub items: Vec<Line>,
 }
 
-/// Held stock has left the shelf.
+/// Reserved stock has left the warehouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Committed {
@@ -78,7 +87,7 @@ pub struct Committed {
     pub items: Vec<Line>,
 }
 
-/// What an order took is on the shelf again.
+/// The pieces of a returned order are in stock again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Restocked {
@@ -86,20 +95,26 @@ pub struct Restocked {
     pub items: Vec<Line>,
 }
 
-/// Few pieces of a product are left. Told once, when the threshold is crossed.
+/// Few pieces of a product are left. The event is published once, when the stock crosses the threshold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StockLow {
+    /// The product's stock keeping unit.
     pub sku: String,
+    /// The number of pieces in stock.
     pub on_hand: i64,
+    /// The threshold, in pieces.
     pub threshold: i64,
 }
 
-/// A product is new or has another name or price.
+/// A product is new, or its name or price has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProductUpdated {
+    /// The product's stock keeping unit.
     pub sku: String,
+    /// The name of the product.
     pub name: String,
+    /// The price of one piece.
     pub price: Money,
 }
 

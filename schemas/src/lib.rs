@@ -1,5 +1,6 @@
-//! Every command, reply and event as a Rust type, by the service that owns it. JSON schemas, the AsyncAPI document and
-//! CATALOG.md beside this crate are generated from these types (`amends generate`) and compared by a test.
+//! Every command, reply and event as a Rust type, grouped by the owning service. The JSON schemas, the AsyncAPI
+//! document and CATALOG.md beside this crate are generated from these types (`amends generate`). A test compares
+//! them.
 
 mod entry;
 mod macros;
@@ -14,6 +15,6 @@ pub mod payment;
 pub mod shipping;
 pub mod topics;
 
-/// The services that have topics of their own, in the order in which they are started. Everything else that must know all
-/// services takes them from here.
+/// The services with their own topics, in the order of their start. All code that needs the list of services takes it
+/// from here.
 pub const SERVICES: [&str; 6] = ["order", "payment", "inventory", "shipping", "notification", "orchestrator"];

@@ -1,4 +1,4 @@
-//! The names on the wire, one line a type.
+//! Macros that give types their message names, one line per type.
 
 /// Declares events: `Type = "name.on.wire.v1", on "topic";`.
 macro_rules! events {

@@ -7,15 +7,17 @@ use uuid::Uuid;
 use crate::common::{Money, Never, Nothing};
 use crate::macros::{commands, events};
 
-/// Tells a customer something about an order.
+/// Notifies a customer about an order.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotifyCustomer {
     pub order_id: Uuid,
     pub customer_id: String,
-    /// Where to; without it to the customer's own address, and where that is not known the message is only kept.
+    /// The mail address. Without it the customer's known address is used. If there is none, the notification is only
+    /// kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// The content of the notification.
     pub notice: Notice,
 }
 
@@ -25,43 +27,49 @@ impl std::fmt::Debug for NotifyCustomer {
     }
 }
 
-/// What there is to tell.
+/// The content of a notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Notice {
+    /// The order is confirmed.
     OrderConfirmed {
+        /// The captured amount.
         total: Money,
+        /// The tracking number of the shipment.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tracking_number: Option<String>,
     },
+    /// The order was cancelled.
     OrderCancelled,
+    /// The order was rejected.
     OrderRejected {
-        /// As `order.rejected.v1` has it.
+        /// The reason, as in `order.rejected.v1`.
         reason: String,
     },
+    /// The order was returned.
     OrderReturned {
-        /// What the customer gets back.
+        /// The refunded amount.
         total: Money,
     },
 }
 
-/// A message to a customer was sent, or kept where there is no way to send it.
+/// A notification was sent, or kept if it cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sent {
     pub order_id: Uuid,
     pub notification_id: Uuid,
-    /// `kept`, or the way it went: `smtp`.
+    /// The channel: `smtp`, or `kept`.
     pub channel: String,
 }
 
-/// A message to a customer could not be delivered, and will not be tried again.
+/// A notification could not be delivered. It is not tried again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
     pub order_id: Uuid,
     pub notification_id: Uuid,
-    /// What the mail server said, which may name the address.
+    /// The answer of the mail server. It may contain the mail address.
     pub reason: String,
 }
 

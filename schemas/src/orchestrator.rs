@@ -1,4 +1,4 @@
-//! Messages of the orchestrator: what it publishes about its sagas, and the replies that it reads.
+//! Messages of the orchestrator: events about its sagas, and the replies that it consumes.
 
 use schemars::{JsonSchema, schema_for};
 pub use shared::saga::events::{
@@ -17,7 +17,7 @@ fn entry<D: JsonSchema>(kind: &'static str, data_version: &'static str, topic: &
     Entry { kind, topic, data_version, schema: schema_for!(D), answers: None }
 }
 
-/// The events of the sagas, and the reply.
+/// Returns the events of the sagas, and the reply.
 pub(crate) fn events() -> Vec<Entry> {
     macro_rules! events {
         ($($event:ident),*) => {

@@ -8,17 +8,19 @@ use uuid::Uuid;
 use crate::common::{Address, Money, Never, Nothing, PricedLine};
 use crate::macros::{commands, events};
 
-/// An order was placed. The order saga begins with it.
+/// An order was placed. The order saga begins with this event.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCreated {
+    /// The order, which is also the id of its saga.
     pub order_id: Uuid,
     pub customer_id: String,
     pub items: Vec<PricedLine>,
     pub total: Money,
-    /// The card, as the provider's token; never a card number.
+    /// The card as a token of the provider; never a card number.
     pub payment_token: String,
     pub shipping_address: Address,
+    /// The mail address for notifications about this order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 }
@@ -29,7 +31,7 @@ impl std::fmt::Debug for OrderCreated {
     }
 }
 
-/// An order stands: the money is captured.
+/// An order is confirmed, and its payment is captured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderConfirmed {
@@ -37,38 +39,39 @@ pub struct OrderConfirmed {
     pub total: Money,
 }
 
-/// An order was refused; everything done for it is undone.
+/// An order was rejected, and all completed steps are undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderRejected {
     pub order_id: Uuid,
-    /// `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product`, `undeliverable_address`, or
-    /// `deadline_exceeded` where it could not be paid within a day.
+    /// The reason: `card_declined`, `insufficient_funds`, `out_of_stock`, `unknown_product`, `undeliverable_address`,
+    /// or `deadline_exceeded` if it could not be paid within a day.
     pub reason: String,
-    /// What else the refusal says, for example the items that are out of stock.
+    /// The other members of the refusal, for example the items that are out of stock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
-/// A customer wants a pending order undone. Whether it still can be, the saga says.
+/// A customer requests the cancellation of a pending order. The saga decides whether it is still possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancellationRequested {
     pub order_id: Uuid,
 }
 
-/// A customer has cancelled an order; everything done for it is undone.
+/// An order was cancelled by its customer, and all completed steps are undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCancelled {
     pub order_id: Uuid,
 }
 
-/// A customer sends an order back. The return saga begins with it, under the id of the return.
+/// A customer returns an order. The return saga begins with this event, and the id of the return is its id.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReturnRequested {
     pub order_id: Uuid,
+    /// The return, which is also the id of its saga.
     pub return_id: Uuid,
     pub customer_id: String,
     pub total: Money,
@@ -82,7 +85,7 @@ impl std::fmt::Debug for ReturnRequested {
     }
 }
 
-/// An order came back: the money was given back, and the goods are on the shelf again.
+/// An order was returned: the payment is refunded, and the goods are in stock again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderReturned {
@@ -91,17 +94,17 @@ pub struct OrderReturned {
     pub total: Money,
 }
 
-/// An order was not taken back; it stands as it stood.
+/// A return was refused. The order stays confirmed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReturnRefused {
     pub order_id: Uuid,
     pub return_id: Uuid,
-    /// `in_transit` or `refund_declined`.
+    /// The reason: `in_transit` or `refund_declined`.
     pub reason: String,
 }
 
-/// A customer is new, or has another name or mail address.
+/// A customer is new, or the name or mail address has changed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomerUpdated {
@@ -124,12 +127,14 @@ pub struct ConfirmOrder {
     pub order_id: Uuid,
 }
 
-/// Marks the order as rejected, with the reason of the step that refused.
+/// Marks the order as rejected, with the reason of the first refusal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RejectOrder {
     pub order_id: Uuid,
+    /// The reason, as a code.
     pub reason: String,
+    /// The other members of the refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
@@ -149,12 +154,13 @@ pub struct ReturnOrder {
     pub return_id: Uuid,
 }
 
-/// Leaves the order as it stood, with the reason of the step that refused.
+/// Refuses the return of an order, with the reason of the first refusal. The order stays confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefuseReturn {
     pub order_id: Uuid,
     pub return_id: Uuid,
+    /// The reason, as a code.
     pub reason: String,
 }
 

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use crate::common::{Money, Never, Nothing};
 use crate::macros::{commands, events};
 
-/// Asks the card provider to set the amount aside.
+/// Authorizes the amount with the card provider.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizePayment {
     pub order_id: Uuid,
     pub amount: Money,
-    /// The card, as the provider's token.
+    /// The card as a token of the provider.
     pub token: String,
 }
 
@@ -23,55 +23,58 @@ impl std::fmt::Debug for AuthorizePayment {
     }
 }
 
-/// The amount is set aside.
+/// The amount is authorized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorization {
-    /// The provider's name for it.
+    /// The provider's id of the authorization.
     pub authorization_id: String,
 }
 
-/// Why the card provider said no.
+/// The reason why the card provider declined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum AuthorizeRefused {
+    /// The provider declined the card.
     CardDeclined,
+    /// The card has too little money.
     InsufficientFunds,
 }
 
-/// Gives the amount free again.
+/// Voids an authorization. It undoes `payment.authorize_payment.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VoidPayment {
     pub order_id: Uuid,
-    /// The provider's name for what is to be voided.
+    /// The provider's id of the authorization.
     pub authorization_id: String,
 }
 
-/// Takes the money. The pivot of the order saga: from here on the order goes forward only.
+/// Captures the authorized amount. It is the pivot of the order saga: from here on the order only goes forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CapturePayment {
     pub order_id: Uuid,
-    /// The provider's name for what is to be captured.
+    /// The provider's id of the authorization.
     pub authorization_id: String,
 }
 
-/// Gives the money of a returned order back. The pivot of the return saga.
+/// Refunds the payment of a returned order. It is the pivot of the return saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefundPayment {
     pub order_id: Uuid,
 }
 
-/// Why the money was not given back.
+/// The reason why the payment was not refunded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum RefundRefused {
+    /// The provider declined the refund.
     RefundDeclined,
 }
 
-/// The amount of an order is set aside.
+/// The amount of an order is authorized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorized {
@@ -79,16 +82,16 @@ pub struct Authorized {
     pub amount: Money,
 }
 
-/// The card provider said no.
+/// The card provider declined the payment of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Declined {
     pub order_id: Uuid,
-    /// `card_declined` or `insufficient_funds`.
+    /// The reason: `card_declined` or `insufficient_funds`.
     pub reason: String,
 }
 
-/// The amount is free again.
+/// The authorization of an order is voided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Voided {
@@ -96,7 +99,7 @@ pub struct Voided {
     pub amount: Money,
 }
 
-/// The money is taken.
+/// The payment of an order is captured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Captured {
@@ -104,7 +107,7 @@ pub struct Captured {
     pub amount: Money,
 }
 
-/// The money is given back.
+/// The payment of an order is refunded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refunded {

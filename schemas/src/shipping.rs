@@ -16,56 +16,58 @@ pub struct BookShipment {
     pub items: Vec<Line>,
 }
 
-/// A shipment is booked.
+/// The booking of a shipment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Booking {
+    /// The carrier's tracking number.
     pub tracking_number: String,
 }
 
-/// Why the carrier said no.
+/// The reason why the carrier refused the booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum BookRefused {
+    /// The carrier cannot deliver to the address.
     UndeliverableAddress,
 }
 
-/// Takes a booking back.
+/// Cancels a booking. It undoes `shipping.book_shipment.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelShipment {
     pub order_id: Uuid,
-    /// The carrier's name for what is to be cancelled.
+    /// The carrier's tracking number of the booking.
     pub tracking_number: String,
 }
 
-/// Keeps a parcel from leaving, because its order is taken back.
+/// Stops a parcel from leaving, because its order is being returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StopShipment {
     pub order_id: Uuid,
 }
 
-/// Lets a parcel that was stopped go after all. Of one that the customer has nothing changes.
+/// Lets a stopped parcel go after all. A delivered parcel is not affected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumeShipment {
     pub order_id: Uuid,
 }
 
-/// The parcel is not on its way: it has stayed at home, or the customer has it.
+/// The parcel is not on its way. It was not dispatched, or it is already delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stopped {
-    /// Whether the customer has it.
+    /// Whether the parcel is already delivered.
     pub delivered: bool,
 }
 
-/// Why a parcel could not be stopped.
+/// The reason why a parcel could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum StopRefused {
-    /// It is on its way to the customer.
+    /// The parcel is on its way to the customer.
     InTransit,
 }
 
@@ -74,25 +76,27 @@ pub enum StopRefused {
 #[serde(rename_all = "camelCase")]
 pub struct Booked {
     pub order_id: Uuid,
+    /// The carrier's tracking number.
     pub tracking_number: String,
 }
 
-/// The booking is taken back, and the parcel stays at home.
+/// A booking was cancelled, and the parcel is not sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancelled {
     pub order_id: Uuid,
 }
 
-/// The carrier has picked the parcel up.
+/// The carrier has picked up the parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dispatched {
     pub order_id: Uuid,
+    /// The carrier's tracking number.
     pub tracking_number: String,
 }
 
-/// The customer has the parcel.
+/// The parcel is delivered to the customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivered {

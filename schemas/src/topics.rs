@@ -1,6 +1,9 @@
-//! The topics, declared once. Created by an explicit step; services verify them and never create them.
-//! Every record's key is the order id (a product's events have its sku, a customer's the customer id), so one order is one
-//! partition of each topic. Customers have a topic of their own: who wants their addresses need not read every order.
+//! The declarations of all topics. An explicit command creates them. Services check that they exist and never create
+//! them.
+//!
+//! The key of every record is the order id, so that one order is in one partition of each topic. Product events have
+//! the sku as their key, and customer events the customer id. Customers have their own topic, so that consumers of
+//! addresses need not read every order.
 
 use std::time::Duration;
 
@@ -8,16 +11,16 @@ use shared::kafka::Topic;
 
 use crate::SERVICES;
 
-/// How many consumers of a service can share the work.
+/// The number of partitions, and therefore of replicas of a service that can share the work.
 const PARTITIONS: i32 = 4;
-/// How long messages stay. The inboxes remember for longer.
+/// How long messages are kept. The inboxes must remember ids for longer.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Where a service puts copies of the messages that it parked, by the service's name.
+/// The topic for copies of the messages that a service has parked.
 pub const PARKED: &str = "{service}.parked";
 
-/// Every topic of the suite: of each service its events, its commands (of the orchestrator the replies to it) and copies of
-/// what it parked, and order's topic of customers.
+/// Returns every topic of the suite. Each service has a topic for events, one for commands (the orchestrator for
+/// replies) and one for copies of parked messages. Order also has the topic of customers.
 pub fn all() -> Vec<Topic> {
     let mut names = Vec::new();
     for service in SERVICES {

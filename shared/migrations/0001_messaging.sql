@@ -1,16 +1,16 @@
--- The tables that every service has: its inbox, its outbox and the relay's checkpoint, its step outcomes, its parked messages.
+-- The tables of every service: inbox, outbox, the relay's checkpoint, step outcomes and parked messages.
 
--- One row per message that took effect here. UUIDv7 ids arrive roughly in order, so the index grows at its right edge.
+-- One row per message that took effect in this service. UUIDv7 ids arrive roughly in order, so the index grows at one end.
 create table inbox (
     message_id uuid not null,
     received_at timestamptz not null default now(),
     constraint inbox_pkey primary key (message_id)
 );
 
--- No cache on the sequence: a cached block would let one session draw a low position after another drew a high one.
+-- The sequence has no cache. With one, a session could draw a low position after another session drew a high one.
 create sequence outbox_position as bigint cache 1;
 
--- Three slots used minute by minute in turn, so that a slot can be truncated when the relay is past it.
+-- Writers use three slots in turn, one minute each. A slot is truncated when the relay has sent all its rows.
 create table outbox (
     slot smallint not null default ((extract(epoch from now())::bigint / 60) % 3)::smallint,
     position bigint not null default nextval('outbox_position'),
@@ -31,7 +31,8 @@ alter table outbox alter column body set storage external;
 create index outbox_xid on outbox (xid);
 create index outbox_by_position on outbox (position);
 
--- Where the relay of a shard stands: everything in `acked_snapshot` is on Kafka, and of what `window_snapshot` shows beyond it, all up to `position`.
+-- The progress of a shard's relay. All rows visible in `acked_snapshot` are on Kafka. If `window_snapshot` is set, the rows
+-- visible in it up to `position` are on Kafka too.
 create table relay_checkpoint (
     shard smallint not null,
     epoch bigint not null default 0,
@@ -46,7 +47,7 @@ create table relay_checkpoint (
     constraint relay_checkpoint_pkey primary key (shard)
 );
 
--- The second idempotency key of a command: what a saga step did here, and the answer it gets however often it asks.
+-- The second idempotency key of a command: the outcome of a saga step. A repeated command gets the recorded answer.
 create table step_outcome (
     saga_id uuid not null,
     step text not null,
@@ -55,7 +56,7 @@ create table step_outcome (
     message_id uuid not null,
     status text not null constraint step_outcome_status check (status in ('pending', 'done', 'refused', 'tombstoned')),
     outcome jsonb,
-    -- The command and its trace are kept while a call to the outside is open, so that it can be taken up again.
+    -- The command and its trace are kept while an external call is open, so that the call can be resumed.
     command bytea,
     traceparent text,
     attempts integer not null default 0,
@@ -66,7 +67,7 @@ create table step_outcome (
 );
 create index step_outcome_open on step_outcome (type, claimed_until) where status = 'pending';
 
--- Messages that failed for good, and the later ones of their keys, in order.
+-- Messages that failed permanently, and the later messages of their keys, in order.
 create table parked (
     id bigint generated always as identity,
     key text not null,

@@ -1,7 +1,7 @@
--- The inbox in partitions of a day, so that what it need not remember any more is dropped and not deleted.
+-- Partitions the inbox by day, so that old ids are dropped as a whole and need not be deleted.
 
--- The least id of a day. A UUIDv7 begins with its time, 48 bits of milliseconds since 1970, so the ids of a day are a
--- range: the partition follows from the id, and the id is unique across the partitions.
+-- Returns the smallest id of a day. A UUIDv7 begins with its time, 48 bits of milliseconds since 1970, so the ids of a day
+-- are a range. The id therefore determines the partition, and is unique across the partitions.
 create function inbox_floor(day date) returns uuid language sql immutable
     return (lpad(to_hex((day - date '1970-01-01')::bigint * 86400000), 12, '0') || repeat('0', 20))::uuid;
 
@@ -14,12 +14,12 @@ create table inbox (
     constraint inbox_pkey primary key (message_id)
 ) partition by range (message_id);
 
--- Ids that say no time, or a day that has no partition: deleted by the time at which they came.
+-- Ids without a time, and ids of days without a partition. They are deleted by their time of arrival.
 create table inbox_other partition of inbox default;
 create index inbox_other_received on inbox_other (received_at);
 
--- Makes a day's partition and moves into it what had come before it was there. It is made apart and then attached:
--- that waits for writers of the default partition only, and makes nobody else wait.
+-- Creates a day's partition, and moves the ids that arrived earlier into it. The partition is created separately and then
+-- attached. Attaching waits for writers of the default partition only, and blocks no other transaction.
 create function inbox_add_day(day date) returns void language plpgsql as $$
 declare
     name text := 'inbox_' || to_char(day, 'YYYYMMDD');

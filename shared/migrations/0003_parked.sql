@@ -1,18 +1,18 @@
--- What operators do with parked messages: replays that failed again, messages that were skipped, and by whom.
+-- The results of operators' actions on parked messages: failed replays, and skipped messages with the operator.
 alter table parked
     add column attempts integer not null default 0,
     add column last_attempt_at timestamptz,
     add column resolved_at timestamptz,
     add column resolved_by text,
-    -- Why a message was skipped.
+    -- The reason for skipping the message.
     add column skip_reason text;
 
--- In the order of replay; the index of 0001 would sort all of a key for each message of it.
+-- The index has the order of replay. With the index of 0001, each replay would sort all messages of the key.
 create index parked_open on parked (key, id) where status = 'parked';
 drop index parked_by_key;
 create index parked_of_key on parked (key, id);
 
--- The bodies that operators replaced, each as it was before.
+-- The bodies that operators have replaced.
 create table parked_edit (
     parked_id bigint not null,
     edited_at timestamptz not null default clock_timestamp(),

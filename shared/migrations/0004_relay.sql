@@ -1,4 +1,4 @@
--- Why the relay of a shard stands still: the record that the broker refuses for good, until it takes it.
+-- The record at which a shard is stopped, because the broker refuses it for good, and the reason.
 alter table relay_checkpoint
     add column stopped_reason text,
     add column stopped_position bigint,

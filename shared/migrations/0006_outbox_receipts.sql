@@ -1,11 +1,11 @@
--- What a truncated slot had: how many messages of each minute went to each topic, and all their positions in one number.
--- With what is still in the outbox it says what must be on the topics, to be held against them.
+-- The figures of truncated slots: the number of messages per minute and topic, and all their positions in one number.
+-- Together with the remaining outbox rows they say which messages must be on the topics. The audit compares both.
 create table outbox_receipt (
-    -- In which the transactions began: what `timestamp` says in the envelope.
+    -- The minute in which the transactions began, as in `timestamp` of the envelope.
     minute timestamptz not null,
     topic text not null,
     rows bigint not null,
-    -- The positions, combined by exclusive or.
+    -- All positions, combined by exclusive or.
     positions_xor bigint not null,
     constraint outbox_receipt_pkey primary key (minute, topic)
 );

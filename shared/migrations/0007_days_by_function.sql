@@ -1,5 +1,5 @@
--- The inbox's days are made and dropped by functions with their owner's rights, so that a service can run as a role that
--- owns nothing.
+-- Functions with their owner's rights create and drop the partitions of the inbox. The role of a service therefore needs
+-- to own no tables.
 alter function inbox_add_day(date) security definer set search_path from current;
 
 create function inbox_drop_day(day date) returns void language plpgsql security definer set search_path from current as $$

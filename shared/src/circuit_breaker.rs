@@ -1,23 +1,25 @@
-//! A circuit breaker around the calls of an external dependency (card provider, carrier, mail server). A dependency that
-//! does not answer is called once in a while instead of once per waiting step, so that an outage costs little here and there, and its end
-//! is noticed within half a minute.
+//! A circuit breaker around the calls to an external dependency, for example a card provider, a carrier or a mail
+//! server.
+//! While a dependency does not answer, it is called once in a while instead of once per waiting step. An outage
+//! therefore costs few calls, and its end is noticed within half a minute.
 //!
-//! - **Closed**: every call is made. [`IN_A_ROW`] unanswered calls one after the other open the circuit, and so do more
-//!   than half of the last [`WINDOW`]. What the business says, yes or no, is an answer.
-//! - **Open**: no call is made, at first for [`FIRST_REST`], each time that a trial fails for twice as long, up to
-//!   [`LONGEST_REST`].
-//! - **Half-open**: one call at a time is made as a trial. An answer closes the circuit; none opens it again.
+//! - **Closed**: every call is made. [`IN_A_ROW`] unanswered calls one after the other open the circuit. So do more
+//!   than half of the last [`WINDOW`] calls. A business refusal counts as an answer.
+//! - **Open**: no call is made, at first for [`FIRST_OPEN`]. The period doubles with each trial that fails, up to
+//!   [`LONGEST_OPEN`].
+//! - **Half-open**: one call at a time is made as a trial. An answer closes the circuit. A trial without an answer
+//!   opens it again.
 //!
-//! A call says how it ended for the circuit under which it was begun: what was under way when the circuit opened says
-//! nothing of the trial after it.
+//! The result of a call counts only for the circuit period in which the call began. Calls that were under way when
+//! the circuit opened therefore do not affect the trial after it.
 //!
-//! [`Breaker`] is the pure state machine, which is told the time. [`Dependency`] is a breaker by name that several tasks
-//! share, with its metrics: the gauge `circuit_breaker_state{dependency}` is 0 while closed, 1 while half-open and 2 while open,
-//! and the counter `circuit_breaker_opened_total{dependency}` says how often it has opened. Every process has breakers of
-//! its own: replicas need not agree, since each learns within a few calls.
+//! [`Breaker`] is the pure state machine; its caller passes the time in. [`Dependency`] is a named breaker that
+//! several tasks share. It sets the gauge `circuit_breaker_state{dependency}`: 0 is closed, 1 is half-open, 2 is
+//! open. It also counts how often the circuit opened in `circuit_breaker_opened_total{dependency}`. Every process has
+//! its own breakers. Replicas need not agree, because each of them learns within a few calls.
 //!
-//! It is written here because the crates for it (`failsafe`, `recloser`) keep their state to themselves and let any
-//! number of calls through while half-open; a step that rests in the database must know for how long.
+//! The crates for this purpose (`failsafe`, `recloser`) hide their state and let any number of calls through while
+//! half-open. A step that waits in the database must know for how long, so this module is written here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,45 +28,46 @@ use tracing::{info, warn};
 
 use crate::metric;
 
-/// So many unanswered calls one after the other open the circuit.
+/// This many unanswered calls, one after the other, open the circuit.
 pub const IN_A_ROW: u32 = 5;
-/// Of so many calls, the last ones, more than half unanswered open the circuit too. Fewer calls than these say nothing.
+/// The circuit also opens if more than half of this many last calls were unanswered. With fewer calls this rule does
+/// not apply.
 pub const WINDOW: u32 = 20;
-/// How long the circuit is open at first.
-pub const FIRST_REST: Duration = Duration::from_secs(1);
-/// How long the circuit is open at most before the next trial.
-pub const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How long the circuit stays open at first.
+pub const FIRST_OPEN: Duration = Duration::from_secs(1);
+/// How long the circuit stays open at most before the next trial.
+pub const LONGEST_OPEN: Duration = Duration::from_secs(30);
 
-/// Whether calls are made.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Every call is made.
     Closed,
     /// No call is made.
     Open {
-        /// From then on one may be tried.
+        /// The earliest time of the next trial.
         until: Instant,
     },
     /// A trial is under way, or the next call is one.
     HalfOpen,
 }
 
-/// The state machine of a circuit. It has no clock: `now` is the caller's, and never goes back.
+/// The state machine of a circuit. It has no clock: the caller passes `now`, which must never go back.
 #[derive(Debug)]
 pub struct Breaker {
     circuit: Circuit,
-    /// Which circuit it is, counted from one change to the next.
+    /// The number of the current circuit period. Every change of the circuit begins a new one.
     number: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Circuit {
     Closed(Window),
-    Open { until: Instant, rest: Duration },
-    Trial { rest: Duration },
+    Open { until: Instant, open_for: Duration },
+    Trial { open_for: Duration },
 }
 
-/// The last calls, a bit each, the newest the lowest; a call without an answer is a one.
+/// The last calls, one bit each; the newest is the lowest bit. An unanswered call is a one.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
     unanswered: u32,
@@ -83,7 +86,7 @@ impl Window {
     }
 }
 
-/// A call that was begun; see [`Breaker::end`].
+/// A call that has begun. Pass it to [`Breaker::end`] or [`Breaker::give_up`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -94,7 +97,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether calls are made.
+    /// Returns whether calls are made at `now`.
     pub fn state(&self, now: Instant) -> State {
         match self.circuit {
             Circuit::Closed(_) => State::Closed,
@@ -103,7 +106,7 @@ impl Breaker {
         }
     }
 
-    /// How many calls may be begun now, as far as is known before the first of them ends.
+    /// Returns how many calls may begin now, before any of them has ended.
     pub fn room(&self, now: Instant) -> usize {
         match self.circuit {
             Circuit::Closed(_) => usize::MAX,
@@ -115,18 +118,18 @@ impl Breaker {
     /// Begins a call.
     ///
     /// # Errors
-    /// If it must not be made now: when to ask again.
+    /// Returns the time of the next attempt if no call may be made now.
     pub fn begin(&mut self, now: Instant) -> Result<Ticket, Instant> {
         match self.circuit {
             Circuit::Closed(_) => {}
             Circuit::Open { until, .. } if now < until => return Err(until),
-            Circuit::Open { rest, .. } => self.change(Circuit::Trial { rest }),
-            Circuit::Trial { .. } => return Err(now + FIRST_REST),
+            Circuit::Open { open_for, .. } => self.change(Circuit::Trial { open_for }),
+            Circuit::Trial { .. } => return Err(now + FIRST_OPEN),
         }
         Ok(Ticket(self.number))
     }
 
-    /// Ends a call, answered or not. The new state, if that changes it.
+    /// Ends a call, answered or not. Returns the new state if the call changed it.
     pub fn end(&mut self, ticket: Ticket, answered: bool, now: Instant) -> Option<State> {
         if ticket.0 != self.number {
             return None;
@@ -134,34 +137,34 @@ impl Breaker {
         match &mut self.circuit {
             Circuit::Closed(window) => {
                 window.add(answered);
-                // The answer that makes the window full is no reason to stop calling, whatever was before it.
+                // An answer never opens the circuit, even if it fills the window with more than half unanswered.
                 if answered || !window.is_silent() {
                     return None;
                 }
-                self.open(FIRST_REST, now);
+                self.open(FIRST_OPEN, now);
             }
             Circuit::Trial { .. } if answered => self.change(Circuit::Closed(Window::default())),
-            Circuit::Trial { rest } => {
-                let longer = (*rest * 2).min(LONGEST_REST);
+            Circuit::Trial { open_for } => {
+                let longer = (*open_for * 2).min(LONGEST_OPEN);
                 self.open(longer, now);
             }
-            // A ticket has the number of a circuit that lets calls through.
+            // This cannot happen: a ticket has the number of a circuit that lets calls through.
             Circuit::Open { .. } => return None,
         }
         Some(self.state(now))
     }
 
-    /// Ends a call of which nobody knows what became of it. After a trial the next call is one.
+    /// Ends a call whose result is unknown. If it was the trial, the next call becomes the trial.
     pub fn give_up(&mut self, ticket: Ticket, now: Instant) {
-        if let Circuit::Trial { rest } = self.circuit
+        if let Circuit::Trial { open_for } = self.circuit
             && ticket.0 == self.number
         {
-            self.change(Circuit::Open { until: now, rest });
+            self.change(Circuit::Open { until: now, open_for });
         }
     }
 
-    fn open(&mut self, rest: Duration, now: Instant) {
-        self.change(Circuit::Open { until: now + rest, rest });
+    fn open(&mut self, open_for: Duration, now: Instant) {
+        self.change(Circuit::Open { until: now + open_for, open_for });
     }
 
     fn change(&mut self, circuit: Circuit) {
@@ -170,7 +173,7 @@ impl Breaker {
     }
 }
 
-/// An external dependency by its name, with the breaker that all its callers share.
+/// A named external dependency, with the circuit breaker that all its callers share.
 pub struct Dependency {
     name: &'static str,
     breaker: Mutex<Breaker>,
@@ -179,7 +182,7 @@ pub struct Dependency {
 }
 
 impl Dependency {
-    /// The circuit is closed.
+    /// Creates the dependency with a closed circuit.
     pub fn new(name: &'static str) -> Self {
         let dependency = Self {
             name,
@@ -187,8 +190,8 @@ impl Dependency {
             circuit: metric::CIRCUIT_BREAKER_STATE.gauge(&[name]),
             opened: metric::CIRCUIT_BREAKER_OPENED.counter(&[name]),
         };
-        dependency.show(State::Closed);
-        // So that it is there before it first opens.
+        dependency.set_gauge(State::Closed);
+        // The counter must exist before the circuit first opens, so that a rate over it is correct.
         dependency.opened.increment(0);
         dependency
     }
@@ -196,22 +199,22 @@ impl Dependency {
     /// Begins a call.
     ///
     /// # Errors
-    /// If it must not be made now: for how long.
+    /// Returns the wait until the next attempt if no call may be made now.
     pub fn begin(self: &Arc<Self>) -> Result<Call, Duration> {
         let now = Instant::now();
         let mut breaker = self.lock();
         let ticket = breaker.begin(now).map_err(|until| until.saturating_duration_since(now))?;
-        self.show(breaker.state(now));
+        self.set_gauge(breaker.state(now));
         Ok(Call { dependency: Arc::clone(self), ticket: Some(ticket) })
     }
 
-    /// See [`Breaker::room`].
+    /// Returns how many calls may begin now. See [`Breaker::room`].
     pub fn room(&self) -> usize {
         self.lock().room(Instant::now())
     }
 
-    /// For how long no call is made from now on; nothing of it while calls are, or may be.
-    pub fn rest(&self) -> Duration {
+    /// Returns how long no call will be made from now on. It is zero while calls are made or a trial is due.
+    pub fn open_for(&self) -> Duration {
         let now = Instant::now();
         match self.lock().state(now) {
             State::Open { until } => until.saturating_duration_since(now),
@@ -219,8 +222,8 @@ impl Dependency {
         }
     }
 
-    /// How it stands, for people.
-    pub fn standing(&self) -> String {
+    /// Returns the state in a sentence for operators.
+    pub fn describe(&self) -> String {
         let now = Instant::now();
         let name = self.name;
         match self.lock().state(now) {
@@ -237,15 +240,15 @@ impl Dependency {
         let now = Instant::now();
         let mut breaker = self.lock();
         let Some(state) = breaker.end(ticket, answered, now) else { return };
-        self.show(state);
+        self.set_gauge(state);
         let dependency = self.name;
         match state {
             State::Open { until } => {
                 self.opened.increment(1);
-                let rest = until.saturating_duration_since(now);
+                let open_for = until.saturating_duration_since(now);
                 warn!(
                     dependency,
-                    ?rest,
+                    ?open_for,
                     "the dependency does not answer; the circuit is open, and no call is made"
                 );
             }
@@ -258,7 +261,7 @@ impl Dependency {
         self.lock().give_up(ticket, Instant::now());
     }
 
-    fn show(&self, state: State) {
+    fn set_gauge(&self, state: State) {
         self.circuit.set(match state {
             State::Closed => 0.0,
             State::HalfOpen => 1.0,
@@ -271,7 +274,7 @@ impl Dependency {
     }
 }
 
-/// A call that may be made now. Dropped before it is said how it ended, it says nothing about its dependency.
+/// A call that may be made now. If it is dropped before [`Call::end`], its result counts as unknown.
 #[must_use = "a call that is dropped says nothing about its dependency"]
 pub struct Call {
     dependency: Arc<Dependency>,
@@ -279,7 +282,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// There was an answer, or there was none.
+    /// Records whether the dependency answered.
     pub fn end(mut self, answered: bool) {
         if let Some(ticket) = self.ticket.take() {
             self.dependency.end(ticket, answered);

@@ -1,5 +1,6 @@
-//! The envelope's attributes as Kafka record headers in the CloudEvents 1.0 binary mode (`ce_*`, `content-type`), and
-//! the W3C `traceparent`: routing and dedupe need not parse the body. This is the only module that maps them.
+//! Maps the envelope's attributes to Kafka record headers in the CloudEvents 1.0 binary mode (`ce_*`,
+//! `content-type`), and adds the W3C `traceparent`.
+//! Routing and deduplication therefore need not parse the body. This is the only module that maps headers.
 
 use std::borrow::Cow;
 
@@ -12,16 +13,17 @@ use crate::envelope::Envelope;
 pub const TRACEPARENT: &str = "traceparent";
 /// The record header with the message's type.
 pub const TYPE: &str = "ce_type";
-/// The record header with the message's place in its service's outbox, a CloudEvents extension that the relay adds. Of one
-/// key they count up, and all copies of a message have the same one, so that a reader can tell what is missing or late.
+/// The record header with the message's position in its service's outbox. It is a CloudEvents extension that the
+/// relay adds. Positions of one key rise, and all copies of a message have the same position. A reader can therefore
+/// detect missing and late messages.
 pub const POSITION: &str = "ce_outboxposition";
 
 const CONTENT_TYPE: &str = "application/json";
 
-/// The headers of the message with this JSON body, which stands at `position` in its service's outbox.
+/// Returns the record headers of the message with this JSON body and this `position` in its service's outbox.
 ///
 /// # Errors
-/// If the body is not an envelope.
+/// Fails if the body is not an envelope.
 pub fn headers(
     body: &[u8],
     position: i64,
@@ -34,7 +36,7 @@ pub fn headers(
     headers = set(headers, "ce_specversion", "1.0");
     headers = set(headers, "ce_id", &envelope.id);
     headers = set(headers, TYPE, &envelope.kind);
-    // CloudEvents wants a URI reference; a service's name is one.
+    // CloudEvents requires a URI reference; a service's name is one.
     headers = set(headers, "ce_source", &envelope.source);
     headers = set(headers, "ce_subject", &envelope.subject);
     headers = set(headers, "ce_time", &envelope.timestamp);
@@ -53,8 +55,8 @@ pub fn headers(
     Ok(headers)
 }
 
-/// What headers are made of. Ids and times are passed on as they were written: the relay does this for every record, and
-/// whoever reads the envelope checks them.
+/// The attributes that become headers. Ids and times stay text, because the relay does this for every record. Readers
+/// of the envelope validate them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Attributes<'a> {
@@ -78,15 +80,15 @@ struct Attributes<'a> {
     sequence: Option<i64>,
 }
 
-/// The text of a header, or `None` where it is absent or not UTF-8.
+/// Returns the text of a header, or `None` if the header is absent or is not UTF-8.
 pub fn header<'h, H: Headers>(headers: Option<&'h H>, key: &str) -> Option<&'h str> {
     headers?.iter().find(|header| header.key == key)?.value.and_then(|value| std::str::from_utf8(value).ok())
 }
 
-/// The envelope of a record's value.
+/// Parses a record's value into an envelope.
 ///
 /// # Errors
-/// If the value is not JSON or lacks a member that an envelope must have.
+/// Fails if the value is not JSON or lacks a required member.
 pub fn envelope<'b, D: Deserialize<'b>>(body: &'b [u8]) -> Result<Envelope<D>, serde_json::Error> {
     serde_json::from_slice(body)
 }
@@ -104,7 +106,7 @@ mod tests {
         "subject":"o-1","dataVersion":"1.2.0","timestamp":"2026-11-21T10:00:00Z","sequence":3,
         "correlationId":"0197e3a0-0000-7000-8000-000000000002","data":{"a":1}}"#;
 
-    /// A record as the official SDK reads it, by the Kafka protocol binding of CloudEvents 1.0.
+    /// A record as the official SDK reads it, by the CloudEvents 1.0 protocol binding for Kafka.
     struct Record<'r>(&'r OwnedHeaders, &'r [u8]);
 
     impl BinaryDeserializer for Record<'_> {

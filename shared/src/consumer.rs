@@ -1,13 +1,14 @@
-//! The batch consumer: what has arrived is claimed, handled and committed in one transaction, and only then are the
-//! offsets stored.
+//! The batch consumer. It claims, handles and commits a batch of messages in one transaction, and stores the offsets
+//! after the commit.
 //!
-//! A batch that fails is rolled back. If the failure may pass, the whole batch is repeated with backoff; if not, its
-//! messages are redone one by one, so that a bad one costs only itself: it is parked together with its key.
-//! A rebalance in between does no harm: whoever handles a message again finds its id claimed, or what it has written.
+//! A batch that fails is rolled back. A transient failure repeats the whole batch with backoff. After a permanent
+//! failure the messages are handled one by one, so that a bad message affects only its own key: both are parked.
+//! A rebalance in between does no harm. A second handling of a message finds its id already claimed, or finds its own
+//! earlier result.
 
-mod held;
+mod pause_buffer;
 mod runtime;
-mod watch;
+mod stall_detector;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 pub use self::runtime::Consumer;
 use crate::db::Db;
 use crate::fault::Fault;
-use crate::inbox::{self, Asked, Claims};
+use crate::inbox::{self, ClaimRequest, Claims};
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::step_outcome::StepKey;
@@ -48,29 +49,29 @@ async fn claim(
     let mut keys: Vec<String> = batch.iter().map(|message| message.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
-    let (claiming, others): (Vec<_>, Vec<_>) =
+    let (claiming, unclaimed_ids): (Vec<_>, Vec<_>) =
         batch.iter().copied().partition(|message| router.claims(message.kind()));
     let ids_of = |messages: &[&Incoming]| messages.iter().filter_map(|message| message.id()).collect();
-    let (ids, others): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&others));
+    let (ids, unclaimed_ids): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&unclaimed_ids));
     let mut steps = Vec::new();
     for message in batch.iter().filter(|message| router.takes_steps(message.kind())) {
-        // One that does not say its step is refused by its handler.
+        // The handler refuses a message that does not name its step.
         let Ok(step) = StepKey::of(message) else { continue };
         steps.extend(step.action());
         steps.push(step);
     }
-    let asked = Asked { ids: &ids, others: &others, steps: &steps };
-    let (mut uow, claims) = UnitOfWork::claim(db.clone(), &keys, &asked).await?;
+    let request = ClaimRequest { ids: &ids, unclaimed: &unclaimed_ids, steps: &steps };
+    let (mut uow, claims) = UnitOfWork::claim(db.clone(), &keys, &request).await?;
     let duplicates = ids.len() - claims.new.len();
     uow.after_commit(move || metric::INBOX_DUPLICATES.counter(&[]).increment(duplicates as u64));
     Ok((uow, claims))
 }
 
-/// Returns the messages that are to be handled, in their order. Parks those that no handler may see and those whose key is
-/// parked, and passes over those that had their effect before.
+/// Returns the messages to handle, in their order. It parks messages that no handler may see and messages whose key
+/// is parked. It skips messages that already had their effect.
 async fn admit<'m>(
     uow: &mut UnitOfWork,
-    memory: Duration,
+    inbox_retention: Duration,
     router: &MessageRouter,
     batch: &[&'m Incoming],
     claims: Claims,
@@ -80,18 +81,18 @@ async fn admit<'m>(
     for &message in batch {
         let id = message.id();
         let (claiming, unclaimed) = if router.claims(message.kind()) { (id, None) } else { (None, id) };
-        // The first of several copies in one batch takes the claim.
+        // If a batch has several copies of a message, the first one takes the claim.
         if claiming.is_some_and(|id| !new.remove(&id)) {
             continue;
         }
-        // An operator has decided what was to become of it.
+        // An operator has already resolved this parked message.
         if unclaimed.is_some_and(|id| resolved.contains(&id)) {
             continue;
         }
-        // Its id is new only because it was forgotten, or might have been.
-        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), memory));
+        // The inbox may have forgotten the id of such an old message, so a new claim proves nothing.
+        let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), inbox_retention));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
-        // What is parked is claimed, so that it is parked once.
+        // A parked message is claimed too, so that it is parked only once.
         if (parked.contains(&message.key) || refused.is_some())
             && let Some(id) = unclaimed
             && !inbox::claim_one(uow.db(), id).await?
@@ -113,8 +114,8 @@ async fn admit<'m>(
 
 type Wave<'t, 'm> = (&'t dyn BatchHandler, Vec<&'m Incoming>);
 
-/// Groups messages by handler without reordering those of one key: a message goes into a later wave than an earlier
-/// one of its key that has another handler.
+/// Groups messages by handler and keeps the order within each key. If an earlier message of the same key has another
+/// handler, a message goes into a later wave.
 fn waves<'t, 'm>(router: &'t MessageRouter, messages: &[&'m Incoming]) -> Result<Vec<Wave<'t, 'm>>, Fault> {
     let mut last: HashMap<&str, (usize, usize)> = HashMap::new();
     let mut groups: Vec<HashMap<usize, Vec<&'m Incoming>>> = Vec::new();
@@ -142,10 +143,10 @@ fn waves<'t, 'm>(router: &'t MessageRouter, messages: &[&'m Incoming]) -> Result
     Ok(ordered)
 }
 
-/// Parks one message that failed for good, in a transaction of its own.
+/// Parks one message that failed permanently, in its own transaction.
 async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     let mut uow = db.write(std::slice::from_ref(&message.key)).await?;
-    // Another replica may have handled it meanwhile, or parked it.
+    // Another replica may have handled or parked the message in the meantime.
     if let Some(id) = message.id()
         && !inbox::claim_one(uow.db(), id).await?
     {

@@ -1,4 +1,4 @@
-//! The database that the core works on: options, pool, and connections for reading. Writes take a
+//! The core's database: options, pool, and connections for reading. Writes need a
 //! [`crate::unit_of_work::UnitOfWork`], so that no write can bypass the outbox.
 
 mod connections;
@@ -19,20 +19,20 @@ pub use self::connections::{Pooled, Tx};
 use crate::envelope::new_id;
 use crate::retention::Retention;
 
-/// How long a request waits for a free connection before it is refused.
+/// How long a request waits for a free connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is taken for alive after it last showed that it is.
-const ALIVE: Duration = Duration::from_millis(500);
+/// A connection counts as alive for this long after its last sign of life.
+const ALIVE_FOR: Duration = Duration::from_millis(500);
 
-/// The schema of the core's tables unless another one is chosen.
+/// The default schema of the core's tables.
 pub const DEFAULT_SCHEMA: &str = "amends";
 
 /// A statement whose parameters are being bound.
 pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
-/// What the core is told about its surroundings: names, sizes, and how long it remembers. Every name is a value here, so
-/// that an installation can choose its own.
+/// The settings of the core's database: names, sizes and retention. Every name is a value, so that an installation
+/// can choose its own.
 ///
 /// ```no_run
 /// # fn example(pool: &sqlx::PgPool) {
@@ -54,9 +54,11 @@ pub struct DbOptions {
 }
 
 impl DbOptions {
-    /// The defaults for a service with this name, which its messages carry as `source`: the schema [`DEFAULT_SCHEMA`], ten
-    /// connections, one shard, two weeks of retention, an instance name of its own at every start, the reply topic
-    /// `orchestrator.replies`, and the topic `<source>.parked` for copies of parked messages.
+    /// Creates the options of a service with this name. Its messages carry the name as `source`.
+    ///
+    /// The defaults are: the schema [`DEFAULT_SCHEMA`], ten connections, one shard, two weeks of retention, and a new
+    /// instance name at every start. The reply topic is `orchestrator.replies`. Copies of parked messages go to the
+    /// topic `<source>.parked`.
     pub fn new(source: &'static str) -> Self {
         Self {
             source,
@@ -70,52 +72,52 @@ impl DbOptions {
         }
     }
 
-    /// The schema that has the core's tables. It comes first in the search path of the connections that handlers get.
+    /// Sets the schema of the core's tables. It comes first in the search path of the connections that handlers get.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
     }
 
-    /// The name of this replica. It must differ between replicas. If it outlives a restart, a restarted replica takes up
-    /// at once what it had begun.
+    /// Sets the name of this replica, which must differ between replicas. If the name survives a restart, the
+    /// restarted replica continues at once with the work it had begun.
     #[must_use]
     pub fn instance(self, instance: impl Into<String>) -> Self {
         Self { instance: instance.into(), ..self }
     }
 
-    /// The topic to which participants of sagas reply, without the installation's prefix.
+    /// Sets the topic to which saga participants reply, without the installation's prefix.
     #[must_use]
     pub fn reply_topic(self, topic: impl Into<String>) -> Self {
         Self { reply_topic: topic.into(), ..self }
     }
 
-    /// The topic for copies of parked messages, without the installation's prefix.
+    /// Sets the topic for copies of parked messages, without the installation's prefix.
     #[must_use]
     pub fn parked_topic(self, topic: impl Into<String>) -> Self {
         Self { parked_topic: topic.into(), ..self }
     }
 
-    /// The largest number of connections in the pool. The relay has two more of its own per shard.
+    /// Sets the largest number of connections in the pool. The relay uses two more per shard outside the pool.
     #[must_use]
     pub fn connections(self, connections: u32) -> Self {
         Self { connections, ..self }
     }
 
-    /// Into how many shards the outbox is divided, by hash of key. All replicas must agree, and the outbox must be empty
-    /// when it is changed.
+    /// Sets the number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
+    /// number, and the outbox must be empty when it changes.
     #[must_use]
     pub fn shards(self, shards: i16) -> Self {
         Self { shards: shards.max(1), ..self }
     }
 
-    /// How long message ids and step outcomes are remembered.
+    /// Sets how long message ids and step outcomes are remembered.
     #[must_use]
     pub fn retention(self, retention: Retention) -> Self {
         Self { retention, ..self }
     }
 
-    /// A database with these connection options. It connects lazily: a database that is not there yet shows in the first
-    /// use.
+    /// Opens a database with these connection options. It connects lazily, so that an unavailable database fails the
+    /// first use and not this call.
     pub fn connect(self, options: PgConnectOptions) -> Db {
         let prepare = format!(
             "select set_config('search_path', {} || ', ' || current_setting('search_path'), false)",
@@ -127,7 +129,7 @@ impl DbOptions {
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
             .create_timeout(Some(ACQUIRE_TIMEOUT))
             .recycle_timeout(Some(ACQUIRE_TIMEOUT))
-            // The one that was used last is the warmest.
+            // The most recently used connection has the warmest caches.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build();
@@ -136,9 +138,9 @@ impl DbOptions {
         Db { pool, relay: watch::Sender::new(()), options: Arc::new(self) }
     }
 
-    /// A database with the connection options of the application's own pool. The core has a pool of its own beside it,
-    /// because its connections have other settings: they are read-only by default, bounded in time, and find the core's
-    /// tables first. Inside a transaction of the application's own pool messages are published with
+    /// Opens a database with the connection options of the application's own pool.
+    /// The core has its own pool, because its connections have other settings. They are read-only by default, have
+    /// timeouts, and find the core's tables first. To publish inside a transaction of the application's own pool, use
     /// [`crate::outbox::Outbox`].
     pub fn connect_like(self, pool: &PgPool) -> Db {
         self.connect(PgPool::connect_options(pool).as_ref().clone())
@@ -149,7 +151,7 @@ impl DbOptions {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<Connections>,
-    /// Changes with every commit that left messages.
+    /// Changes with every commit that wrote messages.
     relay: watch::Sender<()>,
     options: Arc<DbOptions>,
 }
@@ -161,15 +163,15 @@ impl fmt::Debug for Db {
 }
 
 impl Db {
-    /// How long message ids and step outcomes are remembered.
+    /// Returns how long message ids and step outcomes are remembered.
     pub fn retention(&self) -> Retention {
         self.options.retention
     }
 
-    /// A connection for reading.
+    /// Takes a read-only connection from the pool.
     ///
     /// # Errors
-    /// If none is to be had within five seconds.
+    /// Fails if no connection is free within five seconds, or if the database does not answer.
     pub async fn read(&self) -> Result<Pooled, sqlx::Error> {
         match self.pool.get().await {
             Ok(object) => Ok(Pooled(object)),
@@ -181,24 +183,25 @@ impl Db {
         }
     }
 
-    /// A snapshot of the whole database for statements that read whole tables. End it with [`Tx::end`].
+    /// Begins a read-only transaction with one snapshot, for statements that read whole tables. End it with
+    /// [`Tx::end`].
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
-        self.look_around("repeatable read").await
+        self.begin_read_only("repeatable read").await
     }
 
-    /// As [`Db::survey`], but each statement has its own snapshot: for tables that are truncated meanwhile, which a snapshot
-    /// from before would show empty.
+    /// Begins a read-only transaction in which each statement has its own snapshot. Use it for tables that are
+    /// truncated in the meantime: an older snapshot would show them empty.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub async fn scan(&self) -> Result<Tx, sqlx::Error> {
-        self.look_around("read committed").await
+        self.begin_read_only("read committed").await
     }
 
-    async fn look_around(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
+    async fn begin_read_only(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
         let begin = format!("begin isolation level {isolation} read only");
         let planner = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
                        set local enable_hashjoin = on; set local enable_mergejoin = on";
@@ -206,33 +209,33 @@ impl Db {
         Ok(tx)
     }
 
-    /// The shard whose relay sends the messages of this key.
+    /// Returns the shard whose relay sends the messages of this key.
     pub(crate) fn shard(&self, key: &str) -> i16 {
         let shards = self.options.shards.unsigned_abs();
         i16::try_from(hash(key).unsigned_abs() % u64::from(shards)).unwrap_or(0)
     }
 
-    /// Into how many shards the outbox is divided.
+    /// Returns the number of shards of the outbox.
     pub fn shards(&self) -> i16 {
         self.options.shards
     }
 
-    /// The name of the service, as messages have it in `source`.
+    /// Returns the name of the service, which messages carry as `source`.
     pub fn source(&self) -> &'static str {
         self.options.source
     }
 
-    /// The name of this replica.
+    /// Returns the name of this replica.
     pub fn instance(&self) -> &str {
         &self.options.instance
     }
 
-    /// The schema of the core's tables.
+    /// Returns the schema of the core's tables.
     pub fn schema(&self) -> &str {
         &self.options.schema
     }
 
-    /// The topic to which participants of sagas reply.
+    /// Returns the topic to which saga participants reply, without the installation's prefix.
     pub fn reply_topic(&self) -> &str {
         &self.options.reply_topic
     }
@@ -241,31 +244,31 @@ impl Db {
         &self.options.parked_topic
     }
 
-    /// Wakes the relays of this process. Called after a commit that left messages.
+    /// Wakes the relays of this process. Call it after a commit that wrote messages.
     pub(crate) fn wake_relay(&self) {
         self.relay.send_replace(());
     }
 
-    /// Changes after every commit that left messages. A relay that is busy meanwhile finds the change later, so that
-    /// with several shards none misses it.
+    /// Returns a receiver that changes after every commit that wrote messages. A busy relay sees the change later, so
+    /// that none of several shards misses it.
     pub(crate) fn relay_wakeup(&self) -> watch::Receiver<()> {
         self.relay.subscribe()
     }
 
-    /// A connection of its own, outside the pool, for the relay and for migrations. It may write.
+    /// Opens a connection outside the pool, for the relay and for migrations. It may write.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connections = self.pool.manager();
         let options = connections.options.clone().options([("default_transaction_read_only", "off")]);
         connections.connect(&options).await
     }
 
-    /// Listens on these channels over a connection of its own, outside the pool.
+    /// Listens on these channels over a connection outside the pool.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub(crate) async fn listen(&self, channels: &[&str]) -> Result<PgListener, sqlx::Error> {
         let options = self.pool.manager().options.clone();
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
@@ -274,13 +277,13 @@ impl Db {
         Ok(listener)
     }
 
-    /// Closes the pool. Connections on loan are closed when they come back.
+    /// Closes the pool. Connections in use are closed when they are returned.
     pub fn close(&self) {
         self.pool.close();
     }
 }
 
-/// FNV-1a: stable across builds and machines, as locks and shards must be.
+/// Returns the FNV-1a hash. Locks and shards need a hash that is the same on all builds and machines.
 pub(crate) fn hash(key: &str) -> i64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in key.bytes() {
@@ -290,27 +293,28 @@ pub(crate) fn hash(key: &str) -> i64 {
     hash.cast_signed()
 }
 
-/// A name as SQL wants it between double quotes.
+/// Returns a name quoted as an SQL identifier.
 pub(crate) fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as SQL wants it between single quotes, with PostgreSQL's default `standard_conforming_strings`.
+/// Returns a text quoted as an SQL literal, for PostgreSQL's default `standard_conforming_strings`.
 pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Nothing waits for ever: a process that was frozen in the middle of a batch holds its locks for ten seconds, a
-/// statement may take thirty, and a host that vanished is noticed within a minute.
+/// Sets the timeouts and the planner settings of a connection.
+/// A process that was frozen in the middle of a batch keeps its locks for at most ten seconds. A statement may take
+/// thirty seconds. A vanished host is noticed within a minute.
 ///
-/// Every hot statement finds its rows by key, in a table that is empty when its plan is made and kept. Left to itself
-/// the planner keeps reading such a table from end to end while it grows; so plans are generic, and use indexes.
-/// [`Db::survey`] and [`Db::scan`] are for the statements that do read whole tables.
+/// Every frequent statement finds its rows by key. Its plan is made while the table is empty, and is kept. With
+/// default settings the planner would keep reading the whole table while it grows. Plans are therefore generic and
+/// use indexes. [`Db::survey`] and [`Db::scan`] are for statements that do read whole tables.
 fn bounded(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
         ("idle_in_transaction_session_timeout", "10s"),
         ("statement_timeout", "30s"),
-        // A write says otherwise, and goes through a unit of work.
+        // A unit of work overrides this for its writes.
         ("default_transaction_read_only", "on"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),

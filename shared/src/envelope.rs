@@ -1,5 +1,6 @@
-//! The message: a JSON envelope around typed data. Ids are UUIDv7, times RFC 3339 in UTC, members camelCase.
-//! Unknown members are ignored when reading, so that a newer producer does not stop an older consumer.
+//! The message: a JSON envelope around typed data. Ids are UUIDv7, times are RFC 3339 in UTC, and members are
+//! camelCase.
+//! Readers ignore unknown members, so that a newer producer does not stop an older consumer.
 
 use std::borrow::Cow;
 
@@ -9,63 +10,63 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The largest message, in bytes of JSON, that may be appended to an outbox. A larger one is refused when it is
-/// appended, not when it is sent: a record that the broker refuses would be overtaken by the ones behind it.
+/// The largest message that may be appended to an outbox, in bytes of JSON. A larger message is refused when it is
+/// appended. If the broker refused it later, the messages behind it would overtake it.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message's data with its name on the wire and the topic it belongs to.
+/// The data of a message, with its type name and its topic.
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// `<domain>.<past-tense action>.v<major>` for an event, imperative for a command.
+    /// The type name: `<domain>.<past-tense action>.v<major>` for an event, an imperative action for a command.
     const TYPE: &'static str;
     /// The topic without the installation's prefix, for example `inventory.events`.
     const TOPIC: &'static str;
-    /// The semantic version of the data; its major part is the one in [`Message::TYPE`].
+    /// The semantic version of the data. Its major part is also in [`Message::TYPE`].
     const DATA_VERSION: &'static str = "1.0.0";
 }
 
-/// Something that happened. Anybody may listen.
+/// Something that happened. Any service may consume it.
 pub trait Event: Message {}
 
-/// Something that one service is asked to do, answered with a reply or with a refusal. Both are business outcomes:
-/// a technical failure has no answer, it is retried.
+/// A request to one service, answered with a reply or with a refusal. Both are business outcomes. A technical failure
+/// has no answer; it is retried.
 pub trait Command: Message {
-    /// What the asker learns when it was done.
+    /// The answer of a successful command.
     type Reply: Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// Why it was not done, for business reasons. Serialises to an object with a member `code`.
+    /// The business reason why the command was not carried out. It serialises to an object with a member `code`.
     type Refusal: Serialize + DeserializeOwned + Send + Sync + 'static;
 }
 
-/// The refusal of a command that can't be refused: an undo, or a step behind the pivot.
+/// The refusal type of commands that cannot be refused: undo commands and steps behind the pivot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Never {}
 
-/// A command without its Rust type, as a saga's plan has them.
+/// A command without its Rust type, as saga plans store it.
 #[derive(Clone)]
 pub struct ErasedCommand {
-    /// See [`Message::TYPE`].
+    /// The type name; see [`Message::TYPE`].
     pub kind: &'static str,
-    /// See [`Message::TOPIC`].
+    /// The topic; see [`Message::TOPIC`].
     pub topic: &'static str,
-    /// See [`Message::DATA_VERSION`].
+    /// The version of the data; see [`Message::DATA_VERSION`].
     pub data_version: &'static str,
     /// The command as JSON.
     pub data: Box<RawValue>,
 }
 
-/// Whether a saga step is carried out or taken back.
+/// Whether a saga step is carried out or undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// It is carried out.
+    /// The step is carried out.
     Do,
-    /// It is taken back.
+    /// The step is undone.
     Undo,
 }
 
 impl Direction {
-    /// As it stands in messages and in the database.
+    /// Returns the direction as messages and the database write it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Do => "do",
@@ -74,73 +75,73 @@ impl Direction {
     }
 }
 
-/// What is said about a message beside its data.
+/// Facts about a message beside its data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// The saga step that a command or a reply belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the step is done or undone.
+    /// Whether the step is carried out or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-    /// Who caused the message, where a person did.
+    /// The user who caused the message, if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
 }
 
-/// A message as it is on the wire. `D` is the data; the consumer keeps it unparsed until its handler is known.
+/// A message as Kafka carries it. `D` is the data; the consumer keeps it unparsed until it knows the handler.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<D = Box<RawValue>> {
-    /// The message's identity, a UUIDv7: a redelivery carries the same one.
+    /// The identity of the message, a UUIDv7. All copies of a message have the same id.
     pub id: Uuid,
-    /// See [`Message::TYPE`].
+    /// The type name; see [`Message::TYPE`].
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
-    /// The service that wrote it.
+    /// The service that wrote the message.
     pub source: Cow<'static, str>,
-    /// What it is about, an order id mostly; also the record's key.
+    /// The aggregate that the message is about, mostly an order id. It is also the record's key.
     pub subject: String,
-    /// See [`Message::DATA_VERSION`].
+    /// The version of the data; see [`Message::DATA_VERSION`].
     pub data_version: Cow<'static, str>,
-    /// When the transaction that wrote it began, by the clock of the writer's database.
+    /// The start of the transaction that wrote the message, by the clock of the writer's database.
     #[serde(with = "time::serde::rfc3339")]
     pub timestamp: OffsetDateTime,
-    /// The saga that it belongs to.
+    /// The saga that the message belongs to.
     pub correlation_id: Uuid,
     /// The message that caused this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<Uuid>,
-    /// The version of the aggregate after the change, where there is one.
+    /// The version of the aggregate after the change, for aggregates with versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
-    /// What is told or asked for.
+    /// The data of the message.
     pub data: D,
-    /// What is said about the message beside its data.
+    /// Facts about the message beside its data.
     #[serde(default)]
     pub metadata: Metadata,
 }
 
-/// What a message inherits from the one, or from the request, that caused it.
+/// The values that a message inherits from the message or request that caused it.
 #[derive(Debug, Clone)]
 pub struct Cause {
-    /// The saga, or whatever else all the messages that come of one thing have in common.
+    /// The saga id, or another id that all messages with a common origin share.
     pub correlation_id: Uuid,
-    /// The message that is the cause; none where a request is.
+    /// The causing message; `None` if a request is the cause.
     pub causation_id: Option<Uuid>,
-    /// W3C trace context of the span in which the cause is handled.
+    /// The W3C trace context of the span that handles the cause.
     pub traceparent: Option<String>,
 }
 
 impl Cause {
-    /// The cause of what a request from outside starts.
+    /// Creates the cause for work that an HTTP request starts.
     pub fn request(correlation_id: Uuid, traceparent: Option<String>) -> Self {
         Self { correlation_id, causation_id: None, traceparent }
     }
 }
 
-/// Makes a new message or entity id. Time-ordered, so that indexes grow at one edge.
+/// Creates a new id for a message or an entity. Ids are ordered by time, so that indexes grow at one end.
 pub fn new_id() -> Uuid {
     #[expect(clippy::disallowed_methods, reason = "this is where ids are made")]
     Uuid::now_v7()

@@ -1,30 +1,30 @@
-//! Technical failures, and the one decision about them: retry or give up. A business refusal is never a fault.
+//! Technical failures, and the decision between retrying and parking. A business refusal is never a fault.
 
 use std::error::Error;
 use std::fmt;
 
-/// What is to be done about a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It may pass: the work is repeated with backoff and costs a message none of its tries.
+    /// The failure may pass. The work is repeated with backoff, and the message uses up none of its attempts.
     Retry,
-    /// It will fail again in the same way: the message's key is parked until an operator decides.
+    /// The work will fail again in the same way. The message's key is parked until an operator decides.
     Permanent,
 }
 
 /// An error that knows whether repeating the work can help. Implement it by an exhaustive `match`, so that a new
-/// variant is a decision and not an accident.
+/// variant needs an explicit decision.
 pub trait Classified: Error + Send + Sync + 'static {
-    /// Whether repeating the work can help.
+    /// Returns whether repeating the work can help.
     fn class(&self) -> Class;
 
-    /// Whether there was too much of it at once: a smaller part may pass where the whole never will.
+    /// Returns whether the work was too large. A smaller part may then succeed where the whole never will.
     fn exhausts(&self) -> bool {
         false
     }
 }
 
-/// A classified failure with its cause, as handlers return it.
+/// A classified failure with its cause. Handlers return it.
 pub struct Fault {
     class: Class,
     exhausts: bool,
@@ -32,32 +32,32 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A failure that repeating can't mend.
+    /// Creates a failure that repeating cannot fix.
     pub fn permanent(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { class: Class::Permanent, exhausts: false, source: source.into() }
     }
 
-    /// A failure that may pass.
+    /// Creates a failure that may pass.
     pub fn retry(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { class: Class::Retry, exhausts: false, source: source.into() }
     }
 
-    /// A failure of too much at once, which may pass with less.
+    /// Creates a failure of work that was too large. A smaller part may succeed.
     pub fn exhausted(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { class: Class::Retry, exhausts: true, source: source.into() }
     }
 
-    /// What is to be done about it.
+    /// Returns the reaction to this failure.
     pub fn class(&self) -> Class {
         self.class
     }
 
-    /// As [`Classified::exhausts`].
+    /// Returns whether the work was too large. See [`Classified::exhausts`].
     pub fn exhausts(&self) -> bool {
         self.exhausts
     }
 
-    /// The error and its causes on one line, for logs and for the parked table.
+    /// Returns the error and its causes on one line, for logs and for the table of parked messages.
     pub fn chain(&self) -> String {
         let mut text = self.source.to_string();
         let mut next = self.source.source();
@@ -92,8 +92,8 @@ impl<E: Classified> From<E> for Fault {
 }
 
 impl Classified for sqlx::Error {
-    /// By SQLSTATE class where the server answered. `sqlx::Error` is non-exhaustive; what is not known here is a
-    /// matter of the connection and may pass.
+    /// Classifies by the SQLSTATE code if the server answered. `sqlx::Error` is non-exhaustive; an unknown variant
+    /// counts as a connection problem, which may pass.
     fn class(&self) -> Class {
         match self {
             Self::Database(error) => error.code().map_or(Class::Retry, |code| sqlstate(&code)),
@@ -114,18 +114,18 @@ impl Classified for sqlx::Error {
     }
 }
 
-/// Out of memory, of disk, of locks; a statement that took too long.
+/// Returns whether the code means a lack of memory, disk or locks, or a statement that took too long.
 fn exhausts(code: &str) -> bool {
     code.starts_with("53") || code == "57014"
 }
 
-/// Data that does not fit, a broken constraint, a limit that was exceeded: these are the message's own. All else is the
-/// connection's or the deployment's (a role, a missing table, a restore under way) and may pass; to give messages up
-/// for it would empty a topic into the parked table.
+/// Returns the class of a SQLSTATE code. Invalid data, a violated constraint and an exceeded limit are faults of the
+/// message. All other codes concern the connection or the deployment (a role, a missing table, a restore) and may
+/// pass. Parking messages for those would move a whole topic into the parked table.
 fn sqlstate(code: &str) -> Class {
     match code.get(..2) {
         Some("22" | "23" | "54" | "P0") => Class::Permanent,
-        // An earlier statement of the transaction failed, and its handler went on.
+        // An earlier statement of the transaction failed, and its handler ignored the error.
         _ if code == "25P02" => Class::Permanent,
         _ => Class::Retry,
     }

@@ -1,9 +1,10 @@
-//! Housekeeping of the core's tables. The inbox is partitioned by the time in the message ids: days that are over are
-//! dropped, and days to come are created ahead. Step outcomes, and an application's own tables of that kind, are deleted in
-//! small batches.
+//! Housekeeping of the core's tables.
+//! The inbox is partitioned by the time in the message ids. The housekeeper drops the partitions of past days and
+//! creates those of coming days in advance. It deletes old step outcomes in small batches, and can do the same for
+//! the application's own tables.
 //!
-//! A message that is older than this memory can't be told from one that was handled and forgotten. It is never handled: it
-//! is parked, and an operator decides.
+//! A message older than the retention cannot be distinguished from one that was handled and forgotten. It is never
+//! handled: it is parked, and an operator decides.
 
 mod store;
 
@@ -21,41 +22,41 @@ use crate::fault::{Class, Classified};
 use crate::metric;
 use crate::unit_of_work::UnitOfWork;
 
-/// The largest number of rows that one statement deletes, so that it holds its locks for a moment only.
+/// The largest number of rows that one statement deletes. A small number keeps the locks short.
 pub const BATCH: i64 = 1000;
 
-/// How often old rows are looked for.
-const EVERY: Duration = Duration::from_secs(600);
-/// How much longer things are kept than they are relied on, so that a transaction which began just before something
-/// became too old still finds it.
+/// The interval between two runs.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// How much longer rows are kept than the retention. A transaction that began just before a row became too old still
+/// finds it.
 const MARGIN: Duration = Duration::from_secs(3600);
 
-/// Deletes a batch of old rows of one table, at most [`BATCH`], and returns how many they were.
+/// Deletes a batch of old rows of one table, at most [`BATCH`], and returns the number of deleted rows.
 type DeleteBatch =
     dyn for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>> + Send + Sync;
 
-/// A table of the application's own from which old rows are deleted.
+/// A table of the application that the housekeeper prunes.
 #[derive(Clone)]
 struct Prune {
     table: &'static str,
     batch: Arc<DeleteBatch>,
 }
 
-/// Keeps the tables small. Any number of replicas may run one: they take turns.
+/// Deletes old rows from the core's tables. Any number of replicas may run one; they take turns.
 #[derive(Clone)]
 pub struct Housekeeper {
     db: Db,
-    own: Vec<Prune>,
+    tables: Vec<Prune>,
 }
 
 impl Housekeeper {
-    /// A housekeeper of the core's own tables.
+    /// Creates a housekeeper of the core's tables.
     pub fn new(db: Db) -> Self {
-        Self { db, own: Vec::new() }
+        Self { db, tables: Vec::new() }
     }
 
-    /// Also deletes old rows of a table of the application's own. `batch` deletes at most [`BATCH`] rows and returns how many
-    /// it deleted; it is repeated until they are fewer.
+    /// Also deletes old rows of one of the application's tables. `batch` deletes at most [`BATCH`] rows and returns
+    /// the number of deleted rows. It is repeated until it deletes fewer.
     pub fn prune<F>(&mut self, table: &'static str, batch: F)
     where
         F: for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>
@@ -63,90 +64,90 @@ impl Housekeeper {
             + Sync
             + 'static,
     {
-        self.own.push(Prune { table, batch: Arc::new(batch) });
+        self.tables.push(Prune { table, batch: Arc::new(batch) });
     }
 
-    /// Looks after the tables at once and every ten minutes, until `stop`. What fails is tried again then: the
-    /// partitions are created days ahead.
+    /// Runs at once and then every ten minutes, until `stop`. A failure is logged, and the next run tries again.
+    /// Partitions are created days in advance, so that a failed run does no harm.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if let Err(error) = self.pass(&stop).await {
+            if let Err(error) = self.run_once(&stop).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
-                    "old rows could not be removed; it is tried again"
+                    "old rows could not be removed; the next run tries again"
                 );
             }
-            stop.run_until_cancelled(tokio::time::sleep(jittered(EVERY * 4 / 3))).await;
+            stop.run_until_cancelled(tokio::time::sleep(jittered(INTERVAL * 4 / 3))).await;
         }
     }
 
-    async fn pass(&self, stop: &CancellationToken) -> Result<(), sqlx::Error> {
+    async fn run_once(&self, stop: &CancellationToken) -> Result<(), sqlx::Error> {
         self.partitions().await?;
-        let memory = self.db.retention();
-        let kept = memory.inbox + MARGIN;
+        let retention = self.db.retention();
+        let kept = retention.inbox + MARGIN;
         self.prune_table(stop, "inbox_other", |db| Box::pin(store::delete_others(db, kept))).await?;
-        let kept = memory.steps + MARGIN;
+        let kept = retention.steps + MARGIN;
         self.prune_table(stop, "step_outcome", |db| Box::pin(store::delete_steps(db, kept))).await?;
-        for own in &self.own {
-            self.prune_table(stop, own.table, |db| (own.batch)(db)).await?;
+        for prune in &self.tables {
+            self.prune_table(stop, prune.table, |db| (prune.batch)(db)).await?;
         }
         Ok(())
     }
 
-    /// Makes the days to come and drops those that are over, each in a transaction of its own.
+    /// Creates the partitions of coming days and drops those of past days, each in its own transaction.
     async fn partitions(&self) -> Result<(), sqlx::Error> {
         let mut db = self.db.read().await?;
         let missing = store::missing_days(&mut db).await?;
-        let over = store::days_over(&mut db, self.db.retention().inbox + MARGIN).await?;
+        let past = store::days_over(&mut db, self.db.retention().inbox + MARGIN).await?;
         drop(db);
         for day in missing {
-            let Some(mut uow) = self.alone().await? else { return Ok(()) };
+            let Some(mut uow) = self.begin_exclusive().await? else { return Ok(()) };
             if let Err(error) = store::add_day(uow.db(), day).await {
-                later(day, error)?;
+                log_skipped_day(day, error)?;
                 continue;
             }
             uow.commit().await?;
         }
-        for day in over {
-            let Some(mut uow) = self.alone().await? else { return Ok(()) };
+        for day in past {
+            let Some(mut uow) = self.begin_exclusive().await? else { return Ok(()) };
             if let Err(error) = store::drop_day(uow.db(), day).await {
-                later(day, error)?;
+                log_skipped_day(day, error)?;
                 continue;
             }
             uow.commit().await?;
-            info!(%day, "the inbox has forgotten a day");
+            info!(%day, "a past day of the inbox was dropped");
         }
         let partitions = store::count_partitions(&mut *self.db.read().await?).await?;
         metric::INBOX_PARTITIONS.gauge(&[]).set(partitions as f64);
         Ok(())
     }
 
-    /// Deletes batch by batch, so that nobody waits for long.
+    /// Deletes batch by batch, so that other transactions never wait long.
     async fn prune_table(
         &self,
         stop: &CancellationToken,
         table: &'static str,
         batch: impl for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>,
     ) -> Result<(), sqlx::Error> {
-        let mut all = 0;
+        let mut total = 0;
         while !stop.is_cancelled() {
-            let Some(mut uow) = self.alone().await? else { break };
+            let Some(mut uow) = self.begin_exclusive().await? else { break };
             let deleted = batch(uow.db()).await?;
             uow.commit().await?;
             metric::PRUNED_ROWS.counter(&[table]).increment(deleted);
-            all += deleted;
+            total += deleted;
             if deleted < BATCH.cast_unsigned() {
                 break;
             }
         }
-        if all > 0 {
-            info!(table, rows = all, "old rows were deleted");
+        if total > 0 {
+            info!(table, rows = total, "old rows were deleted");
         }
         Ok(())
     }
 
-    /// A transaction that no other replica's keeper has at the same time; `None` if another is at it.
-    async fn alone(&self) -> Result<Option<UnitOfWork>, sqlx::Error> {
+    /// Begins a transaction with the housekeeping lock. Returns `None` if another replica holds the lock.
+    async fn begin_exclusive(&self) -> Result<Option<UnitOfWork>, sqlx::Error> {
         let mut uow = self.db.write(&[]).await?;
         if store::try_lock(uow.db()).await? {
             return Ok(Some(uow));
@@ -156,15 +157,16 @@ impl Housekeeper {
     }
 }
 
-/// A day that can't be made or dropped now is tried again with the next pass, and keeps the others from nothing.
-fn later(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
+/// Logs a day whose partition cannot be created or dropped now. The next run tries again, and the other days are not
+/// affected. Returns the error if it concerns the connection.
+fn log_skipped_day(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
     if error.as_database_error().is_none() {
         return Err(error);
     }
     if error.class() == Class::Retry {
-        debug!(%day, %error, "the inbox is in use; its partitions are looked after later");
+        debug!(%day, %error, "the inbox is in use; the next run changes its partitions");
     } else {
-        warn!(%day, %error, "a partition of the inbox could not be made or dropped; it is tried again");
+        warn!(%day, %error, "a partition of the inbox could not be created or dropped; the next run tries again");
     }
     Ok(())
 }

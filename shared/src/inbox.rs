@@ -1,6 +1,6 @@
-//! The inbox: a message takes effect in the transaction that claims its id, and in no other. A handler that notices a
-//! repetition by what it has written itself may do without ([`crate::router::BatchHandler::is_idempotent`]).
-//! (The pattern: Chris Richardson, "Idempotent consumer".)
+//! The inbox: a message takes effect only in the transaction that claims its id. A handler that detects a repetition
+//! by its own data needs no claim; see [`crate::router::BatchHandler::is_idempotent`].
+//! The pattern is "Idempotent consumer" by Chris Richardson.
 
 use std::collections::HashSet;
 
@@ -10,44 +10,44 @@ use uuid::Uuid;
 
 use crate::step_outcome::{self, StepKey};
 
-/// What a batch of messages wants to know before it is handled.
-pub(crate) struct Asked<'a> {
-    /// The ids that the inbox is to remember.
+/// The questions of a batch to the database, asked before the batch is handled.
+pub(crate) struct ClaimRequest<'a> {
+    /// Ids that the inbox must remember.
     pub ids: &'a [Uuid],
-    /// Those that it is not, because their handler notices a repetition by itself.
-    pub others: &'a [Uuid],
-    /// The steps of which an outcome may be on record.
+    /// Ids that the inbox need not remember, because their handler is idempotent.
+    pub unclaimed: &'a [Uuid],
+    /// Steps that may have a recorded outcome.
     pub steps: &'a [StepKey],
 }
 
-/// What of a batch is to be handled.
+/// The state of a batch before it is handled.
 pub(crate) struct Claims {
-    /// Ids that had no effect yet, and have it now or never.
+    /// Ids that had no effect before. This transaction now holds their claim.
     pub new: HashSet<Uuid>,
     /// Keys that wait for an operator.
     pub parked: HashSet<String>,
-    /// Those of the other ids that were parked once, and replayed or skipped since.
+    /// Ids without a claim that were parked once and are resolved since.
     pub resolved: HashSet<Uuid>,
 }
 
-/// What the database knows about the batch.
+/// The answer of the database to a [`ClaimRequest`].
 #[derive(FromRow)]
-pub(crate) struct Answer {
+pub(crate) struct ClaimAnswer {
     pub new: Vec<Uuid>,
     pub parked: Vec<String>,
     pub resolved: Vec<Uuid>,
-    pub outcomes: Option<Json<Vec<step_outcome::Found>>>,
+    pub outcomes: Option<Json<Vec<step_outcome::OutcomeRow>>>,
 }
 
-/// Claims message ids, says which of the keys are parked, and looks up outcomes of steps. The caller holds the keys'
-/// locks; they are taken by an earlier statement, because this one must see what their former holders have committed.
+/// Claims message ids, finds the parked keys, and looks up outcomes of steps. The caller already holds the locks of
+/// the keys. An earlier statement took them, because this one must see the commits of their former holders.
 pub(crate) async fn claim(
     db: &mut PgConnection,
     keys: &[String],
-    asked: &Asked<'_>,
-) -> Result<Answer, sqlx::Error> {
-    // Most batches have nothing to claim or no steps, and then need not pay for the other half.
-    let claiming = match asked.ids {
+    request: &ClaimRequest<'_>,
+) -> Result<ClaimAnswer, sqlx::Error> {
+    // Most batches have nothing to claim or no steps. The statement leaves out the part that is not needed.
+    let claiming = match request.ids {
         [] => "with claimed as (select null::uuid as message_id where $2::uuid[] is null)",
         _ => {
             "with claimed as (
@@ -55,7 +55,7 @@ pub(crate) async fn claim(
                  on conflict do nothing returning message_id)"
         }
     };
-    let outcomes = match asked.steps {
+    let outcomes = match request.steps {
         [] => "(select null::json where $4::uuid[] is null and $5::text[] is null and $6::text[] is null)",
         _ => {
             "(select json_agg(found)
@@ -71,13 +71,13 @@ pub(crate) async fn claim(
                 array(select message_id from parked where status <> 'parked' and message_id = any($3)) as resolved,
                 {outcomes} as outcomes"
     );
-    let mut ids = asked.ids.to_vec();
+    let mut ids = request.ids.to_vec();
     ids.sort_unstable();
-    let (sagas, names, directions) = step_outcome::columns(asked.steps);
+    let (sagas, names, directions) = step_outcome::columns(request.steps);
     sqlx::query_as(AssertSqlSafe(statement))
         .bind(keys)
         .bind(ids)
-        .bind(asked.others)
+        .bind(request.unclaimed)
         .bind(sagas)
         .bind(names)
         .bind(directions)
@@ -85,7 +85,7 @@ pub(crate) async fn claim(
         .await
 }
 
-/// Claims one id outside a batch. Returns whether it was free.
+/// Claims one id outside a batch. Returns whether the id was new.
 pub(crate) async fn claim_one(db: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query("insert into inbox (message_id) values ($1) on conflict do nothing")
         .bind(id)

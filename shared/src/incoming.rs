@@ -1,5 +1,5 @@
-//! A message as it arrived, on its way to a handler: the record, its envelope where it is one, and why no handler may see it
-//! where none may.
+//! A received message on its way to a handler: the record, its envelope if it has one, and the reason if no handler
+//! may see it.
 
 use rdkafka::message::{BorrowedMessage, Message as _};
 use serde::de::DeserializeOwned;
@@ -9,36 +9,36 @@ use uuid::Uuid;
 use crate::cloudevents;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES};
 use crate::fault::Fault;
-use crate::trace::{self, RecordPlace};
+use crate::trace::{self, RecordOrigin};
 
-/// The largest part of a record that is kept, in bytes. A broker takes up to 1 MiB unless told otherwise, so a record is cut
-/// only on one that takes more, or where it came compressed.
+/// The largest part of a record that is kept, in bytes. By default a broker accepts up to 1 MiB. A record is
+/// therefore cut only if the broker accepts more, or if the record was compressed.
 pub const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
-/// A message as it arrived, on its way to a handler.
+/// A received message on its way to a handler.
 pub struct Incoming {
     /// The topic without the installation's prefix.
     pub topic: String,
-    /// The partition of the topic that it came from.
+    /// The partition of the record.
     pub partition: i32,
-    /// Its place in the partition.
+    /// The offset of the record in its partition.
     pub offset: i64,
     /// The record's key: the aggregate that the message is about.
     pub key: String,
-    /// The record's value; of a message of the previous version, that of the version which it was cast to.
+    /// The record's value. A message of the previous version is already converted to the current version.
     pub body: Vec<u8>,
-    /// The trace that the message belongs to.
+    /// The W3C trace context of the message.
     pub traceparent: Option<String>,
-    /// The value as an envelope, where it is one. A handler only sees messages that have it.
+    /// The parsed value, if it is an envelope. Every message that a handler sees has one.
     pub envelope: Option<Envelope>,
-    /// The record's value as it came, where it was cast up.
+    /// The unconverted value of the record, if the message was converted to the current version.
     pub(crate) original: Option<Vec<u8>>,
-    /// Why no handler gets to see it.
+    /// The reason why no handler may see the message.
     refused: Option<String>,
     span: Span,
 }
 
-/// The longest key, in bytes; what it is about goes into indexes and addresses.
+/// The longest key, in bytes. Keys appear in indexes and URLs.
 const MAX_KEY_BYTES: usize = 512;
 
 impl std::fmt::Debug for Incoming {
@@ -50,14 +50,14 @@ impl std::fmt::Debug for Incoming {
 impl Incoming {
     pub(crate) fn new(record: &BorrowedMessage<'_>, topic: String) -> Self {
         let (partition, offset) = (record.partition(), record.offset());
-        // A record without a usable key is its own aggregate, so that it can be parked without holding up others.
+        // A record without a usable key gets a key of its own, so that it can be parked without blocking others.
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| is_usable(key));
         let key = key.map_or_else(|| own_key(&topic, partition, offset), str::to_owned);
         let traceparent = cloudevents::header(record.headers(), cloudevents::TRACEPARENT).map(str::to_owned);
         Self::read((topic, partition, offset), key, record.payload().unwrap_or_default(), traceparent)
     }
 
-    /// The message of a record, from Kafka or from the parked table.
+    /// Reads the message of a record, from Kafka or from the table of parked messages.
     pub(crate) fn read(
         (topic, partition, offset): (String, i32, i64),
         key: String,
@@ -89,41 +89,41 @@ impl Incoming {
         }
         match cloudevents::envelope::<Box<serde_json::value::RawValue>>(&incoming.body) {
             Ok(envelope) => {
-                let place = RecordPlace {
+                let position_of = RecordOrigin {
                     topic: &incoming.topic,
                     partition: incoming.partition,
                     offset: incoming.offset,
                     key: &incoming.key,
                 };
-                incoming.span = trace::process_span(place, incoming.traceparent.as_deref(), &envelope);
+                incoming.span = trace::process_span(position_of, incoming.traceparent.as_deref(), &envelope);
                 incoming.envelope = Some(envelope);
             }
-            Err(error) => incoming.refuse(format!("the value is not an envelope: {}", place(&error))),
+            Err(error) => incoming.refuse(format!("the value is not an envelope: {}", position_of(&error))),
         }
         incoming
     }
 
-    /// Keeps the message from the handlers; it will be parked. The first reason stays.
+    /// Marks the message so that no handler sees it and it is parked. The first reason is kept.
     pub(crate) fn refuse(&mut self, reason: String) {
         self.refused.get_or_insert(reason);
     }
 
-    /// Why no handler may see this message, if none may.
+    /// Returns the reason why no handler may see this message, if there is one.
     pub(crate) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 
-    /// Whether the record had no key that could be used, so that its place stands for one.
+    /// Returns whether the record had no usable key and got a key made from its offset.
     pub(crate) fn is_keyless(&self) -> bool {
         self.key == own_key(&self.topic, self.partition, self.offset)
     }
 
-    /// The record's value as it came.
+    /// Returns the value as it was received, before any conversion.
     pub(crate) fn original(&self) -> &[u8] {
         self.original.as_deref().unwrap_or(&self.body)
     }
 
-    /// The message's type, or nothing if it could not be read.
+    /// Returns the type of the message, or an empty text if it could not be read.
     pub fn kind(&self) -> &str {
         self.envelope.as_ref().map_or("", |envelope| &envelope.kind)
     }
@@ -132,29 +132,29 @@ impl Incoming {
         self.envelope.as_ref().map(|envelope| envelope.id)
     }
 
-    /// The envelope.
+    /// Returns the envelope.
     ///
     /// # Errors
-    /// Never in a handler: a message that can't be read does not get that far.
+    /// Fails if the message could not be read. That never happens in a handler, because such a message is parked.
     pub fn envelope(&self) -> Result<&Envelope, Fault> {
         self.envelope.as_ref().ok_or_else(|| Fault::permanent(self.refused.clone().unwrap_or_default()))
     }
 
-    /// The message's data.
+    /// Parses the data of the message.
     ///
     /// # Errors
-    /// If the data is not what the type says. It will not be better next time, so the message is parked.
+    /// Fails permanently if the data does not match the type. Repeating cannot help, so the message is parked.
     pub fn data<D: DeserializeOwned>(&self) -> Result<D, Fault> {
         let envelope = self.envelope()?;
         serde_json::from_str(envelope.data.get()).map_err(|error| {
-            Fault::permanent(format!("the data is not a {}: {}", envelope.kind, place(&error)))
+            Fault::permanent(format!("the data is not a {}: {}", envelope.kind, position_of(&error)))
         })
     }
 
-    /// What the messages inherit that this one causes.
+    /// Returns the values that messages caused by this one inherit.
     ///
     /// # Errors
-    /// As [`Incoming::envelope`].
+    /// Fails as [`Incoming::envelope`] does.
     pub fn cause(&self) -> Result<Cause, Fault> {
         let envelope = self.envelope()?;
         Ok(Cause {
@@ -165,7 +165,7 @@ impl Incoming {
     }
 }
 
-/// Whether a record's key can stand in a text, in an index and in an address.
+/// Returns whether a record's key is valid in a text column, in an index and in a URL.
 fn is_usable(key: &str) -> bool {
     !key.contains('\0') && key.len() <= MAX_KEY_BYTES && !matches!(key, "" | "." | "..")
 }
@@ -174,8 +174,8 @@ fn own_key(topic: &str, partition: i32, offset: i64) -> String {
     format!("{topic}/{partition}/{offset}")
 }
 
-/// Where JSON is wrong. What is wrong would quote the data, which may be personal.
-pub(crate) fn place(error: &serde_json::Error) -> String {
+/// Returns where JSON is wrong. The parser's own message would quote the data, which may be personal.
+pub(crate) fn position_of(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a member is missing or of another type",
         _ => "it is not JSON",

@@ -2,14 +2,14 @@
 
 use crate::fault::{Class, Fault};
 
-/// Works on a batch in one go. If that fails permanently, it works on each item by itself, so that one bad item does not
-/// fail the others.
+/// Runs `work` on a whole batch. After a permanent failure it runs `work` on each item alone, so that one bad item does
+/// not fail the others.
 ///
-/// `work` gives its items back with its result. It owns them meanwhile, since a future that borrows them could not be shown
-/// to be `Send` (rust-lang/rust#134997).
+/// `work` returns its items with the result. It owns them, because a future that borrows them could not be shown to be
+/// `Send` (rust-lang/rust#134997).
 ///
-/// `done` gets the items of every run that counts with its result, as soon as it is there. A batch that should be retried
-/// is one such run: all its items would meet the same fault.
+/// `done` gets the items and the result of every run that counts, as soon as the run ends. A batch with a transient
+/// failure is one such run, because all its items would meet the same failure.
 pub async fn together_or_each<T, R, F>(
     items: Vec<T>,
     work: impl Fn(Vec<T>) -> F,
@@ -36,7 +36,7 @@ fn is_permanent<R>(result: &Result<R, Fault>) -> bool {
 mod tests {
     use super::*;
 
-    /// Works on numbers, of which 0 is bad, and returns the runs that count.
+    /// Runs on numbers, where 0 is bad, and returns the runs that count.
     async fn runs(items: &[u32], fault: fn(String) -> Fault) -> Vec<(Vec<u32>, bool)> {
         let mut runs = Vec::new();
         let work = async |items: Vec<u32>| {

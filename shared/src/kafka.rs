@@ -15,50 +15,50 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
 use crate::fault::{Class, Classified};
 
-/// How long a question to the broker may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of a request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the broker is, and how its topics are called here.
+/// The address of the broker, and the names that this installation uses on it.
 #[derive(Debug, Clone)]
 pub struct Kafka {
-    /// `host:port`, separated by commas.
+    /// The addresses of brokers, `host:port`, separated by commas.
     pub brokers: String,
-    /// Put before every topic and consumer group, so that several installations can share a cluster.
+    /// The prefix of every topic and consumer group, so that several installations can share a cluster.
     pub prefix: String,
-    /// The name by which the broker's logs and quotas know the clients.
+    /// The name of the clients in the broker's logs and quotas.
     pub client_id: String,
     /// Further librdkafka settings, for example for TLS and SASL.
     pub settings: BTreeMap<String, String>,
 }
 
-/// A topic as it is declared, once, for everybody.
+/// The declaration of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// Without the installation's prefix.
+    /// The name without the installation's prefix.
     pub name: String,
-    /// Into how many partitions it is divided. More of them later would change which one a key belongs to.
+    /// The number of partitions. Changing it later would move keys to other partitions.
     pub partitions: i32,
-    /// How long records are kept; as long may a consumer be away.
+    /// How long records are kept. A consumer may be absent for this long.
     pub retention: Duration,
 }
 
-/// What went wrong between here and the broker.
+/// An error between this process and the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The broker refused a topic, for example because the client may not create any.
+    /// The broker refused a topic, for example because the client may not create topics.
     #[error("the broker refused to create the topic {topic}: {code}")]
     Create {
-        /// The topic with its prefix.
+        /// The name of the topic, with its prefix.
         topic: String,
-        /// What the broker said.
+        /// The error code of the broker.
         code: RDKafkaErrorCode,
     },
-    /// There was no answer within ten seconds.
+    /// The broker did not answer within ten seconds.
     #[error("the broker at {brokers} did not answer")]
     Client {
-        /// Where it should be.
+        /// The configured addresses of the broker.
         brokers: String,
-        /// What the client says.
+        /// The error of the client.
         #[source]
         source: KafkaError,
     },
@@ -71,7 +71,8 @@ impl Classified for KafkaError {
 }
 
 impl Kafka {
-    /// The brokers at these addresses (`host:port`, separated by commas), without a prefix and further settings.
+    /// Creates the settings for these brokers (`host:port`, separated by commas), without a prefix and without
+    /// further settings.
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
@@ -81,21 +82,21 @@ impl Kafka {
         }
     }
 
-    /// The name of a topic or group on the broker.
+    /// Returns the name of a topic or group on the broker, with the installation's prefix.
     pub fn name(&self, topic: &str) -> String {
         format!("{}{topic}", self.prefix)
     }
 
-    /// Settings that every client has.
+    /// Returns the settings that all clients share.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
-            // A broker that comes back is found within a second.
+            // This finds a restarted broker within a second.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
-            // A broker whose host has vanished is given up before an operator is called.
+            // This gives up a broker whose host has vanished before an operator must act.
             .set("socket.timeout.ms", "30000")
             .set("socket.nagle.disable", "true")
             .set("log.connection.close", "false");
@@ -105,27 +106,28 @@ impl Kafka {
         config
     }
 
-    /// Creates those of the topics that do not exist. Existing ones are left as they are.
+    /// Creates the topics that do not exist yet. Existing topics are not changed.
     ///
     /// # Errors
-    /// If the broker does not answer or refuses a topic.
+    /// Fails if the broker does not answer or refuses a topic.
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
-        let admin = self.client().create_with_context::<_, AdminClient<_>>(Quiet).map_err(client)?;
+        let admin = self.client().create_with_context::<_, AdminClient<_>>(LogOnly).map_err(client)?;
         let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();
         let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
         let new: Vec<NewTopic<'_>> = topics
             .iter()
             .zip(names.iter().zip(&retentions))
             .map(|(topic, (name, retention))| {
-                // The cluster's own default says how often a topic is replicated.
+                // The replication factor is the cluster's default.
                 NewTopic::new(name, topic.partitions, TopicReplication::Fixed(-1))
                     .set("retention.ms", retention)
                     .set("cleanup.policy", "delete")
             })
             .collect();
-        let options =
-            AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
+        let options = AdminOptions::new()
+            .operation_timeout(Some(REQUEST_TIMEOUT))
+            .request_timeout(Some(REQUEST_TIMEOUT));
         for result in admin.create_topics(&new, &options).await.map_err(client)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -136,47 +138,47 @@ impl Kafka {
     }
 }
 
-/// A client that only asks: which topics there are.
-pub(crate) struct Inquirer {
+/// A client that only asks which topics exist.
+pub(crate) struct TopicChecker {
     kafka: Kafka,
-    /// A new one after each question without an answer: a client that was told of a cluster without brokers, as one is that
-    /// asks while the only broker registers, finds none ever again (librdkafka issue 5301).
-    client: Mutex<Arc<AdminClient<Quiet>>>,
+    /// The client is replaced after each request without an answer. A client that gets an empty list of brokers, as
+    /// during the registration of the only broker, finds no broker ever again (librdkafka issue 5301).
+    client: Mutex<Arc<AdminClient<LogOnly>>>,
     topics: Vec<String>,
 }
 
-impl Inquirer {
-    /// For a service that needs these topics.
+impl TopicChecker {
+    /// Creates a client that checks for these topics.
     pub(crate) fn new(kafka: &Kafka, topics: &[&str]) -> Result<Self, KafkaError> {
         let topics = topics.iter().map(|topic| kafka.name(topic)).collect();
-        let client = Mutex::new(Arc::new(kafka.client().create_with_context(Quiet)?));
+        let client = Mutex::new(Arc::new(kafka.client().create_with_context(LogOnly)?));
         Ok(Self { kafka: kafka.clone(), client, topics })
     }
 
-    /// The needed topics that the broker does not have. Blocks up to `timeout`.
+    /// Returns the needed topics that the broker does not have. Blocks up to `timeout`.
     pub(crate) fn missing(&self, timeout: Duration) -> Result<Vec<String>, KafkaError> {
         let client = Arc::clone(&self.lock());
         let metadata = match client.inner().fetch_metadata(None, timeout) {
             Ok(metadata) => metadata,
             Err(error) => {
-                *self.lock() = Arc::new(self.kafka.client().create_with_context(Quiet)?);
+                *self.lock() = Arc::new(self.kafka.client().create_with_context(LogOnly)?);
                 return Err(error);
             }
         };
-        let there =
+        let exists =
             |name: &str| metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());
-        Ok(self.topics.iter().filter(|name| !there(name)).cloned().collect())
+        Ok(self.topics.iter().filter(|name| !exists(name)).cloned().collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<Quiet>>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<LogOnly>>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The context of a client that has nothing of its own to hear.
-struct Quiet;
+/// The context of a client that needs no callbacks.
+struct LogOnly;
 
-impl ClientContext for Quiet {
+impl ClientContext for LogOnly {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -186,8 +188,8 @@ impl ClientContext for Quiet {
     }
 }
 
-/// librdkafka's log. During an outage it tells of every attempt on every connection, so only what is grave is passed
-/// on; the rest is there for who asks for it (`RUST_LOG=librdkafka=debug`).
+/// Passes on librdkafka's log. During an outage librdkafka logs every attempt on every connection. Therefore only
+/// critical lines are passed on as errors; `RUST_LOG=librdkafka=debug` shows the others.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -197,12 +199,12 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// An error of a client as a whole, mostly that the broker is not there. Told once in ten seconds.
+/// Logs an error of a whole client, mostly an unreachable broker. At most one such line appears in ten seconds.
 pub(crate) fn report(error: &KafkaError, reason: &str) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_none_or(|last| last.elapsed() > Duration::from_secs(10)) {
         *last = Some(Instant::now());
-        tracing::warn!(%error, reason, "trouble with the broker; it is tried again");
+        tracing::warn!(%error, reason, "the Kafka client reports an error; it tries again");
     }
 }

@@ -1,5 +1,6 @@
-//! The metrics of the crate, in one table: name, type, labels, what each means, and what to do about it. The document
-//! `docs/metrics.md` is generated from it. Values go to whatever recorder the process has installed for the `metrics` crate.
+//! The metrics of the crate in one table: name, type, labels, meaning, and the reaction to them. The document
+//! `docs/metrics.md` is generated from it. The values go to the recorder that the process has installed for the
+//! `metrics` crate.
 
 use std::sync::OnceLock;
 
@@ -7,8 +8,8 @@ use metrics::{Counter, Gauge, Histogram, Label};
 
 static PREFIX: OnceLock<&'static str> = OnceLock::new();
 
-/// Sets what every metric's name begins with in this process; `amends` unless it is set. The first call counts, and it must
-/// come before the first metric is used: a name is put together once.
+/// Sets the prefix of all metric names in this process. The default is `amends`. Only the first call has an effect.
+/// It must come before the first use of a metric, because each name is composed once.
 pub fn set_prefix(prefix: &'static str) {
     let _ = PREFIX.set(prefix);
 }
@@ -24,24 +25,24 @@ pub enum Kind {
     Histogram,
 }
 
-/// A metric: everything that is known of it beside its value.
+/// A metric: everything about it except its value.
 #[derive(Debug)]
 pub struct Metric {
-    /// Its type.
+    /// The type of the metric.
     pub kind: Kind,
-    /// Its name without the process's prefix. The unit is its last word, or the one before `total`.
+    /// The name without the process's prefix. The unit is the last word, or the word before `total`.
     pub name: &'static str,
-    /// The names of its labels.
+    /// The names of the labels.
     pub labels: &'static [&'static str],
-    /// What the value says, in a sentence.
+    /// The meaning of the value, in a sentence.
     pub meaning: &'static str,
-    /// What to do about it. Empty if nothing is to be done.
+    /// The reaction to the value. It is empty if no reaction is needed.
     pub action: &'static str,
     full_name: OnceLock<&'static str>,
 }
 
 impl Metric {
-    /// A row of the table.
+    /// Creates a row of the table.
     pub const fn new(
         kind: Kind,
         name: &'static str,
@@ -52,7 +53,7 @@ impl Metric {
         Self { kind, name, labels, meaning, action, full_name: OnceLock::new() }
     }
 
-    /// The name with the process's prefix.
+    /// Returns the name with the process's prefix.
     pub fn full_name(&self) -> &'static str {
         self.full_name.get_or_init(|| {
             let prefix = PREFIX.get().copied().unwrap_or("amends");
@@ -60,17 +61,20 @@ impl Metric {
         })
     }
 
-    /// The counter with these values of its labels, in the order of [`Metric::labels`].
+    /// Returns the counter with these label values, in the order of [`Metric::labels`].
+    #[expect(clippy::disallowed_macros, reason = "the table that the ban points to is made of these")]
     pub fn counter(&self, values: &[&str]) -> Counter {
         metrics::counter!(self.full_name(), self.with(Kind::Counter, values))
     }
 
-    /// The gauge with these values of its labels, in the order of [`Metric::labels`].
+    /// Returns the gauge with these label values, in the order of [`Metric::labels`].
+    #[expect(clippy::disallowed_macros, reason = "the table that the ban points to is made of these")]
     pub fn gauge(&self, values: &[&str]) -> Gauge {
         metrics::gauge!(self.full_name(), self.with(Kind::Gauge, values))
     }
 
-    /// The histogram with these values of its labels, in the order of [`Metric::labels`].
+    /// Returns the histogram with these label values, in the order of [`Metric::labels`].
+    #[expect(clippy::disallowed_macros, reason = "the table that the ban points to is made of these")]
     pub fn histogram(&self, values: &[&str]) -> Histogram {
         metrics::histogram!(self.full_name(), self.with(Kind::Histogram, values))
     }
@@ -86,7 +90,7 @@ impl Metric {
     }
 }
 
-/// Declares metrics and the list of them: `NAME: kind "name" ["label", ...], "meaning", "action";`.
+/// Declares metrics and a list of them. Each line is `NAME: Kind "name" ["label", ...], "meaning", "action";`.
 #[macro_export]
 macro_rules! metrics_table {
     ($($(#[$doc:meta])* $name:ident: $kind:ident $text:literal [$($label:literal),*], $meaning:literal, $action:literal;)*) => {
@@ -103,67 +107,74 @@ macro_rules! metrics_table {
 
 metrics_table! {
     CONSUMER_BATCH_MESSAGES: Histogram "consumer_batch_messages" [],
-        "How many messages one transaction of the consumer had.", "";
+        "The number of messages in one transaction of the consumer.", "";
     CONSUMER_BATCH_SECONDS: Histogram "consumer_batch_seconds" [],
-        "How long one transaction of the consumer took, with its retries, in seconds.", "";
+        "The duration of one transaction of the consumer, including retries, in seconds.", "";
     CONSUMER_PARTITIONS: Gauge "consumer_partitions" [],
-        "How many partitions this replica has.", "If it stays 0 with fewer replicas than partitions, look at `/readyz`.";
+        "The number of partitions assigned to this replica.",
+        "If it stays 0 with fewer replicas than partitions, look at `/readyz`.";
     CONSUMER_RETRIES: Counter "consumer_retries_total" [],
-        "How often a batch was repeated because its failure may pass.",
-        "If it goes up without a pause, the log has the failure: mostly the database is not reachable.";
+        "The number of times that a batch was repeated after a transient failure.",
+        "If it rises without a pause, look for the failure in the log. Mostly the database is not reachable.";
     CONSUMER_SEEKS: Counter "consumer_seeks_total" [],
-        "How often a partition was set back because more records came than could be held during a pause.", "";
+        "The number of seeks of a partition back to a record that did not fit into the buffer during a pause.", "";
     CONSUMER_STALL_RESTARTS: Counter "consumer_stall_restarts_total" [],
-        "How often a client that had stopped to fetch was replaced by a new one.",
-        "Now and then after an outage of the broker is normal. Often without one is not: look at the broker's log.";
+        "The number of stalled Kafka clients that were replaced by new ones.",
+        "A few after an outage of the broker are normal. Many without an outage are not: look at the broker's log.";
     INBOX_DUPLICATES: Counter "inbox_duplicates_total" [],
-        "How many messages came again and had no second effect.", "";
+        "The number of messages that arrived again and had no second effect.", "";
     INBOX_PARTITIONS: Gauge "inbox_partitions" [],
-        "How many partitions the inbox has: one a day, and the default one.", "If it keeps growing, the log says why days can't be dropped.";
+        "The number of partitions of the inbox: one per day, and the default one.",
+        "If it keeps growing, the log says why past days cannot be dropped.";
     PRUNED_ROWS: Counter "pruned_rows_total" ["table"],
-        "How many old rows the housekeeper has deleted.", "";
+        "The number of old rows that the housekeeper has deleted.", "";
     PARKED_MESSAGES: Counter "parked_total" [],
-        "How many messages were parked.", "";
+        "The number of messages that were parked.", "";
     PARKED_KEYS: Gauge "parked_keys" [],
-        "How many keys wait for an operator.", "Alert on more than 0. `amends parked list` names them with the reason.";
+        "The number of keys that wait for an operator.",
+        "Alert on more than 0. `amends parked list` shows them with the reason.";
     OUTBOX_BACKLOG_ROWS: Gauge "outbox_backlog_rows" ["shard"],
-        "How many rows of the outbox the broker has not acknowledged.", "If it keeps growing, the broker is too slow or not reachable.";
+        "The number of outbox rows that the broker has not acknowledged.",
+        "If it keeps growing, the broker is too slow or not reachable.";
     OUTBOX_OLDEST_AGE_SECONDS: Gauge "outbox_oldest_age_seconds" ["shard"],
-        "How old the oldest row is that the broker has not acknowledged, in seconds.", "Alert on more than 60.";
+        "The age of the oldest outbox row that the broker has not acknowledged, in seconds.", "Alert on more than 60.";
     OUTBOX_TRUNCATIONS: Counter "outbox_truncations_total" [],
-        "How often a slot of the outbox was emptied.", "";
+        "The number of truncations of an outbox slot.", "";
     OUTBOX_TRUNCATION_HELD_BACK_SECONDS: Gauge "outbox_truncation_held_back_seconds" [],
-        "For how long a slot of the outbox could not be emptied, in seconds.",
-        "Alert on more than 300. The label of `outbox_truncation_holder`, and the log, name the transaction that holds it.";
+        "How long the truncation of an outbox slot has been blocked, in seconds.",
+        "Alert on more than 300. The label of `outbox_truncation_holder`, and the log, name the blocking transaction.";
     OUTBOX_TRUNCATION_HOLDER: Gauge "outbox_truncation_holder" ["pid"],
-        "Since when this server process keeps a slot from being emptied, in seconds since 1970; 0 when it has let go.",
-        "End that transaction, or `select pg_terminate_backend(pid)`.";
+        "The time since which this server process blocks the truncation of a slot, in seconds since 1970; 0 once it no longer does.",
+        "End that transaction, or run `select pg_terminate_backend(pid)`.";
     RELAY_PUBLISHED: Counter "relay_published_total" [],
-        "How many records the broker has acknowledged to this relay.", "";
+        "The number of records that the broker has acknowledged to this relay.", "";
     RELAY_FAULTS: Counter "relay_faults_total" [],
-        "How often a relay gave up its connection and started again.", "The log has the reason.";
+        "The number of times that a relay gave up its connection and started again.", "The log has the reason.";
     RELAY_STOPPED: Gauge "relay_stopped" ["shard"],
-        "1 while a shard stands still at a record that the broker refuses for good, else 0.",
-        "Alert on 1. The log, `/readyz` and the table `relay_checkpoint` have the reason: mend the topic or its rights.";
+        "1 while a shard is stopped at a record that the broker refuses for good, else 0.",
+        "Alert on 1. The log, `/readyz` and the table `relay_checkpoint` have the reason. Correct the topic or its permissions.";
     EXTERNAL_CALLS_DEFERRED: Counter "external_calls_deferred_total" ["command"],
-        "How many calls to an external dependency were put off because its circuit breaker was open.", "";
+        "The number of calls to an external dependency that were deferred because its circuit breaker was open.", "";
     EXTERNAL_CALLS_UNANSWERED: Counter "external_calls_unanswered_total" ["command"],
-        "How many calls to an external dependency got no answer. They are repeated.", "The log has the reason.";
+        "The number of calls to an external dependency that got no answer. They are repeated.", "The log has the reason.";
     EXTERNAL_CALLS_FAILED: Counter "external_calls_failed_total" ["command"],
-        "How many outcomes of external calls could not be recorded.", "Alert on any. The log names order, step and failure.";
+        "The number of external calls whose outcome could not be recorded.",
+        "Alert on any. The log names the order, the step and the failure.";
     COMPENSATIONS_BEFORE_COMPLETION: Counter "compensations_before_completion_total" [],
-        "How many undo commands came while their action was still under way.",
+        "The number of undo commands that arrived while their action was still under way.",
         "More than a few mean that a participant's database has lost commits.";
     CIRCUIT_BREAKER_STATE: Gauge "circuit_breaker_state" ["dependency"],
-        "The circuit breaker of an external dependency: 0 closed, 1 half-open, 2 open.", "While it is 2 the dependency does not answer.";
+        "The state of the circuit breaker of an external dependency: 0 closed, 1 half-open, 2 open.",
+        "While it is 2, the dependency does not answer.";
     CIRCUIT_BREAKER_OPENED: Counter "circuit_breaker_opened_total" ["dependency"],
-        "How often the circuit breaker of an external dependency has opened.", "";
+        "The number of times that the circuit breaker of an external dependency has opened.", "";
     SAGAS_COMPLETED: Counter "sagas_completed_total" [],
-        "How many sagas ended with everything done.", "";
+        "The number of sagas that ended with all steps carried out.", "";
     SAGAS_COMPENSATED: Counter "sagas_compensated_total" [],
-        "How many sagas ended with everything undone.", "";
+        "The number of sagas that ended with all steps undone.", "";
     SAGAS_STUCK: Gauge "sagas_stuck" [],
-        "How many sagas are stuck.", "Alert on more than 0. `amends saga list --status stuck` names them, with the remedy.";
+        "The number of stuck sagas.",
+        "Alert on more than 0. `amends saga list --status stuck` shows them with the remedy.";
 }
 
 #[cfg(test)]

@@ -1,37 +1,37 @@
 //! The tables of the core and of the sagas, as migrations that any application can apply beside its own.
 //!
-//! They live in a schema of their own ([`crate::db::DEFAULT_SCHEMA`] unless it is chosen otherwise) and keep their history
-//! there, in `_core_migrations` and `_saga_migrations`. So they take no numbers and no table names from the application,
-//! whatever runs its migrations. An application that wants to run the files itself finds them in [`Set::scripts`].
+//! The tables live in their own schema, by default [`crate::db::DEFAULT_SCHEMA`]. Their history is there too, in
+//! `_core_migrations` and `_saga_migrations`. They therefore use no numbers and no table names of the application. An
+//! application that runs the files itself finds them in [`Set::scripts`].
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use crate::db::{Db, quote_ident};
 
-/// Migrations with a history of their own.
+/// A set of migrations with its own history.
 #[derive(Debug)]
 pub struct Set {
-    /// The name, from which the history's table is called.
+    /// The name of the set. The name of its history table contains it.
     pub name: &'static str,
     migrator: &'static Migrator,
 }
 
-/// Inbox, outbox, the relay's checkpoint, step outcomes and parked messages: what every service needs.
+/// The tables of every service: inbox, outbox, the relay's checkpoint, step outcomes and parked messages.
 pub static CORE: Set = Set { name: "core", migrator: &CORE_MIGRATOR };
 static CORE_MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Sagas and their log: what a coordinator of sagas needs beside [`CORE`].
+/// The tables of a saga coordinator beside [`CORE`]: sagas and their log.
 #[cfg(feature = "saga")]
 pub static SAGA: Set = Set { name: "saga", migrator: &SAGA_MIGRATOR };
 #[cfg(feature = "saga")]
 static SAGA_MIGRATOR: Migrator = sqlx::migrate!("migrations/saga");
 
-/// Applies [`CORE`] to the database, unless that was done before. The connection's role must own the schema, or be
+/// Applies [`CORE`] to the database, unless that was done before. The connection's role must own the schema or be
 /// allowed to create it.
 ///
 /// # Errors
-/// If the database does not answer or refuses a statement, or if a migration that was applied has been changed since.
+/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
 pub async fn apply(db: &Db) -> Result<(), MigrateError> {
     apply_sets(&mut db.connect().await?, db.schema(), &[&CORE]).await
 }
@@ -39,26 +39,26 @@ pub async fn apply(db: &Db) -> Result<(), MigrateError> {
 /// Applies [`CORE`] and [`SAGA`]: the tables of a service that coordinates sagas.
 ///
 /// # Errors
-/// As [`apply`].
+/// Fails as [`apply`] does.
 #[cfg(feature = "saga")]
 pub async fn apply_with_sagas(db: &Db) -> Result<(), MigrateError> {
     apply_sets(&mut db.connect().await?, db.schema(), &[&CORE, &SAGA]).await
 }
 
-/// Applies sets of migrations over this connection, in this schema. The connection's search path is its default one
-/// afterwards.
+/// Applies sets of migrations over this connection, in this schema. Afterwards the connection has its default search
+/// path.
 ///
 /// # Errors
-/// As [`apply`].
+/// Fails as [`apply`] does.
 pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), MigrateError> {
     let known: bool = sqlx::query_scalar("select to_regnamespace($1) is not null")
         .bind(quote_ident(schema))
         .fetch_one(&mut *db)
         .await?;
     let schema = quote_ident(schema);
-    // `if not exists` alone would ask for the right to create one.
+    // `create schema if not exists` needs the right to create schemas even if the schema exists.
     let create = if known { "" } else { &format!("create schema if not exists {schema};") };
-    // A migration may take longer than a statement of a service.
+    // A migration may take longer than the statements of a service.
     let prepare = format!("{create} set search_path = {schema}; set statement_timeout = 0");
     db.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await?;
     for set in sets {
@@ -69,18 +69,19 @@ pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> R
 }
 
 impl Set {
-    /// The files in their order: the number, the name, and the SQL. They create everything in the schema that the search
-    /// path begins with.
+    /// Returns the files in their order: the number, the name and the SQL. They create everything in the first schema
+    /// of the search path.
     pub fn scripts(&self) -> impl Iterator<Item = (i64, &str, &str)> {
         self.migrator.iter().map(|one| (one.version, &*one.description, one.sql.as_str()))
     }
 
-    /// The numbers of those migrations that the database does not have. All of them if it has none, or does not answer.
+    /// Returns the numbers of the migrations that the database lacks. All of them are missing if the database has no
+    /// history or does not answer.
     pub async fn missing(&self, db: &mut PgConnection, schema: &str) -> Vec<i64> {
         missing(db, &self.history(&quote_ident(schema)), self.migrator.iter().map(|one| one.version)).await
     }
 
-    /// The migrations, with a history in this quoted schema.
+    /// Returns the migrations with a history table in this quoted schema.
     pub(crate) fn migrator(&self, schema: &str) -> Migrator {
         let mut migrator = Migrator::with_migrations(self.migrator.iter().cloned().collect());
         migrator.dangerous_set_table_name(self.history(schema));
@@ -92,7 +93,8 @@ impl Set {
     }
 }
 
-/// Those of the versions that are not in a history. The newest alone would not tell: an earlier one may have been left out.
+/// Returns the versions that are not in a history. The newest version alone proves nothing, because an earlier one may
+/// have been left out.
 pub(crate) async fn missing(
     db: &mut PgConnection,
     history: &str,

@@ -1,8 +1,8 @@
-//! The transactional outbox: messages are rows, written in the transaction of the change that they tell of.
-//! (The pattern: Chris Richardson, "Transactional outbox"; the relay that reads it is [`crate::relay`].)
+//! The transactional outbox: messages are rows, written in the transaction of the change that they describe.
+//! The pattern is "Transactional outbox" by Chris Richardson. The relay that reads the rows is [`crate::relay`].
 //!
-//! Inside a [`crate::unit_of_work::UnitOfWork`] messages are appended with its `publish`. Inside a transaction of the
-//! application's own pool they are appended with [`Outbox::publish`].
+//! Inside a [`crate::unit_of_work::UnitOfWork`], append messages with its `publish`. Inside a transaction of the
+//! application's own pool, append them with [`Outbox::publish`].
 
 mod draft;
 pub mod receipts;
@@ -23,8 +23,8 @@ use crate::envelope::Cause;
 use crate::fault::{Class, Classified};
 use crate::step_outcome::{self, Record};
 
-/// A message that waits for the end of its transaction.
-pub(crate) struct Row {
+/// A message that is sent after its transaction commits.
+pub(crate) struct OutboxRow {
     pub shard: i16,
     pub topic: Cow<'static, str>,
     pub key: String,
@@ -32,23 +32,25 @@ pub(crate) struct Row {
     pub body: Vec<u8>,
 }
 
-/// Positions are drawn in the order of the ORDER BY, so a key's messages keep theirs.
+/// Positions are drawn in the order of `order by`, so that the messages of a key keep their order.
 const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
      select shard, topic, key, traceparent, body
      from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bytea[])
           with ordinality as row (shard, topic, key, traceparent, body, ordinal)
      order by ordinal";
 
-/// Appends the rows in their order and records the steps' outcomes, with one statement at most. The caller holds the locks
-/// of all their keys.
+/// Appends the rows in their order and records the outcomes of steps, with at most one statement. The caller holds
+/// the locks of all their keys.
 pub(crate) async fn insert(
     db: &mut PgConnection,
-    rows: &[Row],
+    rows: &[OutboxRow],
     records: &[&Record],
 ) -> Result<(), sqlx::Error> {
     match (rows, records) {
         ([], []) => {}
-        (_, []) => drop(bind(sqlx::query(INSERT), rows).execute(db).await?),
+        (_, []) => {
+            bind(sqlx::query(INSERT), rows).execute(db).await?;
+        }
         ([], _) => step_outcome::insert(db, records).await?,
         _ => {
             let both = format!("with recorded as ({}) {INSERT}", step_outcome::insert_statement(6));
@@ -59,7 +61,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
+fn bind(query: PgQuery, rows: &[OutboxRow]) -> PgQuery {
     query
         .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.topic.as_ref()).collect::<Vec<_>>())
@@ -68,13 +70,13 @@ fn bind(query: PgQuery, rows: &[Row]) -> PgQuery {
         .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
 }
 
-/// Why a message was not appended to the outbox in the application's own transaction.
+/// The reason why a message could not be appended to the outbox.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The message itself can't be appended.
+    /// The message is invalid.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// The database did not answer, or refused the statement. The transaction can only be rolled back.
+    /// The database did not answer or refused the statement. The transaction can only be rolled back.
     #[error("the message could not be written to the outbox")]
     Database(#[from] sqlx::Error),
 }
@@ -88,7 +90,8 @@ impl Classified for PublishError {
     }
 }
 
-/// Appends messages inside transactions of the application's own pool, whatever schema their search path begins with.
+/// Appends messages inside transactions of the application's own pool. The search path of those transactions does not
+/// matter.
 #[derive(Clone)]
 pub struct Outbox {
     db: Db,
@@ -96,19 +99,22 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox in the core's schema of this database.
+    /// Creates the outbox in the core's schema of this database.
     pub fn new(db: &Db) -> Self {
         let insert = INSERT.replacen("into outbox", &format!("into {}.outbox", quote_ident(db.schema())), 1);
         Self { db: db.clone(), insert: insert.into() }
     }
 
-    /// Appends a message about the aggregate `key`, and returns the message's id. The message exists if the transaction
-    /// commits, and not otherwise. Until then the transaction holds the key's lock, so that messages of one key are sent in
-    /// the order in which their transactions commit. Publish about several keys in one order everywhere, or two transactions
-    /// may deadlock; PostgreSQL then ends one of them.
+    /// Appends a message about the aggregate `key` and returns the id of the message. The message is sent if the
+    /// transaction commits, and only then.
+    ///
+    /// The transaction holds the lock of the key until it ends, so that messages of one key are sent in the order of
+    /// their commits. If a transaction publishes about several keys, use the same order of keys everywhere. Otherwise
+    /// two transactions may deadlock, and PostgreSQL ends one of them.
     ///
     /// # Errors
-    /// If the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], or the database does not answer.
+    /// Fails if the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], or if the database does not
+    /// answer.
     pub async fn publish<'m, D: Serialize + ?Sized + 'm>(
         &self,
         tx: &mut Transaction<'_, Postgres>,
@@ -127,8 +133,8 @@ impl Outbox {
         Ok(id)
     }
 
-    /// Wakes the relay of this process. Call it after the commit; without it the relay finds the message at its next look,
-    /// within half a second.
+    /// Wakes the relay of this process. Call it after the commit. Without it, the relay finds the message at its next
+    /// poll, within half a second.
     pub fn wake(&self) {
         self.db.wake_relay();
     }

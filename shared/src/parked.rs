@@ -1,13 +1,14 @@
-//! Parked keys: a message that failed for good, and every later one of its key, wait in the table `parked`, in order,
-//! for an operator. Other keys flow on.
+//! Parked keys. A message that failed permanently, and every later message of its key, wait for an operator. They
+//! wait in order in the table `parked`. Other keys continue.
 //!
-//! - A copy of each goes to a topic, `<service>.parked` unless it is called otherwise, through the outbox, in the transaction that parks it: see
-//!   [`ParkedCopy`].
-//! - An operator retries the key, edits a message or skips one ([`replay`]), over HTTP under `/parked` of a service. The messages are then
-//!   replayed in order, each in a transaction that holds the key's lock. A message that arrives meanwhile waits
-//!   for that lock: it is parked behind the others while one of them is left, and handled when none is.
-//! - A message's id is claimed in the inbox when it is parked, so a redelivery is not parked twice, and a replay does not
-//!   ask the inbox again: the row's status says whether the message has had its effect.
+//! - The transaction that parks a message also publishes a copy through the outbox, by default to the topic
+//!   `<service>.parked`. See [`ParkedCopy`].
+//! - An operator retries the key, edits a message or skips one ([`replay`]). A service offers this over HTTP under
+//!   `/parked`. The messages are replayed in order, each in a transaction that holds the lock of the key. A message
+//!   that arrives in the meantime waits for that lock. It is parked behind the others if any are left, and handled
+//!   otherwise.
+//! - The inbox claims the id of a message when the message is parked, so that a redelivery is not parked twice. A
+//!   replay does not check the inbox: the status of the row says whether the message has had its effect.
 
 mod copy;
 pub mod replay;
@@ -27,13 +28,13 @@ use crate::incoming::Incoming;
 use crate::metric;
 use crate::unit_of_work::UnitOfWork;
 
-/// How often the parked keys are counted.
+/// The interval between two counts of the parked keys.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// A reason quotes what a producer sent (a type, a name); of more than this nobody reads on.
+/// The longest stored reason, in characters. Reasons quote text from producers, such as types and names.
 const MAX_REASON_CHARS: usize = 1000;
 
-/// Parks a message and appends its copy. The caller has locked its key and claimed its id. Whether the key is parked
-/// now because of it: a record that comes again, after an operator has dealt with it, is not parked again.
+/// Parks a message and appends its copy. The caller has locked the key and claimed the id. Returns whether this
+/// parked the key. A redelivered record that an operator has already resolved is not parked again.
 pub(crate) async fn park(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<bool, Fault> {
     let reason = storable(reason);
     if !store::insert(uow.db(), message, &reason).await? {
@@ -44,18 +45,19 @@ pub(crate) async fn park(uow: &mut UnitOfWork, message: &Incoming, reason: &str)
     Ok(true)
 }
 
-/// PostgreSQL's texts can't hold a NUL; the body, which is bytes, keeps it.
+/// Removes NUL characters, which PostgreSQL texts cannot hold, and limits the length. The body is stored as bytes and
+/// keeps them.
 fn storable(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(MAX_REASON_CHARS).collect()
 }
 
-/// Counts the parked keys every five seconds until `stop`, and shows them as the gauge `parked_keys`, so that one can raise
-/// an alarm.
+/// Counts the parked keys every five seconds until `stop`, and shows the number as the gauge `parked_keys` for
+/// alerts.
 pub async fn count(db: Db, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match counted(&db).await {
             Ok(keys) => metric::PARKED_KEYS.gauge(&[]).set(keys as f64),
-            // The database's own trouble shows elsewhere, in /readyz first.
+            // A failing database already shows elsewhere, first in `/readyz`.
             Err(error) => debug!(%error, "the parked keys could not be counted"),
         }
         stop.run_until_cancelled(tokio::time::sleep(COUNT_EVERY)).await;

@@ -1,22 +1,23 @@
 //! The relay: moves committed outbox rows to Kafka, at least once and in order per key.
 //!
-//! A sequence is drawn before its transaction commits, so a cursor on it would skip rows that commit late. The relay
-//! reads by snapshot instead: a batch is what is visible now and was not visible in the snapshot of the batch before,
-//! in the order of position. The checkpoint is one row, so there is no update and no delete per message; a slot of
-//! the outbox is truncated once the relay is past everything in it. A long transaction delays nobody.
+//! A sequence number is drawn before its transaction commits, so a cursor on it would skip rows that commit late. The
+//! relay reads by snapshot instead. A batch consists of the rows that are visible now and were invisible in the
+//! snapshot of the previous batch, ordered by position. The checkpoint is one row, so that no message needs an update
+//! or a delete. A slot of the outbox is truncated once all its rows are sent. A long transaction delays no other
+//! transaction's messages.
 //!
-//! The next batch is read while the former is under way. The checkpoint knows only what the broker has acknowledged,
-//! in order; at a failure all behind it is abandoned and sent again from there. What is under way is bounded in bytes,
-//! so that an outage of the broker costs no memory.
+//! The next batch is read while the previous one is in flight. The checkpoint covers only rows that the broker has
+//! acknowledged, in order. After a failure all rows behind it are abandoned and sent again. The number of bytes in
+//! flight is limited, so that an outage of the broker costs no memory.
 //!
-//! A shard is relayed under a lease with an epoch, so any number of replicas may run it: one relays, the others stand
-//! by. A relay that lost its lease may repeat messages but can't reorder their first occurrences, because each relay
-//! sends a gapless run that starts at or before its checkpoint. Another replica takes over at once when a relay stops,
-//! within a second when its process dies, and within four when its host vanishes or freezes.
+//! A relay needs a lease with an epoch for its shard. Any number of replicas may run it: one relays, the others stand
+//! by. A relay that lost its lease may repeat messages. It cannot reorder their first occurrences, because each relay
+//! sends a gapless run that starts at or before its checkpoint. Another replica takes over at once if a relay stops,
+//! within a second if its process dies, and within four seconds if its host vanishes or freezes.
 //!
-//! A record that the broker refuses for good stops its shard and no other. The reason is in the log, in `/readyz`, in
-//! the metric `relay_stopped` and in `relay_checkpoint`; the relay goes on trying, and goes on by itself once
-//! the topic or its rights are mended.
+//! A record that the broker refuses for good stops its own shard only. The reason is in the log, in `/readyz`, in the
+//! metric `relay_stopped` and in `relay_checkpoint`. The relay keeps trying, and continues once the topic or its
+//! permissions are corrected.
 
 mod checkpoint;
 mod gauges;
@@ -31,52 +32,52 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::checkpoint::Held;
+use self::checkpoint::AcquiredShard;
 pub use self::checkpoint::standing_still;
 use self::session::RelaySession;
 pub use self::signals::tell_relays;
-use self::signals::{Heard, Signals};
+use self::signals::{Signal, Signals};
 use crate::db::Db;
 use crate::kafka::{Kafka, Publisher};
 use crate::metric;
 
-/// How often a relay that stands by looks whether the shard is free.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a standby relay checks whether the shard is free.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How long a stopped shard waits before it tries again: at first, and in the end.
-const MEND_MIN: Duration = Duration::from_secs(2);
-const MEND_MAX: Duration = Duration::from_secs(30);
+/// How long a stopped shard waits between two attempts: at first, and at most.
+const RESUME_MIN: Duration = Duration::from_secs(2);
+const RESUME_MAX: Duration = Duration::from_secs(30);
 
-/// Why a relay gave up its connection and starts anew.
+/// The reason why a relay gives up its connection and restarts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RelayError {
     #[error("the lease on the shard was lost to another relay")]
     Fenced,
     #[error(
         "the checkpoint belongs to another database cluster: after a restore transaction ids start again and rows \
-         could be skipped; check what is on the topics, then `delete from relay_checkpoint` to send the outbox again"
+         could be skipped; check the records on the topics, then `delete from relay_checkpoint` to send the outbox again"
     )]
     OtherCluster,
     #[error("the database did not answer")]
     Database(#[from] sqlx::Error),
-    #[error("the broker did not take a record")]
+    #[error("the broker did not accept a record")]
     Broker(#[from] rdkafka::error::KafkaError),
-    #[error("the broker has acknowledged nothing for half a minute; a new client asks it")]
+    #[error("the broker has acknowledged nothing for half a minute; a new client tries again")]
     Stalled,
     #[error("{}", .0.reason)]
     Stopped(Stop),
 }
 
-/// The record at which a shard stands still.
+/// The record at which a shard is stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stop {
     pub position: i64,
-    /// For the operator: what is wrong, where, and the way out.
+    /// For the operator: the problem, its place, and the remedy.
     pub reason: String,
 }
 
-/// Moves a service's outbox to Kafka. Any number of replicas may run one.
+/// Moves a service's outbox to Kafka. Any number of replicas may run one each.
 #[derive(Debug, Clone)]
 pub struct Relay {
     db: Db,
@@ -85,25 +86,26 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay of all shards of this database's outbox.
+    /// Creates a relay of all shards of this database's outbox.
     pub fn new(db: Db, kafka: Kafka) -> Self {
         Self { db, kafka, batch: 2000 }
     }
 
-    /// The largest number of rows that are read at once; 2000 unless it is set.
+    /// Sets the largest number of rows that are read at once. The default is 2000.
     #[must_use]
     pub fn batch(self, rows: u16) -> Self {
         Self { batch: rows.max(1), ..self }
     }
 
-    /// Runs until `stop`, and then until everything that was committed before is on Kafka, for three seconds at most. What
-    /// fails is repeated with backoff, so it never ends by itself. The tables must be there: see [`crate::migrations`].
+    /// Runs until `stop`. It then sends all rows that were committed before, for at most three seconds, and returns.
+    /// Failures are repeated with backoff, so only `stop` ends it. The core's tables must exist; see
+    /// [`crate::migrations`].
     pub async fn run(self, stop: CancellationToken) {
         let shards = self.shards().into_iter().map(|shard| shard.run(stop.clone()));
         futures::future::join_all(shards).await;
     }
 
-    /// One relay per shard, for a caller that supervises each.
+    /// Returns one relay per shard, for a caller that supervises each of them.
     pub(crate) fn shards(&self) -> Vec<ShardRelay> {
         let of = |shard| ShardRelay {
             db: self.db.clone(),
@@ -125,7 +127,8 @@ pub(crate) struct ShardRelay {
 }
 
 impl ShardRelay {
-    /// Runs until `stop`, mending what fails with backoff. Ends after a last pass over what was committed.
+    /// Runs until `stop` and restarts with backoff after a failure. At the end it sends the rows that were already
+    /// committed.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = BACKOFF_MIN;
         while !stop.is_cancelled() {
@@ -134,11 +137,7 @@ impl ShardRelay {
                 Ok(()) => return,
                 Err(error) => {
                     metric::RELAY_FAULTS.counter(&[]).increment(1);
-                    warn!(
-                        shard = self.shard,
-                        error = &error as &dyn std::error::Error,
-                        "the relay starts anew"
-                    );
+                    warn!(shard = self.shard, error = &error as &dyn std::error::Error, "the relay restarts");
                 }
             }
             if began.elapsed() > BACKOFF_MAX {
@@ -152,32 +151,32 @@ impl ShardRelay {
         }
     }
 
-    /// One connection and one lease.
+    /// Runs one connection with one lease.
     async fn session(&self, stop: &CancellationToken) -> Result<(), RelayError> {
         let mut db = self.db.connect().await?;
         prepare(&mut db).await?;
         let mut signals = Signals::of(&self.db, self.shard).await?;
-        let Some(held) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
-        info!(shard = self.shard, epoch = held.lease.epoch, "the relay holds the shard");
-        let mut session = RelaySession::new(self, held, signals);
-        self.sessions(&mut session, &mut db, stop).await?;
+        let Some(acquired) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
+        info!(shard = self.shard, epoch = acquired.lease.epoch, "the relay holds the shard");
+        let mut session = RelaySession::new(self, acquired, signals);
+        self.run_producers(&mut session, &mut db, stop).await?;
         checkpoint::release(&mut db, &session.lease).await?;
         Ok(())
     }
 
-    /// One producer after another: a new one after each record that was refused for good.
-    async fn sessions(
+    /// Runs one producer after another. A record that was refused for good needs a new producer.
+    async fn run_producers(
         &self,
         session: &mut RelaySession<'_>,
         db: &mut PgConnection,
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
-        let mut wait = MEND_MIN;
+        let mut wait = RESUME_MIN;
         let mut careful = session.stopped.is_some();
         loop {
             let publisher = Publisher::new(&self.kafka, careful)?;
-            let refused = match session.until_stopped(db, &publisher, stop).await {
-                Err(RelayError::Stopped(refused)) => refused,
+            let stop_reason = match session.run(db, &publisher, stop).await {
+                Err(RelayError::Stopped(stop_reason)) => stop_reason,
                 Err(error) => {
                     publisher.abandon();
                     return Err(error);
@@ -186,19 +185,19 @@ impl ShardRelay {
             };
             publisher.abandon();
             drop(publisher);
-            // A broker refuses a request as a whole. Sent one by one, the records show which of them is meant, if any.
+            // A broker refuses a request as a whole. Records in their own requests show which of them is refused.
             if std::mem::replace(&mut careful, true) {
-                wait = if session.stopped.as_ref() == Some(&refused) {
-                    (wait * 2).min(MEND_MAX)
+                wait = if session.stopped.as_ref() == Some(&stop_reason) {
+                    (wait * 2).min(RESUME_MAX)
                 } else {
-                    MEND_MIN
+                    RESUME_MIN
                 };
-                session.stand_still(db, refused, wait, stop).await?;
+                session.stop_at(db, stop_reason, wait, stop).await?;
             } else {
                 warn!(
                     shard = self.shard,
-                    reason = refused.reason,
-                    "a record was refused; they are sent one by one"
+                    reason = stop_reason.reason,
+                    "the broker refused one of the records; they are sent one by one now"
                 );
                 session.rewind();
             }
@@ -208,39 +207,40 @@ impl ShardRelay {
         }
     }
 
-    /// Waits for the shard, and meanwhile tells the one that relays it of what this process writes.
+    /// Waits for the lease. In the meantime it notifies the relaying replica of this process's commits.
     async fn await_lease(
         &self,
         db: &mut PgConnection,
         signals: &mut Signals,
         stop: &CancellationToken,
-    ) -> Result<Option<Held>, RelayError> {
-        let mut wrote = self.db.relay_wakeup();
-        let mut looked: Option<Instant> = None;
+    ) -> Result<Option<AcquiredShard>, RelayError> {
+        let mut committed = self.db.relay_wakeup();
+        let mut checked_at: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                if let Some(held) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
-                    return Ok(Some(held));
+            if checked_at.is_none_or(|checked_at| checked_at.elapsed() >= CHECK_INTERVAL) {
+                if let Some(acquired) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
+                    return Ok(Some(acquired));
                 }
-                looked = Some(Instant::now());
+                checked_at = Some(Instant::now());
             }
-            let rest = LOOK_EVERY.saturating_sub(looked.map_or(LOOK_EVERY, |looked| looked.elapsed()));
+            let wait_left = CHECK_INTERVAL
+                .saturating_sub(checked_at.map_or(CHECK_INTERVAL, |checked_at| checked_at.elapsed()));
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
-                // Messages that were committed while nobody relayed are found by whoever begins.
-                _ = wrote.changed() => signals::tell(db, self.shard).await?,
-                heard = signals.next() => if heard? == Heard::Free { looked = None },
-                () = tokio::time::sleep(rest) => {}
+                // If no replica relays, the next one finds the committed messages without a notification.
+                _ = committed.changed() => signals::notify_rows(db, self.shard).await?,
+                signal = signals.next() => if signal? == Signal::Free { checked_at = None },
+                () = tokio::time::sleep(wait_left) => {}
             }
         }
     }
 }
 
-/// Settings of the relay's own connection.
+/// Applies the settings of the relay's own connection.
 async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // A checkpoint that a crash of the server loses makes the relay repeat messages, which the inboxes absorb; it
-    // loses none, so it need not wait for the disk. The outbox is never analyzed: tell the planner to use its indexes, to
-    // plan once, and not to compile what it takes for expensive.
+    // The relay need not wait for the disk. If a crash of the server loses a checkpoint, the relay repeats messages,
+    // and the inboxes absorb the repetitions. The outbox is never analyzed, so the planner must be forced to use its
+    // indexes, to plan once, and not to use JIT compilation.
     for setting in [
         "set synchronous_commit = off",
         "set enable_seqscan = off",

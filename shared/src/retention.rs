@@ -1,21 +1,21 @@
-//! How long message ids and step outcomes are remembered, and which ids are older than that. A UUIDv7 begins with the time
-//! at which it was made, so its age needs no look-up.
+//! How long message ids and step outcomes are remembered, and which ids are older. A UUIDv7 begins with its time of
+//! creation, so its age needs no look-up.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The reason for which a message is parked that is older than the inbox remembers.
+/// The reason for parking a message that is older than the inbox's retention.
 pub(crate) const STALE: &str =
-    "stale: the message is older than the inbox remembers, so it can't be told whether it was handled";
+    "stale: the message is older than the inbox remembers, so nobody can know whether it was handled";
 
-/// How long a service remembers what it has done.
+/// How long a service remembers message ids and step outcomes.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// How long the inbox remembers message ids.
     pub inbox: Duration,
-    /// How long the outcomes of saga steps are kept. The longest saga must be shorter.
+    /// How long the outcomes of saga steps are kept. It must exceed the duration of the longest saga.
     pub steps: Duration,
 }
 
@@ -27,11 +27,11 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Whether it is longer than the topics keep messages.
+    /// Checks that the retention is longer than the topics keep messages. A message that is read again after its id
+    /// was forgotten would take effect twice.
     ///
     /// # Errors
-    /// Which setting is too short, and what it must be. A message that is read again after its id was forgotten would
-    /// take effect twice.
+    /// Returns the setting that is too short, and the minimum.
     pub fn check(&self, topics: Duration) -> Result<(), String> {
         for (setting, value) in [("INBOX_RETENTION", self.inbox), ("STEP_RETENTION", self.steps)] {
             if value <= topics {
@@ -46,20 +46,21 @@ impl Retention {
     }
 }
 
-/// The milliseconds since 1970 in an id, if it is a UUIDv7.
-fn made_at(id: Uuid) -> Option<i128> {
+/// Returns the milliseconds since 1970 in an id, if the id is a UUIDv7.
+fn created_at(id: Uuid) -> Option<i128> {
     (id.get_version_num() == 7).then(|| i128::from((id.as_u128() >> 80) as u64))
 }
 
-/// Whether an id is older than `memory`. An id that says no time is remembered from when it came, and is never stale.
-pub(crate) fn stale(id: Uuid, now: OffsetDateTime, memory: Duration) -> bool {
+/// Returns whether an id is older than `retention`. An id without a time is never stale; the inbox keeps it from its
+/// arrival on.
+pub(crate) fn stale(id: Uuid, now: OffsetDateTime, retention: Duration) -> bool {
     let now = now.unix_timestamp_nanos() / 1_000_000;
-    made_at(id).is_some_and(|made| now - made > memory.as_millis().cast_signed())
+    created_at(id).is_some_and(|made| now - made > retention.as_millis().cast_signed())
 }
 
-/// The least UUIDv7 that is not older than `memory`.
-pub(crate) fn floor(now: OffsetDateTime, memory: Duration) -> Uuid {
-    let made = now.unix_timestamp_nanos() / 1_000_000 - memory.as_millis().cast_signed();
+/// Returns the smallest UUIDv7 that is not older than `retention`.
+pub(crate) fn floor(now: OffsetDateTime, retention: Duration) -> Uuid {
+    let made = now.unix_timestamp_nanos() / 1_000_000 - retention.as_millis().cast_signed();
     Uuid::from_u128(u128::try_from(made).unwrap_or(0) << 80)
 }
 
@@ -73,7 +74,7 @@ mod tests {
         OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
     }
 
-    /// An id as it is made at a time.
+    /// Makes an id of this time.
     fn made(seconds: u64) -> Uuid {
         uuid::Builder::from_unix_timestamp_millis(seconds * 1000, &[0xff; 10]).into_uuid()
     }
@@ -81,13 +82,16 @@ mod tests {
     #[test]
     fn an_id_is_stale_when_its_time_is_older_than_the_memory() {
         let now = at(1_800_000_000);
-        let memory = 14 * DAY;
-        let oldest = 1_800_000_000 - memory.as_secs();
-        assert!(!stale(made(oldest), now, memory));
-        assert!(stale(made(oldest - 1), now, memory));
-        assert!(!stale(made(1_800_000_000 + 3600), now, memory), "a clock that is ahead makes nothing stale");
+        let retention = 14 * DAY;
+        let oldest = 1_800_000_000 - retention.as_secs();
+        assert!(!stale(made(oldest), now, retention));
+        assert!(stale(made(oldest - 1), now, retention));
+        assert!(
+            !stale(made(1_800_000_000 + 3600), now, retention),
+            "a clock that is ahead makes nothing stale"
+        );
         let random = uuid::Builder::from_random_bytes([0; 16]).into_uuid();
-        assert!(!stale(random, now, memory), "an id of another kind says no time");
+        assert!(!stale(random, now, retention), "an id of another kind says no time");
     }
 
     #[test]
@@ -103,10 +107,10 @@ mod tests {
         let topics = 7 * DAY;
         assert_eq!(Retention::default().check(topics), Ok(()));
         let short = Retention { inbox: topics, ..Retention::default() };
-        let said = short.check(topics).expect_err("too short");
+        let error = short.check(topics).expect_err("too short");
         assert!(
-            said.starts_with("INBOX_RETENTION is 7.0 days, but the topics keep messages for 7.0 days"),
-            "{said}"
+            error.starts_with("INBOX_RETENTION is 7.0 days, but the topics keep messages for 7.0 days"),
+            "{error}"
         );
         let short = Retention { steps: DAY, ..Retention::default() };
         assert!(short.check(topics).expect_err("too short").starts_with("STEP_RETENTION is 1.0 days"));

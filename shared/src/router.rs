@@ -1,4 +1,4 @@
-//! Which handler takes which type of message.
+//! Maps message types to their handlers.
 
 mod plain;
 mod versions;
@@ -22,27 +22,28 @@ pub use self::plain::{Delivery, MessageHandler};
 
 /// Handles a batch of messages, in their order, in the transaction that claimed them.
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Whether a message that comes again changes nothing, because its id is a key of what the handler writes, or
-    /// because nothing waits for it any more. The inbox then need not remember it.
+    /// Returns whether a repeated message changes nothing. That is so if the message's id is a key of the written
+    /// rows, or if the repeated change has no effect. The inbox then need not remember the message.
     fn is_idempotent(&self) -> bool {
         false
     }
 
-    /// Whether nobody waits for what comes of the messages, as with a read model. They may then wait a moment for others
-    /// of their kind, and one transaction does for all of them.
+    /// Returns whether the messages are not urgent, as for a read model. They may then wait briefly for others of
+    /// their kind, so that one transaction handles all of them.
     fn may_wait(&self) -> bool {
         false
     }
 
-    /// Whether the messages are commands of saga steps, whose recorded outcomes are looked up with their claims.
+    /// Returns whether the messages are commands of saga steps. The recorded outcomes of the steps are then looked up
+    /// together with the claims.
     fn takes_steps(&self) -> bool {
         false
     }
 
-    /// Handles the messages. They may be redone, together or one by one, if the transaction is rolled back.
+    /// Handles the messages. If the transaction is rolled back, they are handled again, together or one by one.
     ///
     /// # Errors
-    /// A technical failure, which rolls the whole batch back. A business refusal is an answer, not an error.
+    /// Fails on a technical failure, which rolls the whole batch back. A business refusal is not an error.
     fn handle<'a>(
         &'a self,
         uow: &'a mut UnitOfWork,
@@ -50,10 +51,10 @@ pub trait BatchHandler: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
-/// Something that runs beside the consumer until it is told to stop, such as the calls of an external dependency.
+/// Work that runs beside the consumer until it is cancelled, such as the calls to an external dependency.
 pub(crate) type Worker = Box<dyn FnOnce(Db, CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
-/// The messages that a service takes, each with its handler. It is built by one chain:
+/// The messages that a service consumes, each with its handler. A router is built by one chain:
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -69,7 +70,7 @@ pub struct MessageRouter {
     handlers: Vec<Arc<dyn BatchHandler>>,
     routes: HashMap<&'static str, usize>,
     topics: BTreeSet<String>,
-    /// Topics with events: of these, types that nobody here takes are passed over.
+    /// Topics with events. Messages on them are skipped if their type has no handler.
     event_topics: BTreeSet<String>,
     pub(crate) versions: Versions,
     workers: Mutex<Vec<(&'static str, Worker)>>,
@@ -79,45 +80,46 @@ pub struct MessageRouter {
 }
 
 impl MessageRouter {
-    /// A router without any handler.
+    /// Creates a router without handlers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds what runs beside the consumer for the commands of this type.
+    /// Adds a worker for the commands of this type.
     #[cfg(feature = "saga")]
     pub(crate) fn add_worker(&mut self, command: &'static str, worker: Worker) {
         self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).push((command, worker));
     }
 
-    /// What is to run beside the consumer. Taken once: a second call finds nothing.
+    /// Takes the workers that run beside the consumer. A second call returns none.
     pub(crate) fn take_workers(&self) -> Vec<(&'static str, Worker)> {
         std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Gives the messages of these types, each with its topic, to one handler. It sees those of one key in the order
-    /// in which they were written to their topic. On these topics nothing is passed over: a message whose type nobody here
-    /// takes is parked, since somebody may wait for an answer.
+    /// Registers one handler for these types, each with its topic. It gets the messages of one key in the order of
+    /// their topic. Messages on these topics are never skipped: a message without a handler is parked, because its
+    /// sender may wait for an answer.
     ///
     /// # Panics
-    /// If one of the types has a handler already.
+    /// Panics if one of the types already has a handler.
     #[must_use]
     pub fn on<T: AsRef<str>>(self, types: &[(&'static str, T)], handler: Arc<dyn BatchHandler>) -> Self {
         let types = types.iter().map(|(kind, topic)| (*kind, topic.as_ref().to_owned(), false));
         self.register(types.collect(), handler)
     }
 
-    /// As [`MessageRouter::on`], for events: on these topics a message whose type nobody here takes is passed over.
+    /// Registers one handler for these event types, each with its topic. Messages on these topics are skipped if
+    /// their type has no handler.
     ///
     /// # Panics
-    /// If one of the types has a handler already.
+    /// Panics if one of the types already has a handler.
     #[must_use]
     pub fn events<T: AsRef<str>>(self, types: &[(&'static str, T)], handler: Arc<dyn BatchHandler>) -> Self {
         let types = types.iter().map(|(kind, topic)| (*kind, topic.as_ref().to_owned(), true));
         self.register(types.collect(), handler)
     }
 
-    /// Gives messages to a handler: each type with its topic, and whether that is a topic of events.
+    /// Registers a handler for types, each with its topic and whether that is a topic of events.
     pub(crate) fn register(
         mut self,
         types: Vec<(&'static str, String, bool)>,
@@ -126,8 +128,8 @@ impl MessageRouter {
         let index = self.handlers.len();
         self.handlers.push(handler);
         for (kind, topic, has_events) in types {
-            let before = self.routes.insert(kind, index);
-            assert!(before.is_none(), "two handlers for {kind}");
+            let previous = self.routes.insert(kind, index);
+            assert!(previous.is_none(), "two handlers for {kind}");
             self.versions.add(kind);
             if has_events {
                 self.event_topics.insert(topic.clone());
@@ -137,8 +139,11 @@ impl MessageRouter {
         self
     }
 
-    /// Takes a previous version too: its messages are cast up to `New` before any handler sees them. The handler for
-    /// `New` is registered before.
+    /// Accepts the previous version of a message too. Its messages are converted to `New` before a handler sees them.
+    /// Register the handler of `New` before.
+    ///
+    /// # Panics
+    /// Panics if `New` has no handler, or if `Old` has a handler or a conversion of its own.
     ///
     /// ```
     /// # use shared::router::MessageRouter;
@@ -148,20 +153,20 @@ impl MessageRouter {
     /// # }
     /// ```
     #[must_use]
-    pub fn upcast<Old: Message, New: Message>(mut self, up: fn(Old) -> New) -> Self {
+    pub fn upcast<Old: Message, New: Message>(mut self, convert: fn(Old) -> New) -> Self {
         assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
         assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
-        self.versions.upcast(up);
+        self.versions.upcast(convert);
         self.topics.insert(Old::TOPIC.to_owned());
         self
     }
 
-    /// The topics to subscribe to.
+    /// Returns the topics to subscribe to.
     pub fn topics(&self) -> impl Iterator<Item = &str> + '_ {
         self.topics.iter().map(String::as_str)
     }
 
-    /// The types that have a handler, sorted.
+    /// Returns the types that have a handler, sorted.
     pub fn types(&self) -> Vec<&'static str> {
         let mut types: Vec<&'static str> = self.routes.keys().copied().collect();
         types.sort_unstable();
@@ -172,7 +177,7 @@ impl MessageRouter {
         self.routes.get(kind).copied()
     }
 
-    /// Whether the inbox must remember a message of this type.
+    /// Returns whether the inbox must remember messages of this type.
     pub(crate) fn claims(&self, kind: &str) -> bool {
         self.route(kind).is_none_or(|index| !self.handler(index).is_idempotent())
     }
@@ -189,33 +194,33 @@ impl MessageRouter {
         self.handlers[index].as_ref()
     }
 
-    /// The handler that takes a type.
+    /// Returns the handler of a type.
     ///
     /// # Errors
-    /// If none does. It will not be better next time.
+    /// Fails permanently if the type has no handler.
     pub(crate) fn handler_of(&self, kind: &str) -> Result<&dyn BatchHandler, Fault> {
         let index = self.route(kind).ok_or_else(|| Fault::permanent(format!("no handler for {kind}")))?;
         Ok(self.handler(index))
     }
 
-    /// Whether a message can be passed over unread: an event that this service does not listen to. On other topics nothing
-    /// may be passed over, since somebody may wait for an answer. An event that it does listen to is not passed over
-    /// because it comes in another version.
-    pub(crate) fn passes_over(&self, topic: &str, kind: &str) -> bool {
-        self.event_topics.contains(topic) && !self.routes.contains_key(kind) && !self.versions.know(kind)
+    /// Returns whether a message can be skipped unread: an event that this service does not consume. On other topics
+    /// no message is skipped, because its sender may wait for an answer. A consumed event is not skipped if it has
+    /// another version.
+    pub(crate) fn skips(&self, topic: &str, kind: &str) -> bool {
+        self.event_topics.contains(topic) && !self.routes.contains_key(kind) && !self.versions.knows(kind)
     }
 
-    /// Makes a message ready for its handler: casts it up, or refuses it with the reason why there is none. `false`
-    /// if it is passed over.
+    /// Prepares a message for its handler: converts it to the current version, or refuses it with a reason. Returns
+    /// `false` if the message is skipped.
     pub(crate) fn admit(&self, message: &mut Incoming) -> bool {
         if message.envelope.is_none() || self.routes.contains_key(message.kind()) {
             return true;
         }
-        if self.passes_over(&message.topic, message.kind()) {
+        if self.skips(&message.topic, message.kind()) {
             return false;
         }
         if message.refused().is_none() {
-            self.versions.cast(message);
+            self.versions.convert(message);
         }
         true
     }

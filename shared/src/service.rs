@@ -1,7 +1,7 @@
-//! The bootstrap of a service: settings, telemetry, database, HTTP with health, and supervised tasks that drain in
-//! order when the process is told to stop.
+//! The bootstrap of a service: settings, telemetry, database, HTTP with health checks, and supervised tasks. At a
+//! stop the tasks are drained in order.
 //!
-//! A task that ends before it is told to stops the whole service with exit code 1; a signal ends it with 0.
+//! A task that ends before a stop ends the whole service with exit code 1. A stop by a signal gives exit code 0.
 
 pub mod audit;
 pub mod config;
@@ -41,35 +41,40 @@ use crate::migrations::{self, Set};
 use crate::relay::Relay;
 use crate::router::MessageRouter;
 
-/// A service, as its crate defines it.
+/// The definition of a service.
 pub trait App: 'static {
-    /// The name: of the process, its consumer group, its database, and the `source` of its messages.
+    /// The name of the process, of its consumer group and of its database, and the `source` of its messages.
     const NAME: &'static str;
-    /// The port that it serves HTTP on, unless told otherwise.
+    /// The default port of the HTTP interface.
     const PORT: u16;
-    /// What is its own beside [`Common`].
+    /// The service's own settings beside [`Common`].
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
-    /// How long the topics that it consumes keep messages. Kafka's default; the inbox must remember for longer.
+    /// How long the consumed topics keep messages. The default is Kafka's. The inbox must remember ids for longer.
     const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// Whether it coordinates sagas, and so needs their tables.
+    /// Whether the service coordinates sagas, and therefore needs their tables.
     const COORDINATES_SAGAS: bool = false;
-    /// Its own tables, if it has any. They have a history of their own, so they may be numbered from 1.
+    /// Returns the migrations of the service's own tables, if it has any. They have their own history, so their
+    /// numbers may begin at 1.
     fn migrations() -> Option<&'static Migrator> {
         None
     }
-    /// The document of its own HTTP interface.
+    /// Returns the OpenAPI document of the service's own routes.
     fn openapi() -> utoipa::openapi::OpenApi;
-    /// Sets the service up: routes, handlers, tasks.
+    /// Sets the service up: routes, handlers and tasks.
+    ///
+    /// # Errors
+    /// Fails if the service cannot be set up. The process then ends with exit code 1.
     fn run(service: &mut Service<Self::Config>) -> anyhow::Result<()>;
 }
 
 /// A service's command line.
 #[derive(Debug, Parser)]
 struct CommandLine<C: Args> {
-    /// Applies the migrations and ends.
+    /// Applies the migrations and exits.
     #[arg(long)]
     migrate: bool,
-    /// Asks the service that runs here whether it is ready, and ends: with 0 if it is, else with 1 and the reason.
+    /// Checks whether the running service is ready, and exits with 0 if it is. Otherwise it prints the reason and
+    /// exits with 1.
     #[arg(long, conflicts_with = "migrate")]
     is_ready: bool,
     #[command(flatten)]
@@ -80,7 +85,7 @@ struct CommandLine<C: Args> {
 
 /// A service that is being set up.
 pub struct Service<C> {
-    /// What is the service's own among the settings.
+    /// The service's own settings.
     pub config: C,
     common: Common,
     name: &'static str,
@@ -89,24 +94,24 @@ pub struct Service<C> {
     router: Router,
     stages: Stages,
     failed: CancellationToken,
-    /// Which migrations of a database are missing.
+    /// The migrations that the database must have.
     migrations: Migrations,
     housekeeper: Housekeeper,
-    /// The external dependencies that it calls.
+    /// The external dependencies that the service calls.
     dependencies: Vec<Arc<Dependency>>,
-    /// What it consumes.
+    /// The messages that the service consumes.
     messages: Arc<MessageRouter>,
     assigned: Arc<AtomicBool>,
 }
 
-/// The migrations that a service's database must have.
+/// The migrations of a service's database.
 #[derive(Clone, Copy)]
 struct Migrations {
     sets: &'static [&'static Set],
     own: Option<&'static Migrator>,
 }
 
-/// The order of stopping: what takes work in, what finishes it, what sends it.
+/// The order of stopping: first the tasks that accept work, then those that finish it, then the relay.
 #[derive(Clone, Default)]
 struct Stages {
     intake: Stage,
@@ -114,7 +119,7 @@ struct Stages {
     relay: Stage,
 }
 
-/// Tasks that are told to stop together.
+/// Tasks that are stopped together.
 #[derive(Clone, Default)]
 struct Stage {
     stop: CancellationToken,
@@ -122,7 +127,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Tells the tasks to stop and waits until they have.
+    /// Stops the tasks and waits for them.
     async fn end(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -149,22 +154,23 @@ impl<C: Send + Sync + 'static> Service<C> {
         }
     }
 
-    /// The service's database.
+    /// Returns the service's database.
     pub fn db(&self) -> &Db {
         &self.db
     }
 
-    /// Cancelled when the service stops taking in work; long answers (event streams) must end then.
+    /// Returns a token that is cancelled when the service stops accepting work. Long responses such as event streams
+    /// must then end.
     pub fn stopping(&self) -> CancellationToken {
         self.stages.intake.stop.clone()
     }
 
-    /// Serves these routes, beside `/openapi.json`, the health of the service and what is parked in it.
+    /// Serves these routes, beside `/openapi.json`, the health checks, the audit and the parked messages.
     pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
 
-    /// Consumes the messages of the router, and makes the external calls that belong to them.
+    /// Consumes the messages of the router, and makes the external calls of its handlers.
     pub fn consume(&mut self, messages: MessageRouter) {
         for (command, worker) in messages.take_workers() {
             let (db, stop) = (self.db.clone(), self.stages.work.stop.clone());
@@ -190,8 +196,8 @@ impl<C: Send + Sync + 'static> Service<C> {
         });
     }
 
-    /// Runs a task beside the others. It gets a token that tells it when to stop; ending before is a failure of the
-    /// whole service.
+    /// Runs a task beside the others. Its token is cancelled at the stop. If the task ends before that, the whole
+    /// service fails.
     pub fn task<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F + Send + 'static)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -210,18 +216,18 @@ impl<C: Send + Sync + 'static> Service<C> {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let (failed, told) = (self.failed.clone(), stage.stop.clone());
+        let (failed, stop) = (self.failed.clone(), stage.stop.clone());
         #[expect(clippy::disallowed_methods, reason = "this is the supervision that the ban points to")]
         stage.tasks.spawn(async move {
-            // A panic drops the guard as an early end does.
+            // A panic drops the guard too, so that it counts as an early end.
             let guard = failed.drop_guard();
             let ended = task.await;
-            let expected = told.is_cancelled();
+            let expected = stop.is_cancelled();
             match ended {
                 Ok(()) if expected => {
                     guard.disarm();
                 }
-                Ok(()) => tracing::error!(task = name, "the task ended by itself; the service stops"),
+                Ok(()) => tracing::error!(task = name, "the task ended before the stop; the service stops"),
                 Err(error) => tracing::error!(task = name, ?error, "the task failed; the service stops"),
             }
         });
@@ -232,9 +238,9 @@ impl<C: Send + Sync + 'static> Service<C> {
         async move { health::wait_until_migrated(&db, migrations, &stop).await }
     }
 
-    /// Has old rows of a table of the service's own deleted, at the start and every ten minutes, by one replica at a
-    /// time. `batch` deletes at most [`crate::retention::BATCH`] rows and says how many it did; it is repeated until they are
-    /// fewer.
+    /// Deletes old rows of one of the service's own tables, at the start and every ten minutes, by one replica at a
+    /// time. `batch` deletes at most [`crate::housekeeper::BATCH`] rows and returns the number of deleted rows. It is
+    /// repeated until it deletes fewer.
     pub fn prune<F>(&mut self, table: &'static str, batch: F)
     where
         F: for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>
@@ -245,7 +251,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.housekeeper.prune(table, batch);
     }
 
-    fn keep_house(&self) {
+    fn run_housekeeper(&self) {
         let housekeeper = self.housekeeper.clone();
         let (stop, ready) = (self.stages.work.stop.clone(), self.when_migrated());
         self.spawn(&self.stages.work, "housekeeper", async move {
@@ -268,12 +274,13 @@ impl<C: Send + Sync + 'static> Service<C> {
     }
 }
 
-/// Runs a service with the process's command line. The whole `main` of a service.
+/// Runs a service with the process's command line and returns the exit code. It is the whole `main` of a service.
 pub fn main<A: App>() -> ExitCode {
     main_from::<A>(std::env::args_os())
 }
 
-/// [`main`] with this command line, whose first word is the program's name. `amends serve <service>` uses it.
+/// Runs a service with this command line, whose first word is the program's name. See [`main`]. `amends serve
+/// <service>` uses it.
 pub fn main_from<A: App>(
     arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
 ) -> ExitCode {
@@ -290,37 +297,38 @@ pub fn main_from<A: App>(
     }
 }
 
-/// The service's command line, from which its help and its documentation are made.
+/// Returns the service's command line, from which the help and the documents are generated.
 pub fn command<A: App>() -> clap::Command {
     CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
 }
 
-/// The types of messages that a service consumes, sorted. It is set up for that with its default settings, but neither
-/// started nor connected to anything. It needs a tokio runtime.
+/// Returns the types of messages that a service consumes, sorted. It sets the service up with its default settings,
+/// but neither starts nor connects it. It needs a tokio runtime.
 ///
 /// # Errors
-/// If the service can't be set up.
+/// Fails if the service cannot be set up.
 pub fn consumed_types<A: App>() -> anyhow::Result<Vec<&'static str>> {
     let line = CommandLine::<A::Config>::from_arg_matches(&command::<A>().try_get_matches_from([A::NAME])?)?;
     let db = DbOptions::new(A::NAME).connect(PgConnectOptions::new_without_pgpass());
     let kafka = Kafka::new(line.common.kafka_brokers.clone());
     let mut service = Service::new::<A>(line.own, line.common, db, kafka);
-    // Its tasks end as soon as they look.
+    // The tokens are cancelled first, so that its tasks end at once.
     service.stages.intake.stop.cancel();
     service.stages.work.stop.cancel();
     A::run(&mut service)?;
     Ok(service.messages.types())
 }
 
-/// The document of a service's HTTP interface, with the routes that all have.
+/// Returns the OpenAPI document of a service, with the routes that all services have.
 pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
     A::openapi().merge_from(parked::document()).merge_from(audit::document())
 }
 
-/// Brings a service's database up to date: the core's tables in their own schema, and the service's own in the role's.
+/// Applies the migrations of a service: the core's tables in their own schema, and the service's own tables in the
+/// role's schema.
 ///
 /// # Errors
-/// If the database does not answer or refuses a statement, or if a migration that was applied has been changed since.
+/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
 pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
     Migrations::of::<A>().apply(db).await
 }
@@ -340,7 +348,7 @@ impl Migrations {
         Ok(())
     }
 
-    /// Those that are not applied: `core/0002` or, of the service's own, `0002`.
+    /// Returns the migrations that are not applied: `core/0002` for the core's, `0002` for the service's own.
     async fn missing(self, db: &mut PgConnection) -> Vec<String> {
         let mut missing = Vec::new();
         for set in self.sets {

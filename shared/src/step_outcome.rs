@@ -1,5 +1,6 @@
-//! The second idempotency key of a command: what a saga step did here, and the answer it gets however often it asks. A step is
-//! identified by saga, name and direction; the inbox identifies a message by its id.
+//! The second idempotency key of a command: the outcome of a saga step at this participant. However often a step is
+//! asked for, the answer is the same. Saga, name and direction identify a step; the message id identifies a message
+//! for the inbox.
 
 #![cfg_attr(not(feature = "saga"), expect(dead_code, reason = "only participants of sagas record outcomes"))]
 
@@ -9,26 +10,27 @@ mod store;
 use uuid::Uuid;
 
 pub(crate) use self::outcomes::StepOutcomes;
-pub(crate) use self::store::{Found, Record, bind, columns, insert, insert_statement};
 #[cfg(feature = "saga")]
-pub(crate) use self::store::{Open, Status, find, key, outcome};
+pub(crate) use self::store::{OpenCall, Status, find, key, outcome};
+pub(crate) use self::store::{OutcomeRow, Record, bind, columns, insert, insert_statement};
 use crate::envelope::Direction;
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 
-/// Which step of which saga, and whether it is done or undone.
+/// The identity of a saga step: the saga, the step and the direction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StepKey {
     /// The saga.
     pub saga_id: Uuid,
-    /// The step's name in the saga's plan.
+    /// The name of the step in the saga's plan.
     pub step: String,
-    /// Whether it is done or undone.
+    /// Whether the step is carried out or undone.
     pub direction: Direction,
 }
 
 impl StepKey {
-    /// The key under which the external dependency is asked, so that it too does a step once.
+    /// Returns the idempotency key for calls to an external dependency, so that the dependency carries out a step
+    /// only once.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}:{}", self.saga_id, self.step, self.direction.as_str())
     }
@@ -37,12 +39,12 @@ impl StepKey {
         let envelope = message.envelope()?;
         let metadata = &envelope.metadata;
         let (Some(step), Some(direction)) = (metadata.step.clone(), metadata.direction) else {
-            return Err(Fault::permanent("the command does not say which saga step it belongs to"));
+            return Err(Fault::permanent("the command does not name its saga step and direction"));
         };
         Ok(Self { saga_id: envelope.correlation_id, step, direction })
     }
 
-    /// The step that this undo step takes back.
+    /// Returns the action that this undo step reverses, or `None` for an action.
     pub(crate) fn action(&self) -> Option<Self> {
         (self.direction == Direction::Undo).then(|| Self { direction: Direction::Do, ..self.clone() })
     }

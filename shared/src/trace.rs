@@ -1,9 +1,9 @@
-//! The trace context of messages (W3C `traceparent`). It is stored in the outbox row, travels in the record's headers, and is
-//! inherited by what the message causes.
+//! The trace context of messages (W3C `traceparent`). It is stored in the outbox row, sent in the record's headers,
+//! and inherited by messages that the message causes.
 //!
-//! The core only passes the context on. A process that collects spans installs a [`Propagator`], as the feature `service`
-//! does for OpenTelemetry; then the relay and the consumer make spans. Their attributes follow the OpenTelemetry semantic
-//! conventions for messaging 1.36 (status: development).
+//! The core only passes the context on. A process that collects spans installs a [`Propagator`], as the feature
+//! `service` does for OpenTelemetry. The relay and the consumer then create spans. Their attributes follow the
+//! OpenTelemetry semantic conventions for messaging 1.36 (status: development).
 
 use std::sync::OnceLock;
 
@@ -11,32 +11,32 @@ use tracing::{Span, info_span};
 
 use crate::envelope::{Envelope, new_id};
 
-/// Ties spans to trace contexts.
+/// Connects spans to trace contexts.
 pub trait Propagator: Send + Sync + 'static {
-    /// The trace context of a span.
+    /// Returns the trace context of a span, or `None` if the span is not recorded.
     fn traceparent_of(&self, span: &Span) -> Option<String>;
-    /// Makes a span the child of what a message came from, and links it to that too.
+    /// Makes a span a child of the span in `traceparent`, and links it to that span.
     fn adopt(&self, span: &Span, traceparent: &str);
 }
 
 static PROPAGATOR: OnceLock<Box<dyn Propagator>> = OnceLock::new();
 
-/// Installs the process's propagator. The first call counts.
+/// Installs the process's propagator. Only the first call has an effect.
 pub fn set_propagator(propagator: Box<dyn Propagator>) {
     let _ = PROPAGATOR.set(propagator);
 }
 
-/// Whether spans are collected.
+/// Returns whether spans are collected.
 pub(crate) fn enabled() -> bool {
     PROPAGATOR.get().is_some()
 }
 
-/// The trace context of a span; none if no spans are collected.
+/// Returns the trace context of a span, or `None` if no spans are collected.
 pub fn traceparent_of(span: &Span) -> Option<String> {
     PROPAGATOR.get()?.traceparent_of(span)
 }
 
-/// Whether a text is a W3C trace context (version 00) with ids that are not zero.
+/// Returns whether a text is a W3C trace context (version 00) whose ids are not zero.
 pub fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, length| {
@@ -47,7 +47,8 @@ pub fn is_traceparent(text: &str) -> bool {
         if hex(trace, 32) && hex(span, 16) && hex(flags, 2) && set(trace) && set(span))
 }
 
-/// A new trace context, not sampled: what an order's messages have in common where nobody collects spans.
+/// Creates a new trace context that is not sampled. It groups the messages of an order even if no spans are
+/// collected.
 pub fn new_traceparent() -> String {
     let (trace, span) = (new_id(), new_id());
     format!("00-{}-{:016x}-00", trace.simple(), span.as_u128() as u64)
@@ -59,7 +60,7 @@ fn adopt(span: &Span, traceparent: Option<&str>) {
     }
 }
 
-/// The span in which the relay sends a message.
+/// Creates the span in which the relay sends a message.
 pub(crate) fn publish_span(topic: &str, traceparent: Option<&str>) -> Span {
     if !enabled() {
         return Span::none();
@@ -76,21 +77,21 @@ pub(crate) fn publish_span(topic: &str, traceparent: Option<&str>) -> Span {
     span
 }
 
-/// Where a record came from.
+/// The origin of a record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RecordPlace<'r> {
+pub(crate) struct RecordOrigin<'r> {
     pub topic: &'r str,
     pub partition: i32,
     pub offset: i64,
     pub key: &'r str,
 }
 
-/// The span in which a message is handled.
-pub(crate) fn process_span(place: RecordPlace<'_>, traceparent: Option<&str>, envelope: &Envelope) -> Span {
+/// Creates the span in which a message is handled.
+pub(crate) fn process_span(origin: RecordOrigin<'_>, traceparent: Option<&str>, envelope: &Envelope) -> Span {
     if !enabled() {
         return Span::none();
     }
-    let RecordPlace { topic, partition, offset, key } = place;
+    let RecordOrigin { topic, partition, offset, key } = origin;
     let span = info_span!(
         "process",
         otel.name = format!("process {topic}"),

@@ -1,9 +1,9 @@
-//! The unit of work: one transaction with the locks of its aggregates, what the inbox has claimed, and the messages that it
-//! will leave in the outbox.
+//! The unit of work: one transaction with the locks of its aggregates, the claimed message ids, and the messages for
+//! the outbox.
 //!
-//! A handler never creates one. The consumer passes one in, with the batch's message ids already claimed; a request gets one
-//! from [`Db::write`]. Since a handler gets `&mut UnitOfWork`, it can neither write without a claim nor commit half of a
-//! batch. (The pattern: Martin Fowler, "Unit of Work".)
+//! A handler never creates a unit of work. The consumer passes one in, with the batch's message ids already claimed;
+//! HTTP routes get theirs from [`Db::write`]. A handler only gets `&mut UnitOfWork`. It can therefore neither write
+//! without a claim nor commit half of a batch. The pattern is "Unit of Work" by Martin Fowler.
 
 use std::collections::HashSet;
 
@@ -15,13 +15,13 @@ use uuid::Uuid;
 
 use crate::db::{Db, NOW, Tx, hash};
 use crate::envelope::Cause;
-use crate::inbox::{self, Asked, Claims};
-use crate::outbox::{self, AppendError, Draft, Row};
+use crate::inbox::{self, ClaimRequest, Claims};
+use crate::outbox::{self, AppendError, Draft, OutboxRow};
 use crate::step_outcome::StepOutcomes;
 #[cfg(feature = "saga")]
 use crate::{retention::Retention, step_outcome::StepKey};
 
-/// A transaction that holds the locks of its aggregates and collects the messages that it will leave in the outbox.
+/// A transaction that holds the locks of its aggregates and collects messages for the outbox.
 ///
 /// If it is dropped without [`UnitOfWork::commit`], it has no effect.
 pub struct UnitOfWork {
@@ -29,33 +29,33 @@ pub struct UnitOfWork {
     db: Db,
     now: OffsetDateTime,
     keys: HashSet<String>,
-    /// What is on record of the steps that this is about, and what will be.
+    /// The recorded outcomes of steps, and those that the commit will record.
     pub(crate) steps: StepOutcomes,
-    outbox: Vec<Row>,
+    outbox: Vec<OutboxRow>,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Db {
-    /// Begins a write about the aggregates with these keys, for a request that comes from outside. It waits for other
-    /// writes about the same keys.
+    /// Begins a write about the aggregates with these keys, for an HTTP request. It waits for other writes about the
+    /// same keys.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub async fn write(&self, keys: &[String]) -> Result<UnitOfWork, sqlx::Error> {
-        let (tx, now) = locked(self, keys).await?;
+        let (tx, now) = begin_locked(self, keys).await?;
         Ok(UnitOfWork::new(tx, self.clone(), now, keys, StepOutcomes::default()))
     }
 }
 
 impl UnitOfWork {
-    /// For a batch of messages: claims them.
+    /// Begins the unit of work of a batch of messages and claims them.
     pub(crate) async fn claim(
         db: Db,
         keys: &[String],
-        asked: &Asked<'_>,
+        request: &ClaimRequest<'_>,
     ) -> Result<(Self, Claims), sqlx::Error> {
-        let (mut tx, now) = locked(&db, keys).await?;
-        let answer = inbox::claim(&mut tx, keys, asked).await?;
+        let (mut tx, now) = begin_locked(&db, keys).await?;
+        let answer = inbox::claim(&mut tx, keys, request).await?;
         let outcomes =
             StepOutcomes::looked_up(answer.outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes));
         let claims = Claims {
@@ -71,17 +71,17 @@ impl UnitOfWork {
         Self { tx, db, now, keys, steps, outbox: Vec::new(), after_commit: Vec::new() }
     }
 
-    /// The connection of this transaction.
+    /// Returns the connection of this transaction.
     pub fn db(&mut self) -> &mut PgConnection {
         &mut self.tx
     }
 
-    /// The service that writes, as messages have it in `source`.
+    /// Returns the name of the service, which messages carry as `source`.
     pub fn source(&self) -> &'static str {
         self.db.source()
     }
 
-    /// When the transaction began, by the database's clock.
+    /// Returns the start of the transaction, by the database's clock.
     pub fn now(&self) -> OffsetDateTime {
         self.now
     }
@@ -90,11 +90,12 @@ impl UnitOfWork {
         self.db.parked_topic()
     }
 
-    /// Locks further aggregates until the end of the transaction. To keep clear of deadlocks, lock kinds of aggregates always
-    /// in the same order, for example orders first and products after them; within one call the order does not matter.
+    /// Locks further aggregates until the end of the transaction. To avoid deadlocks, lock different kinds of
+    /// aggregates always in the same order, for example orders before products. Within one call the order does not
+    /// matter.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// Fails if the database does not answer.
     pub async fn lock(&mut self, keys: impl IntoIterator<Item = String>) -> Result<(), sqlx::Error> {
         let more: Vec<String> = keys.into_iter().filter(|key| !self.keys.contains(key)).collect();
         if !more.is_empty() {
@@ -104,12 +105,13 @@ impl UnitOfWork {
         Ok(())
     }
 
-    /// Appends a message about the aggregate `key`, and returns the message's id. An event or a command is given as
-    /// `&message`; [`Draft`] adds the aggregate's version or metadata. The message is written when the unit of work commits.
+    /// Appends a message about the aggregate `key` and returns the id of the message. Pass an event or a command as
+    /// `&message`. Use [`Draft`] to add the aggregate's version or metadata. The message is written when the unit of
+    /// work commits.
     ///
     /// # Errors
-    /// If the key's lock is not held (its order could not be kept), or if the message is larger than
-    /// [`crate::envelope::MAX_MESSAGE_BYTES`].
+    /// Fails if the lock of the key is not held, because the order of the key's messages could not be kept. Fails if
+    /// the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`].
     pub fn publish<'m, D: Serialize + ?Sized + 'm>(
         &mut self,
         key: &str,
@@ -125,24 +127,25 @@ impl UnitOfWork {
         Ok(id)
     }
 
-    /// Runs `then` once the transaction is committed, and never if it is not.
+    /// Runs `then` after the transaction has committed, and never otherwise.
     pub fn after_commit(&mut self, then: impl FnOnce() + Send + 'static) {
         self.after_commit.push(Box::new(then));
     }
 
-    /// Rolls the transaction back and keeps its connection.
+    /// Rolls the transaction back and returns its connection to the pool.
     ///
     /// # Errors
-    /// If the database does not answer. The transaction has no effect then either.
+    /// Fails if the database does not answer. The transaction has no effect in that case either.
     pub async fn abandon(self) -> Result<(), sqlx::Error> {
         self.tx.end().await
     }
 
-    /// Writes the collected messages and outcomes, commits, and wakes the relay. Handlers can't call it: they don't own the
-    /// transaction.
+    /// Writes the collected messages and outcomes, commits, and wakes the relay. Handlers cannot call it, because
+    /// they do not own the unit of work.
     ///
     /// # Errors
-    /// If the database does not answer. Whether the commit took place is then unknown; the claim tells on retry.
+    /// Fails if the database does not answer. It is then unknown whether the commit took place; the claim shows it at
+    /// the retry.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         outbox::insert(&mut self.tx, &self.outbox, &self.steps.new_records()).await?;
         self.tx.commit().await?;
@@ -156,10 +159,10 @@ impl UnitOfWork {
     }
 }
 
-/// What participants of sagas need beside the rest.
+/// Functions that only saga participants need.
 #[cfg(feature = "saga")]
 impl UnitOfWork {
-    /// Looks up what is on record of these steps, unless that was done with the claims.
+    /// Looks up the outcomes of these steps, unless the claims have already looked them up.
     pub(crate) async fn look_up(&mut self, steps: &[StepKey]) -> Result<(), sqlx::Error> {
         self.steps.look_up(&mut self.tx, steps).await
     }
@@ -177,17 +180,19 @@ impl UnitOfWork {
     }
 }
 
-/// Up to here locks are spelled out one by one.
-const FEW: usize = 8;
+/// Up to this many locks are written out one by one.
+const MAX_INLINE_LOCKS: usize = 8;
 
-/// Begins a transaction with the keys' locks, which costs one round trip. When it began, by the database's clock, so that
-/// all replicas of a service have the same one.
-async fn locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::Error> {
+/// Begins a transaction with the locks of the keys, in one round trip. Returns the start of the transaction by the
+/// database's clock, which all replicas share.
+async fn begin_locked(db: &Db, keys: &[String]) -> Result<(Tx, OffsetDateTime), sqlx::Error> {
     let hashes: Vec<String> = hashes(keys).iter().map(i64::to_string).collect();
     let lock = match hashes.len() {
         0 => String::new(),
-        // The list is evaluated from left to right, and there is next to nothing to plan.
-        1..=FEW => format!(", pg_advisory_xact_lock({})", hashes.join("), pg_advisory_xact_lock(")),
+        // PostgreSQL evaluates the list from left to right, and planning it costs almost nothing.
+        1..=MAX_INLINE_LOCKS => {
+            format!(", pg_advisory_xact_lock({})", hashes.join("), pg_advisory_xact_lock("))
+        }
         _ => format!(
             " from (select count(pg_advisory_xact_lock(hash)) from unnest('{{{}}}'::bigint[]) as key (hash)) as held",
             hashes.join(",")
@@ -206,7 +211,7 @@ async fn lock(db: &mut PgConnection, keys: &[String]) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// The keys' locks in one order, so that two batches about the same orders can't deadlock.
+/// Returns the locks of the keys in one global order, so that two batches about the same orders cannot deadlock.
 fn hashes(keys: &[String]) -> Vec<i64> {
     let mut hashes: Vec<i64> = keys.iter().map(|key| hash(key)).collect();
     hashes.sort_unstable();

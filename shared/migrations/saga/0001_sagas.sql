@@ -1,4 +1,4 @@
--- The sagas: an append-only log of inputs and decisions, and a row for where each saga stands, the log's projection.
+-- The sagas: an append-only log of inputs and decisions, and a row with the state of each saga, projected from the log.
 
 create table saga (
     saga_id uuid not null,
@@ -13,7 +13,7 @@ create table saga (
     data json not null,
     sequence integer not null,
     traceparent text,
-    -- Never later than the next deadline; null in a saga that has ended.
+    -- The time of the next wake-up. It is not later than the next deadline, and null if the saga has ended.
     due_at timestamptz,
     started_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),

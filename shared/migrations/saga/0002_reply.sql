@@ -1,3 +1,3 @@
--- The row becomes a snapshot: where a saga stands between two of them is replayed from the log, for which the log needs
--- what the steps replied.
+-- The row becomes a snapshot. The state between two snapshots is replayed from the log, so the log needs the replies of
+-- the steps.
 alter table saga_log add column reply json;

@@ -14,7 +14,7 @@ fn open(until: u64) -> State {
     State::Open { until: at(until) }
 }
 
-/// Makes a call at a time, which ends at once.
+/// Makes one call, which ends at once.
 fn call(breaker: &mut Breaker, milliseconds: u64, answered: bool) -> State {
     let now = at(milliseconds);
     let ticket = breaker.begin(now).expect("the call may be made");
@@ -44,7 +44,7 @@ fn unanswered_calls_in_a_row_open_the_circuit_and_an_answer_between_them_does_no
 #[test]
 fn more_than_half_of_the_last_calls_open_the_circuit_once_there_are_enough_of_them() {
     let mut breaker = Breaker::default();
-    // Two thirds, but too few calls to say anything.
+    // Two thirds are unanswered, but there are too few calls for the rule.
     for number in 0..WINDOW - 1 {
         assert_eq!(call(&mut breaker, 0, number % 3 == 0), State::Closed, "call {number}");
     }
@@ -85,9 +85,9 @@ fn a_trial_that_is_answered_closes_the_circuit_and_forgets_the_outage() {
 fn trials_that_fail_make_the_rest_longer_up_to_a_limit() {
     let mut breaker = opened();
     let mut now = 1000;
-    for rest in [2, 4, 8, 16, 30, 30, 30] {
-        assert_eq!(call(&mut breaker, now, false), open(now + rest * 1000));
-        now += rest * 1000;
+    for period in [2, 4, 8, 16, 30, 30, 30] {
+        assert_eq!(call(&mut breaker, now, false), open(now + period * 1000));
+        now += period * 1000;
     }
 }
 
@@ -127,20 +127,20 @@ fn after_a_trial_that_nobody_knows_the_end_of_the_next_call_is_one() {
 
 #[test]
 fn a_call_that_is_dropped_counts_for_nothing() {
-    let outside = Arc::new(Dependency::new("printer"));
+    let dependency = Arc::new(Dependency::new("printer"));
     for _ in 0..3 * IN_A_ROW {
-        drop(outside.begin().expect("a call"));
+        drop(dependency.begin().expect("a call"));
     }
     for _ in 0..IN_A_ROW {
-        outside.begin().expect("a call").end(false);
+        dependency.begin().expect("a call").end(false);
     }
-    assert!(outside.begin().is_err_and(|rest| rest <= FIRST_REST));
-    assert!(outside.standing().starts_with("printer does not answer: the circuit is open"));
+    assert!(dependency.begin().is_err_and(|period| period <= FIRST_OPEN));
+    assert!(dependency.describe().starts_with("printer does not answer: the circuit is open"));
 }
 
 proptest! {
-    /// Whatever happens in whatever order: an open circuit lets nothing through, a half-open one lets one call through,
-    /// rests are never longer than the longest, and after it the circuit can be closed.
+    /// For any sequence of events: an open circuit lets no call through, and a half-open one lets one call through.
+    /// No open period is longer than the longest one, and the circuit can be closed after it.
     #[test]
     fn a_circuit_keeps_its_rules(events in prop::collection::vec((0_u64..4000, 0_u8..4, any::<prop::sample::Index>()), 1..200)) {
         let mut breaker = Breaker::default();
@@ -160,7 +160,7 @@ proptest! {
                     (Err(until), State::Open { until: said }) => prop_assert_eq!(until, said),
                     (Err(until), State::HalfOpen) => {
                         prop_assert_eq!(trials, 1);
-                        prop_assert_eq!(until, time + FIRST_REST);
+                        prop_assert_eq!(until, time + FIRST_OPEN);
                     }
                     (begun, state) => prop_assert!(false, "{begun:?} while {state:?}"),
                 }
@@ -175,7 +175,7 @@ proptest! {
                 }
                 if let Some(State::Open { until }) = changed {
                     prop_assert!(what == 0, "an answer opens nothing");
-                    prop_assert!(until > time && until <= time + LONGEST_REST);
+                    prop_assert!(until > time && until <= time + LONGEST_OPEN);
                 }
             }
             prop_assert_eq!(trials, under_way.iter().filter(|(_, trial)| *trial).count());

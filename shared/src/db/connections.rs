@@ -1,4 +1,4 @@
-//! The pool, and the transactions on its connections.
+//! The connection pool, and transactions on its connections.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
@@ -8,13 +8,14 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use time::OffsetDateTime;
 
-use super::{ALIVE, Db};
+use super::{ALIVE_FOR, Db};
 
-/// The time as [`Tx::begin`] wants it. A number, because sqlx can't read a time as text that has no fraction of a second.
+/// The current time in the form that [`Tx::begin`] needs. It is a number, because sqlx cannot parse a time without a
+/// fraction of a second.
 pub(crate) const NOW: &str = "(extract(epoch from now()) * 1000000)::bigint";
 
-/// Makes the pool's connections. This is not sqlx's own pool: that one asks the server for a sign of life each time a
-/// connection comes back, which was one round trip in eight.
+/// Makes the connections of the pool. It replaces sqlx's own pool, which pings the server whenever a connection is
+/// returned. Those pings were one round trip in eight.
 pub(super) struct Connections {
     pub options: PgConnectOptions,
     /// Executed once on each new connection.
@@ -22,10 +23,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// A new connection whose search path begins with the core's schema.
+    /// Opens a connection whose search path begins with the core's schema.
     ///
     /// # Errors
-    /// If the database does not answer or refuses the connection.
+    /// Fails if the database does not answer or refuses the connection.
     pub async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         let mut connection = PgConnection::connect_with(options).await?;
         connection.execute(sqlx::raw_sql(AssertSqlSafe(self.prepare.clone()))).await?;
@@ -33,10 +34,10 @@ impl Connections {
     }
 }
 
-/// A connection, and when it last showed that it is alive.
+/// A connection, and the time of its last sign of life.
 pub struct Alive {
     connection: PgConnection,
-    seen: Instant,
+    last_alive: Instant,
 }
 
 impl Manager for Connections {
@@ -44,21 +45,21 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Alive, sqlx::Error> {
-        Ok(Alive { connection: self.connect(&self.options).await?, seen: Instant::now() })
+        Ok(Alive { connection: self.connect(&self.options).await?, last_alive: Instant::now() })
     }
 
-    /// Pings a connection only if it has shown no sign of life for a while: after a restart of the server each dead
-    /// connection would cost a request. A use is no sign of life, a commit is.
+    /// Pings a connection only if its last sign of life is too old. Without the ping, each dead connection would cost
+    /// one request after a restart of the server. A commit counts as a sign of life; a mere use does not.
     async fn recycle(&self, it: &mut Alive, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if it.seen.elapsed() >= ALIVE {
+        if it.last_alive.elapsed() >= ALIVE_FOR {
             it.connection.ping().await.map_err(RecycleError::Backend)?;
-            it.seen = Instant::now();
+            it.last_alive = Instant::now();
         }
         Ok(())
     }
 }
 
-/// A connection on loan from the pool. It may only read: PostgreSQL refuses a write that bypasses
+/// A connection borrowed from the pool. It may only read: PostgreSQL refuses writes that bypass
 /// [`crate::unit_of_work::UnitOfWork`].
 pub struct Pooled(pub(super) Object<Connections>);
 
@@ -76,13 +77,13 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A transaction. If it is dropped before it is committed, its connection is closed and the server rolls it back: a
-/// transaction that was given up in the middle of a statement leaves nothing behind for the next one.
+/// A transaction. If it is dropped before its end, its connection is closed and the server rolls it back. A
+/// transaction that stopped in the middle of a statement therefore does not affect the next one.
 pub struct Tx(Option<Pooled>);
 
 impl Tx {
-    /// `begin` may be several statements, which then cost one round trip. They have no parameters, and the last one's first
-    /// column is [`NOW`].
+    /// Begins a transaction with `begin`, which may be several statements in one round trip. They have no parameters.
+    /// The first column of the last statement must be [`NOW`].
     pub(crate) async fn begin(db: &Db, begin: String) -> Result<(Self, OffsetDateTime), sqlx::Error> {
         let mut tx = Self(Some(db.read().await?));
         let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
@@ -91,24 +92,25 @@ impl Tx {
         Ok((tx, now.map_err(|error| sqlx::Error::Decode(error.into()))?))
     }
 
-    /// A commit alone would not fail after an error that somebody has swallowed: it would roll back silently.
+    /// Commits. The statement before the commit fails if an earlier error was ignored; a commit alone would then roll
+    /// back silently.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         self.finish("select 1; commit").await
     }
 
-    /// Rolls the transaction back and keeps the connection.
+    /// Rolls the transaction back and returns the connection to the pool.
     ///
     /// # Errors
-    /// If the database does not answer. The transaction has no effect then either.
+    /// Fails if the database does not answer. The transaction has no effect in that case either.
     pub async fn end(self) -> Result<(), sqlx::Error> {
         self.finish("rollback").await
     }
 
     async fn finish(mut self, statement: &'static str) -> Result<(), sqlx::Error> {
         self.execute(sqlx::raw_sql(statement)).await?;
-        // Now it may go back.
+        // The transaction has ended, so the connection may return to the pool.
         if let Some(mut connection) = self.0.take() {
-            connection.0.seen = Instant::now();
+            connection.0.last_alive = Instant::now();
         }
         Ok(())
     }

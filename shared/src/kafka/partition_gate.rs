@@ -1,10 +1,10 @@
-//! Which partitions a producer may send ahead to.
+//! Decides to which partitions a producer may send further records before the first one is acknowledged.
 //!
-//! Several requests for one partition may be under way because the broker refuses one whose sequence numbers do not follow
-//! on from those before. It can't do so for a producer that it knows nothing of: if the first request to a partition is
-//! refused or lost, as happens while its leader changes, the second is taken nonetheless, and the client concludes from
-//! that that the first has arrived too (librdkafka issue 4134, confluent-kafka-go issue 921). So the first record of a
-//! partition travels alone.
+//! Several requests to one partition may be in flight, because the broker refuses a request whose sequence numbers
+//! have a gap. It cannot do so for a producer that it does not know. If the first request to a partition is refused
+//! or lost, for example while its leader changes, the broker accepts the second one. The client then concludes that
+//! the first one has arrived too (librdkafka issue 4134, confluent-kafka-go issue 921).
+//! The gate therefore sends the first record of a partition alone.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::producer::{PARTITION_UA, Partitioner};
 
-/// After so long without a record the broker may have forgotten the producer; a day is its default
-/// (`producer.id.expiration.ms`).
+/// After this long without a record the gate assumes that the broker has forgotten the producer. The broker's default
+/// is one day (`producer.id.expiration.ms`).
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// The partitions that one producer sends to.
+/// The partitions of one producer, with the state of each.
 #[derive(Default)]
 pub(super) struct PartitionGate {
     topics: Mutex<HashMap<String, Topic>>,
@@ -24,55 +24,56 @@ pub(super) struct PartitionGate {
 
 #[derive(Default)]
 struct Topic {
-    /// How many partitions there are; zero until the client knows.
+    /// The number of partitions; zero until the client knows it.
     partitions: i32,
-    /// As far as anything was sent to them. What is sent before their number is known is at [`PARTITION_UA`].
-    lanes: HashMap<i32, Lane>,
+    /// The gates of the partitions that were used. Until the number of partitions is known, the key is
+    /// [`PARTITION_UA`].
+    gates: HashMap<i32, Gate>,
 }
 
 #[derive(Clone, Copy)]
-enum Lane {
-    /// The first record is under way.
-    First,
-    /// The broker knew the producer at this time.
+enum Gate {
+    /// The first record is in flight.
+    FirstInFlight,
+    /// The broker acknowledged a record at this time, so it knows the producer.
     Open(Instant),
 }
 
 impl PartitionGate {
-    /// The lane of a record with this key, if it may be sent now. It counts as sent then.
+    /// Returns the gate of a record with this key, if the record may be sent now. The record then counts as sent.
     pub fn enter(&self, topic: &str, key: &str) -> Option<i32> {
         let mut topics = self.lock();
         if !topics.contains_key(topic) {
             topics.insert(topic.to_owned(), Topic::default());
         }
         let topic = topics.get_mut(topic)?;
-        if topic.lanes.contains_key(&PARTITION_UA) {
+        if topic.gates.contains_key(&PARTITION_UA) {
             return None;
         }
-        let lane = topic.lane(key);
-        match topic.lanes.get(&lane) {
-            Some(Lane::First) => return None,
-            Some(Lane::Open(at)) if at.elapsed() < REMEMBERED => {}
-            Some(Lane::Open(_)) | None => drop(topic.lanes.insert(lane, Lane::First)),
+        let gate = topic.gate_of(key);
+        match topic.gates.get(&gate) {
+            Some(Gate::FirstInFlight) => return None,
+            Some(Gate::Open(at)) if at.elapsed() < REMEMBERED => {}
+            Some(Gate::Open(_)) | None => drop(topic.gates.insert(gate, Gate::FirstInFlight)),
         }
-        Some(lane)
+        Some(gate)
     }
 
-    /// A record that had entered a lane was not sent after all.
-    pub fn leave(&self, topic: &str, lane: i32) {
+    /// Takes back [`PartitionGate::enter`] for a record that was not sent.
+    pub fn leave(&self, topic: &str, entered: i32) {
         if let Some(topic) = self.lock().get_mut(topic) {
-            topic.clear(lane);
+            topic.clear(entered);
         }
     }
 
-    /// The broker has acknowledged a record that had entered a lane, and tells its partition. Whether others may have waited
-    /// for that.
-    pub fn open(&self, topic: &str, lane: i32, partition: i32) -> bool {
+    /// Opens the gate of `partition` after the broker acknowledged a record that had entered `entered`. Returns
+    /// whether other records may have waited for this.
+    pub fn open(&self, topic: &str, entered: i32, partition: i32) -> bool {
         let mut topics = self.lock();
         let Some(topic) = topics.get_mut(topic) else { return false };
-        let former = topic.lanes.insert(partition, Lane::Open(Instant::now()));
-        let cleared = topic.clear(lane) | topic.clear(PARTITION_UA);
-        cleared || !matches!(former, Some(Lane::Open(_)))
+        let former = topic.gates.insert(partition, Gate::Open(Instant::now()));
+        let cleared = topic.clear(entered) | topic.clear(PARTITION_UA);
+        cleared || !matches!(former, Some(Gate::Open(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
@@ -81,22 +82,22 @@ impl PartitionGate {
 }
 
 impl Topic {
-    fn lane(&self, key: &str) -> i32 {
-        if self.partitions == 0 { PARTITION_UA } else { of(key.as_bytes(), self.partitions) }
+    fn gate_of(&self, key: &str) -> i32 {
+        if self.partitions == 0 { PARTITION_UA } else { partition_of(key.as_bytes(), self.partitions) }
     }
 
-    /// Nobody's first record is under way in this lane. Whether there was one.
-    fn clear(&mut self, lane: i32) -> bool {
-        let first = matches!(self.lanes.get(&lane), Some(Lane::First));
+    /// Closes a gate whose first record is in flight. Returns whether it was so.
+    fn clear(&mut self, gate: i32) -> bool {
+        let first = matches!(self.gates.get(&gate), Some(Gate::FirstInFlight));
         if first {
-            self.lanes.remove(&lane);
+            self.gates.remove(&gate);
         }
         first
     }
 }
 
-/// The client's own way to divide keys, which other clients of the same library share.
-fn of(key: &[u8], partitions: i32) -> i32 {
+/// Returns the partition of a key. It is the client's own rule, which other clients of librdkafka share.
+fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (crc32fast::hash(key) % partitions.unsigned_abs()).cast_signed()
 }
 
@@ -111,14 +112,14 @@ impl Partitioner for PartitionGate {
         if let Some(topic) = self.lock().get_mut(topic)
             && topic.partitions != partitions
         {
-            // This record had entered another lane than that of the partition which it gets, and travels alone.
+            // This record entered the gate of another partition than the one that it gets now, so it is sent alone.
             if topic.partitions != 0 {
-                topic.lanes.clear();
-                topic.lanes.insert(PARTITION_UA, Lane::First);
+                topic.gates.clear();
+                topic.gates.insert(PARTITION_UA, Gate::FirstInFlight);
             }
             topic.partitions = partitions;
         }
-        of(key.unwrap_or_default(), partitions)
+        partition_of(key.unwrap_or_default(), partitions)
     }
 }
 
@@ -126,66 +127,69 @@ impl Partitioner for PartitionGate {
 mod tests {
     use super::*;
 
-    fn learnt(lanes: &PartitionGate) {
-        assert_eq!(lanes.partition("t", Some(b"a"), 4, |_| true), of(b"a", 4));
+    fn learnt(partition_gate: &PartitionGate) {
+        assert_eq!(partition_gate.partition("t", Some(b"a"), 4, |_| true), partition_of(b"a", 4));
     }
 
     #[test]
     fn keys_are_divided_as_the_client_divides_them() {
-        // The check value of CRC-32.
-        assert_eq!(of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
+        // This is the check value of CRC-32.
+        assert_eq!(partition_of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
     }
 
     #[test]
     fn the_first_record_of_a_partition_travels_alone() {
-        let lanes = PartitionGate::default();
-        assert_eq!(lanes.enter("t", "a"), Some(PARTITION_UA));
-        assert_eq!(lanes.enter("t", "b"), None, "it is not known yet which partition that is");
-        assert_eq!(lanes.enter("other", "b"), Some(PARTITION_UA));
-        learnt(&lanes);
-        assert_eq!(lanes.enter("t", "b"), None, "still not");
-        let lane = of(b"a", 4);
-        assert!(lanes.open("t", PARTITION_UA, lane));
-        assert_eq!(lanes.enter("t", "a"), Some(lane));
-        assert_eq!(lanes.enter("t", "a"), Some(lane), "it is open");
-        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| of(key.as_bytes(), 4) != lane);
+        let partition_gate = PartitionGate::default();
+        assert_eq!(partition_gate.enter("t", "a"), Some(PARTITION_UA));
+        assert_eq!(partition_gate.enter("t", "b"), None, "it is not known yet which partition that is");
+        assert_eq!(partition_gate.enter("other", "b"), Some(PARTITION_UA));
+        learnt(&partition_gate);
+        assert_eq!(partition_gate.enter("t", "b"), None, "still not");
+        let gate = partition_of(b"a", 4);
+        assert!(partition_gate.open("t", PARTITION_UA, gate));
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate));
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate), "it is open");
+        let elsewhere = ["b", "c", "d", "e"].into_iter().find(|key| partition_of(key.as_bytes(), 4) != gate);
         let elsewhere = elsewhere.expect("another partition");
-        let other = lanes.enter("t", elsewhere).expect("the first");
-        assert_eq!(lanes.enter("t", elsewhere), None);
-        assert!(!lanes.open("t", lane, lane), "nobody waited");
-        assert!(lanes.open("t", other, other));
-        assert_eq!(lanes.enter("t", elsewhere), Some(other));
+        let other = partition_gate.enter("t", elsewhere).expect("the first");
+        assert_eq!(partition_gate.enter("t", elsewhere), None);
+        assert!(!partition_gate.open("t", gate, gate), "nobody waited");
+        assert!(partition_gate.open("t", other, other));
+        assert_eq!(partition_gate.enter("t", elsewhere), Some(other));
     }
 
     #[test]
     fn a_record_that_was_not_sent_bars_nobody() {
-        let lanes = PartitionGate::default();
-        let lane = lanes.enter("t", "a").expect("the first");
-        lanes.leave("t", lane);
-        assert_eq!(lanes.enter("t", "a"), Some(lane));
-        learnt(&lanes);
-        assert!(lanes.open("t", lane, of(b"a", 4)));
-        lanes.leave("t", of(b"a", 4));
-        assert!(!lanes.open("t", of(b"a", 4), of(b"a", 4)), "an open lane stays open");
+        let partition_gate = PartitionGate::default();
+        let gate = partition_gate.enter("t", "a").expect("the first");
+        partition_gate.leave("t", gate);
+        assert_eq!(partition_gate.enter("t", "a"), Some(gate));
+        learnt(&partition_gate);
+        assert!(partition_gate.open("t", gate, partition_of(b"a", 4)));
+        partition_gate.leave("t", partition_of(b"a", 4));
+        assert!(
+            !partition_gate.open("t", partition_of(b"a", 4), partition_of(b"a", 4)),
+            "an open gate stays open"
+        );
     }
 
     #[test]
     fn after_a_change_of_the_number_of_partitions_every_lane_opens_again() {
-        let lanes = PartitionGate::default();
-        lanes.enter("t", "a");
-        learnt(&lanes);
-        // The client has learnt of more partitions by the time that it looks for the record's.
-        for (key, entered) in [("a", PARTITION_UA), ("b", of(b"b", 4))] {
-            assert!(lanes.open("t", entered, of(key.as_bytes(), 8)) || key == "b");
+        let partition_gate = PartitionGate::default();
+        partition_gate.enter("t", "a");
+        learnt(&partition_gate);
+        // The client learns of more partitions before it selects the record's partition.
+        for (key, entered) in [("a", PARTITION_UA), ("b", partition_of(b"b", 4))] {
+            assert!(partition_gate.open("t", entered, partition_of(key.as_bytes(), 8)) || key == "b");
             if key == "a" {
-                assert_eq!(lanes.enter("t", "b"), Some(of(b"b", 4)));
-                assert_eq!(lanes.partition("t", Some(b"b"), 8, |_| true), of(b"b", 8));
-                assert_eq!(lanes.enter("t", "c"), None, "it travels alone");
+                assert_eq!(partition_gate.enter("t", "b"), Some(partition_of(b"b", 4)));
+                assert_eq!(partition_gate.partition("t", Some(b"b"), 8, |_| true), partition_of(b"b", 8));
+                assert_eq!(partition_gate.enter("t", "c"), None, "it is sent alone");
             }
         }
         for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            let lane = lanes.enter("t", key).expect("no lane is barred for ever");
-            lanes.open("t", lane, lane);
+            let gate = partition_gate.enter("t", key).expect("no gate is closed for ever");
+            partition_gate.open("t", gate, gate);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The relay's producer: every record's delivery report is counted, in batches whose order is that of the outbox.
+//! The relay's producer. It counts the delivery reports of all records, in batches with the order of the outbox.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,40 +14,40 @@ use tracing::warn;
 use super::partition_gate::PartitionGate;
 use super::{Kafka, log, report};
 
-/// What may be set otherwise by `KAFKA_SETTINGS`; what the guarantees rest on may not.
+/// Settings that `KAFKA_SETTINGS` may override. The settings behind the guarantees are fixed.
 const TUNABLE: [(&str, &str); 2] = [
     ("compression.type", "lz4"),
-    // The relay hands over what it has read at one go, so there is nothing to wait for; the client would wait for a
-    // millisecond at least.
+    // The relay sends all the rows that it has read at once, so waiting would gain nothing. The client's default
+    // waits for at least a millisecond.
     ("linger.ms", "0"),
 ];
 
-/// Sends records and knows of each whether it arrived.
+/// Sends records and tracks whether each of them arrived.
 pub(crate) struct Publisher {
     producer: ThreadedProducer<Deliveries, PartitionGate>,
     gate: Arc<PartitionGate>,
     progress: Arc<Notify>,
 }
 
-/// A record on its way.
+/// A record to send.
 pub(crate) struct Outgoing<'r> {
     pub topic: &'r str,
     pub key: &'r str,
     pub body: &'r [u8],
     pub headers: OwnedHeaders,
-    /// Where it stands in the outbox.
+    /// The position of the row in the outbox.
     pub position: i64,
 }
 
-/// The delivery reports that a run of records still waits for.
+/// A run of records whose delivery reports are counted.
 pub(crate) struct Batch {
-    /// One more than the reports that are open, until the batch is closed.
-    left: AtomicUsize,
+    /// The number of open reports, plus one until the batch is closed.
+    open_reports: AtomicUsize,
     refusal: Mutex<Option<Refusal>>,
     progress: Arc<Notify>,
 }
 
-/// Why a record did not arrive.
+/// The reason why a record did not arrive.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub position: i64,
@@ -56,8 +56,8 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Whether repeating can't help until somebody mends the topic, its rights or the record.
-    pub(crate) fn for_good(&self) -> bool {
+    /// Returns whether repeating cannot help until an operator corrects the topic, its permissions or the record.
+    pub(crate) fn is_permanent(&self) -> bool {
         use RDKafkaErrorCode as Code;
         matches!(
             self.error.rdkafka_error_code(),
@@ -83,11 +83,11 @@ struct Deliveries {
     gate: Arc<PartitionGate>,
 }
 
-/// What comes back with a record's delivery report.
+/// The values that a delivery report carries back.
 struct Ticket {
     batch: Arc<Batch>,
     position: i64,
-    lane: i32,
+    entered: i32,
 }
 
 impl ClientContext for Deliveries {
@@ -106,25 +106,25 @@ impl ProducerContext<PartitionGate> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         match result {
             Ok(record) if record.offset() >= 0 => {
-                if self.gate.open(record.topic(), ticket.lane, record.partition()) {
+                if self.gate.open(record.topic(), ticket.entered, record.partition()) {
                     ticket.batch.progress.notify_one();
                 }
             }
-            // Of a batch that the broker says to have already, the client counts the offsets up from -1: its first is refused,
-            // and with it all are sent again.
+            // The broker reports this batch as a duplicate, and the client then counts the offsets up from -1. The
+            // first record is refused here, so that the relay sends all of them again.
             Ok(record) => {
                 let (topic, partition) = (record.topic(), record.partition());
                 warn!(
                     topic,
                     partition,
-                    "no broker has said where the record is that the client presumes to have arrived; it is sent again, perhaps behind later ones"
+                    "the client assumes that a record arrived, but no broker acknowledged it; it is sent again, perhaps behind later ones"
                 );
                 let presumed = KafkaError::MessageProduction(RDKafkaErrorCode::OutOfOrderSequenceNumber);
                 ticket.batch.refuse(ticket.position, topic, presumed);
             }
             Err((error, record)) => ticket.batch.refuse(ticket.position, record.topic(), error.clone()),
         }
-        ticket.batch.one_less();
+        ticket.batch.finish_one();
     }
 
     fn get_custom_partitioner(&self) -> Option<&PartitionGate> {
@@ -139,37 +139,37 @@ impl Batch {
         self.progress.notify_one();
     }
 
-    fn one_less(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+    fn finish_one(&self) {
+        if self.open_reports.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.progress.notify_one();
         }
     }
 
-    /// Says that nothing more will be sent with it.
+    /// Closes the batch: no more records will join it.
     pub(crate) fn close(&self) {
-        self.one_less();
+        self.finish_one();
     }
 
-    /// The first failure, if any: what is behind it must be abandoned.
+    /// Returns the first failure, if there is one. The records behind it must then be abandoned.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many reports are open.
+    /// Returns the number of open reports.
     pub(crate) fn open(&self) -> usize {
-        self.left.load(Ordering::Acquire)
+        self.open_reports.load(Ordering::Acquire)
     }
 
-    /// Whether it is closed and every record of it has arrived.
+    /// Returns whether the batch is closed and all its records have arrived.
     pub(crate) fn done(&self) -> bool {
-        // In this order: a refusal is written down before its record counts as reported.
-        self.left.load(Ordering::Acquire) == 0 && self.refusal().is_none()
+        // The order matters: a refusal is recorded before its record counts as reported.
+        self.open_reports.load(Ordering::Acquire) == 0 && self.refusal().is_none()
     }
 }
 
 impl Publisher {
-    /// A producer. If it is `careful` each record travels in a request of its own, so that a refusal tells of this record
-    /// alone: a broker refuses a request as a whole.
+    /// Creates a producer. A `careful` one sends each record in its own request. A broker refuses a request as a
+    /// whole, so that a refusal then names the right record.
     pub(crate) fn new(kafka: &Kafka, careful: bool) -> Result<Self, KafkaError> {
         let mut config = kafka.client();
         for (name, value) in TUNABLE {
@@ -184,52 +184,53 @@ impl Publisher {
         let producer = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            // Where a record is refused for good, nothing behind it may be sent.
+            // If a record is refused for good, nothing behind it may be sent.
             .set("enable.gapless.guarantee", "true")
-            // The relay keeps the records until they are acknowledged; giving up early would only reorder them.
+            // The relay keeps records until they are acknowledged. Giving up early would only reorder them.
             .set("message.timeout.ms", "0")
-            // The relay bounds what is under way by itself, far below these.
+            // The relay limits the number of records in flight far below these values.
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536")
             .create_with_context(Deliveries { gate: Arc::clone(&gate) })?;
         Ok(Self { producer, gate, progress: Arc::default() })
     }
 
-    /// A new run of records.
+    /// Begins a new run of records.
     pub(crate) fn batch(&self) -> Arc<Batch> {
         Arc::new(Batch {
-            left: AtomicUsize::new(1),
+            open_reports: AtomicUsize::new(1),
             refusal: Mutex::default(),
             progress: Arc::clone(&self.progress),
         })
     }
 
-    /// Hands a record over. Whether it was taken: the queue may be full, the partition's first record may still be under way,
-    /// and behind a refused record nothing is sent, so that nothing overtakes it.
+    /// Hands a record over. Returns whether it was accepted. It is not accepted if the queue is full, or if the
+    /// partition's first record is in flight. Behind a refused record nothing is accepted either, so that no record
+    /// overtakes it.
     pub(crate) fn send(&self, record: Outgoing<'_>, batch: &Arc<Batch>) -> bool {
         let Outgoing { topic, key, body, headers, position } = record;
-        let Some(lane) = self.gate.enter(topic, key) else { return false };
-        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, lane });
+        let Some(entered) = self.gate.enter(topic, key) else { return false };
+        let ticket = Box::new(Ticket { batch: Arc::clone(batch), position, entered });
         let record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, ticket).key(key).payload(body).headers(headers);
-        batch.left.fetch_add(1, Ordering::AcqRel);
+        batch.open_reports.fetch_add(1, Ordering::AcqRel);
         #[expect(clippy::disallowed_methods, reason = "the relay is what the ban points to")]
         let sent = self.producer.send(record);
         let Err((error, _)) = sent else { return true };
-        self.gate.leave(topic, lane);
-        batch.one_less();
+        self.gate.leave(topic, entered);
+        batch.finish_one();
         if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
             batch.refuse(position, topic, error);
         }
         false
     }
 
-    /// Waits until a batch is done or has failed, or a partition's first record has arrived.
+    /// Waits until a batch is done or has failed, or until a partition's first record has arrived.
     pub(crate) async fn progress(&self) {
         self.progress.notified().await;
     }
 
-    /// Forgets what was not sent yet, for a relay that stops or has lost its lease.
+    /// Drops all records that were not sent yet. A relay calls this when it stops or has lost its lease.
     pub(crate) fn abandon(&self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }
@@ -247,16 +248,17 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     struct Broker(MockCluster<'static, DefaultProducerContext>);
 
     impl Broker {
-        /// With one partition, which does not look at sequence numbers: as a broker that does not know the producer.
+        /// Starts a broker with one partition. It ignores sequence numbers, as a broker does that does not know the
+        /// producer.
         fn start() -> Self {
             let cluster = MockCluster::new(1).expect("a broker");
             cluster.create_topic("t", 1, 1).expect("a topic");
-            // So that all requests are under way before the first is answered.
+            // All requests must be in flight before the first one is answered.
             cluster.broker_round_trip_time(1, Duration::from_millis(100)).expect("a slow broker");
             Self(cluster)
         }
@@ -265,41 +267,42 @@ mod tests {
             Kafka::new(self.0.bootstrap_servers())
         }
 
-        /// The keys of so many records, in their order.
+        /// Returns the keys of the first `count` records, in their order.
         fn keys(&self, count: usize) -> Vec<String> {
             let consumer: BaseConsumer =
                 self.kafka().client().set("group.id", "g").create().expect("a consumer");
             let mut list = TopicPartitionList::new();
             list.add_partition_offset("t", 0, Offset::Beginning).expect("a partition");
             consumer.assign(&list).expect("an assignment");
-            let next = || consumer.poll(PATIENCE).expect("a record").expect("a record");
+            let next = || consumer.poll(TIMEOUT).expect("a record").expect("a record");
             let key = |key: Option<&[u8]>| String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
             (0..count).map(|_| key(next().key())).collect()
         }
     }
 
-    /// Sends records, each in a request of its own, of which the broker refuses the first; tells how that ended.
+    /// Sends records, each in its own request. The broker refuses the first one. Returns the batch after all reports.
     async fn send(broker: &Broker, publisher: &Publisher) -> Arc<Batch> {
         broker.0.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[NOT_LEADER]);
         let batch = publisher.batch();
         for (position, key) in (1..).zip(["a", "b", "c"]) {
             let record = || Outgoing { topic: "t", key, body: b"{}", headers: OwnedHeaders::new(), position };
             while !publisher.send(record(), &batch) && batch.refusal().is_none() {
-                tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+                tokio::time::timeout(TIMEOUT, publisher.progress()).await.expect("progress");
             }
         }
         batch.close();
         while batch.open() > 0 {
-            tokio::time::timeout(PATIENCE, publisher.progress()).await.expect("progress");
+            tokio::time::timeout(TIMEOUT, publisher.progress()).await.expect("progress");
         }
         batch
     }
 
     #[test]
     fn a_batch_with_a_refused_record_is_never_done() {
-        let batch = Batch { left: AtomicUsize::new(2), refusal: Mutex::default(), progress: Arc::default() };
+        let batch =
+            Batch { open_reports: AtomicUsize::new(2), refusal: Mutex::default(), progress: Arc::default() };
         batch.refuse(1, "t", KafkaError::Canceled);
-        batch.one_less();
+        batch.finish_one();
         batch.close();
         assert_eq!((batch.open(), batch.done()), (0, false));
     }
@@ -323,7 +326,7 @@ mod tests {
         publisher.gate.open("t", 0, 0);
         let batch = send(&broker, &publisher).await;
         let refusal = batch.refusal().expect("the client presumes that the first has arrived");
-        assert!(!refusal.for_good(), "{refusal:?}");
+        assert!(!refusal.is_permanent(), "{refusal:?}");
         assert_eq!((refusal.position, broker.keys(1)), (1, vec!["b".to_owned()]));
     }
 }

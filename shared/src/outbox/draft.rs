@@ -1,4 +1,4 @@
-//! A message on its way into the outbox.
+//! A message before it is appended to the outbox.
 
 use std::borrow::Cow;
 
@@ -6,40 +6,40 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Row;
+use super::OutboxRow;
 use crate::db::Db;
 use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
 use crate::fault::{Class, Classified};
 
-/// Why a message was not appended.
+/// The reason why a message could not be appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// It has more than [`MAX_MESSAGE_BYTES`].
+    /// The message has more than [`MAX_MESSAGE_BYTES`].
     #[error(
         "a {kind} about {key} has {bytes} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
     )]
     TooLarge {
-        /// The message's type.
+        /// The type of the message.
         kind: &'static str,
-        /// The aggregate that it is about.
+        /// The aggregate that the message is about.
         key: String,
-        /// Its size in bytes of JSON.
+        /// The size of the message in bytes of JSON.
         bytes: usize,
     },
-    /// Its place among the messages of its key could not be kept.
+    /// The transaction does not hold the key's lock, so the order of the key's messages could not be kept.
     #[error("a {kind} about {key} was appended without holding the key's lock")]
     NotLocked {
-        /// The message's type.
+        /// The type of the message.
         kind: &'static str,
         /// The aggregate whose lock is missing.
         key: String,
     },
-    /// Its type serialises to something that JSON has not.
+    /// The data cannot be represented as JSON.
     #[error("a {kind} can't be written as JSON")]
     Json {
-        /// The message's type.
+        /// The type of the message.
         kind: &'static str,
-        /// What is wrong with it.
+        /// The error of the serialiser.
         #[source]
         source: serde_json::Error,
     },
@@ -53,7 +53,7 @@ impl Classified for AppendError {
     }
 }
 
-/// A message that is to be appended: its data, and what is said about it beside the data. `&message` becomes one by itself.
+/// A message to append: its data, and facts about it beside the data. `&message` converts into a draft.
 ///
 /// ```
 /// # use shared::envelope::Message;
@@ -79,7 +79,7 @@ impl<'m, M: Message> From<&'m M> for Draft<'m, M> {
 }
 
 impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
-    /// A message whose type (name and data version) and topic are known only at run time.
+    /// Creates a draft whose type (name and data version) and topic are known only at run time.
     pub fn untyped(
         (kind, data_version): (&'static str, &'static str),
         topic: impl Into<Cow<'static, str>>,
@@ -94,7 +94,7 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         Self { sequence: Some(version), ..self }
     }
 
-    /// Adds metadata: the saga step that the message belongs to, or who caused it.
+    /// Adds metadata: the saga step of the message, or the user who caused it.
     #[must_use]
     pub fn metadata(self, metadata: Metadata) -> Self {
         Self { metadata, ..self }
@@ -104,14 +104,14 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         self.kind
     }
 
-    /// The message's new id and its row.
+    /// Returns the new id of the message, and its row.
     pub(crate) fn encode(
         self,
         db: &Db,
         key: &str,
         timestamp: OffsetDateTime,
         cause: &Cause,
-    ) -> Result<(Uuid, Row), AppendError> {
+    ) -> Result<(Uuid, OutboxRow), AppendError> {
         let (id, kind) = (new_id(), self.kind);
         let envelope = Envelope {
             id,
@@ -130,7 +130,7 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         if body.len() > MAX_MESSAGE_BYTES {
             return Err(AppendError::TooLarge { kind, key: key.to_owned(), bytes: body.len() });
         }
-        let row = Row {
+        let row = OutboxRow {
             shard: db.shard(key),
             topic: self.topic,
             key: key.to_owned(),

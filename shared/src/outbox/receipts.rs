@@ -1,5 +1,5 @@
-//! What a service has committed to its outbox, minute by minute and topic by topic: rows that are still there, and receipts
-//! of those that were truncated.
+//! The messages that a service has committed to its outbox, per minute and topic. The figures come from the remaining
+//! rows and from the receipts of truncated ones.
 
 use std::sync::LazyLock;
 
@@ -8,36 +8,38 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use super::unsent::IS_SENT;
 
-/// How long receipts are kept, in days: longer than topics keep their records.
+/// How long receipts are kept, in days. It is longer than topics keep their records.
 const KEPT_DAYS: i32 = 14;
 
-/// What was committed in one minute for one topic.
+/// The messages that were committed in one minute for one topic.
 #[derive(Debug, Serialize, FromRow)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxLine {
-    /// The minute in which the transactions began, in UTC, as the envelopes' timestamps begin: `2026-11-21T10:07`.
+    /// The minute in which the transactions began, in UTC, as a prefix of the envelopes' timestamps:
+    /// `2026-11-21T10:07`.
     pub minute: String,
     /// The topic without the installation's prefix.
     pub topic: String,
     /// The number of messages.
     pub rows: i64,
-    /// The number of those that the broker has not acknowledged, as far as the relay's checkpoint says.
+    /// The number of messages that the broker has not acknowledged, by the relay's checkpoint.
     pub unsent: i64,
-    /// How old the oldest of those is, in seconds.
+    /// The age of the oldest unacknowledged message, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_unsent_seconds: Option<f64>,
-    /// All positions, combined by exclusive or. As text, since JSON's numbers end at 2^53 in many programs.
+    /// All positions, combined by exclusive or. It is text, because many programs limit JSON numbers to 2^53.
     pub positions: String,
 }
 
-/// Returns the lines of the last `minutes`, and those of earlier ones that have unsent messages.
+/// Returns the lines of the last `minutes`, and older lines that have unsent messages.
 ///
-/// It is one statement by purpose: truncation respects no snapshot, but a statement has its locks before its snapshot, so it
-/// sees a slot or its receipt, and never neither. It must not run in a snapshot from before: see [`crate::db::Db::scan`].
+/// It must be one statement, because truncation ignores snapshots. A statement takes its locks before its snapshot,
+/// so that it sees either a slot or the slot's receipt. It must not run in an older snapshot; see
+/// [`crate::db::Db::scan`].
 ///
 /// # Errors
-/// If the database does not answer.
+/// Fails if the database does not answer.
 pub async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<OutboxLine>, sqlx::Error> {
     static LIST: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -61,9 +63,9 @@ pub async fn list(db: &mut PgConnection, minutes: i32) -> Result<Vec<OutboxLine>
     sqlx::query_as(LIST.as_str()).bind(minutes).fetch_all(db).await
 }
 
-/// Writes down what a slot has, in the transaction that truncates it, and forgets old receipts.
+/// Saves the figures of a slot in the transaction that truncates it, and deletes old receipts.
 pub(crate) async fn save_receipt(db: &mut PgConnection, slot: &str) -> Result<(), sqlx::Error> {
-    // The slot's name is our own.
+    // The slot's name comes from this crate, so it is safe in SQL.
     sqlx::query(AssertSqlSafe(format!(
         "insert into outbox_receipt as receipt (minute, topic, rows, positions_xor)
          select date_trunc('minute', created_at), topic, count(*), bit_xor(position) from {slot} group by 1, 2

@@ -1,24 +1,24 @@
-//! Which rows of the outbox the broker has not acknowledged: the most delicate rule of the system, and the only place that
-//! has it.
+//! Finds the outbox rows that the broker has not acknowledged. This rule is the most delicate one of the system, and
+//! only this module contains it.
 //!
 //! A position is drawn before its transaction commits, so a cursor on positions would skip rows that commit late. The
-//! checkpoint of a shard therefore has snapshots. Everything that is visible in `acked_snapshot` is on Kafka. If
-//! `window_snapshot` is set, so is what that one shows beyond it, up to `position`.
+//! checkpoint of a shard therefore consists of snapshots. All rows visible in `acked_snapshot` are on Kafka. If
+//! `window_snapshot` is set, the rows visible in it up to `position` are on Kafka too.
 
 use std::sync::LazyLock;
 
 use sqlx::PgConnection;
 
-/// SQL: whether the row `o` of the outbox is on Kafka, by the checkpoint `c` of its shard.
+/// SQL that is true if the row `o` of the outbox is on Kafka, by the checkpoint `c` of its shard.
 pub(crate) const IS_SENT: &str = "(pg_visible_in_snapshot(o.xid, c.acked_snapshot)
      or (c.window_snapshot is not null and pg_visible_in_snapshot(o.xid, c.window_snapshot)
          and o.position <= c.position))";
 
-/// SQL: these columns of a shard's rows that a snapshot does not show, at most `limit` of each half.
+/// Returns SQL for these columns of a shard's rows that are invisible in a snapshot, at most `limit` rows per half.
 ///
-/// It is two index scans: the planner serves an `or` by reading the whole outbox. Every id in xip is below xmax, so the
-/// halves do not overlap; in one statement they are read in one snapshot. The subselects make the snapshot a snapshot once,
-/// not once per row.
+/// It is a union of two index scans, because the planner serves an `or` by reading the whole outbox. Every id in xip
+/// is below xmax, so the halves do not overlap. As one statement they use one snapshot. The subselects evaluate the
+/// snapshot once and not once per row.
 pub(crate) fn not_shown_by(snapshot: &str, shard: &str, columns: &str, limit: &str) -> String {
     format!(
         "((select {columns} from outbox
@@ -29,11 +29,11 @@ pub(crate) fn not_shown_by(snapshot: &str, shard: &str, columns: &str, limit: &s
     )
 }
 
-/// Has the rest of the transaction read by index. What waits is the newest of a large table whose statistics are old:
-/// left to itself, the planner would sooner or later read all of the table to find it.
+/// Makes the rest of the transaction read by index. Waiting rows are the newest of a large table with old statistics.
+/// With default settings the planner would sooner or later read the whole table to find them.
 ///
 /// # Errors
-/// If the database does not answer.
+/// Fails if the database does not answer.
 pub async fn read_by_index(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)",
@@ -43,11 +43,11 @@ pub async fn read_by_index(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Returns about how many rows of the outbox are not on Kafka yet, counted no further than `limit`. Rows that were sent since
-/// the checkpoint was saved, within 100 ms, count too. Call [`read_by_index`] before.
+/// Returns the approximate number of outbox rows that are not on Kafka yet, counted up to `limit`. Rows sent in the
+/// 100 ms since the last checkpoint count too. Call [`read_by_index`] before it.
 ///
 /// # Errors
-/// If the database does not answer.
+/// Fails if the database does not answer.
 pub async fn count_unsent(db: &mut PgConnection, limit: i64) -> Result<i64, sqlx::Error> {
     static COUNT: LazyLock<String> = LazyLock::new(|| {
         format!(

@@ -11,55 +11,56 @@ use crate::incoming::Incoming;
 use crate::outbox::{AppendError, Draft};
 use crate::unit_of_work::UnitOfWork;
 
-/// A message was parked: it failed for good, or an earlier one of its key did. Told on `<service>.parked` of the
-/// service that parked it; the table `parked` of that service is what the message is replayed from.
+/// A message was parked, because it or an earlier message of its key failed permanently. The copy is published to
+/// `<service>.parked` of the service that parked the message. That service replays the message from its table
+/// `parked`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ParkedCopy {
     /// The key that is parked.
     pub key: String,
-    /// Why the message was not handled.
+    /// The reason why the message was not handled.
     pub reason: String,
-    /// The topic that it came from.
+    /// The topic of the record.
     pub topic: String,
-    /// The partition of that topic.
+    /// The partition of the record.
     pub partition: i32,
-    /// Where it was in the partition.
+    /// The offset of the record in its partition.
     pub offset: i64,
-    /// The message's type, where it could be read.
+    /// The type of the message, if it could be read.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The message's id, where it could be read.
+    /// The id of the message, if it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<Uuid>,
-    /// The record's value. May be personal data.
+    /// The value of the record. It may contain personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// How the body is written down.
+    /// The encoding of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
-    /// The body would not fit into a message; the table has it.
+    /// Whether the body is left out because it would not fit into a message. The table has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_omitted: bool,
 }
 
-/// How bytes are written in JSON.
+/// The encoding of bytes in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// As they are: they are UTF-8.
+    /// The bytes are UTF-8 and are written unchanged.
     Text,
-    /// As Base64 with padding (RFC 4648), since they are not.
+    /// The bytes are not UTF-8 and are written as Base64 with padding (RFC 4648).
     Base64,
 }
 
 impl ParkedCopy {
-    /// Its name on the wire.
+    /// The type name of the message.
     pub const TYPE: &str = "messaging.parked.v1";
-    /// The version of its data, by semantic versioning.
+    /// The semantic version of the data.
     pub const DATA_VERSION: &str = "1.0.0";
 }
 
@@ -69,7 +70,7 @@ impl std::fmt::Debug for ParkedCopy {
     }
 }
 
-/// Bytes as JSON has them.
+/// Returns bytes as a JSON text, with the encoding.
 pub(crate) fn readable(body: &[u8]) -> (String, Encoding) {
     match std::str::from_utf8(body) {
         Ok(text) => (text.to_owned(), Encoding::Text),
@@ -77,7 +78,7 @@ pub(crate) fn readable(body: &[u8]) -> (String, Encoding) {
     }
 }
 
-/// Appends the copy. The caller holds the key's lock.
+/// Appends the copy to the outbox. The caller holds the lock of the key.
 pub(super) fn append(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<(), AppendError> {
     let cause = Cause {
         correlation_id: message.envelope.as_ref().map_or_else(new_id, |envelope| envelope.correlation_id),

@@ -1,5 +1,5 @@
-//! What an operator does with a parked key. Each act is a transaction that holds the key's lock, so that of two
-//! operators the second sees what the first has done.
+//! The actions of an operator on a parked key. Each action is a transaction that holds the lock of the key. The
+//! second of two operators therefore sees the result of the first.
 
 use std::time::{Duration, Instant};
 
@@ -8,50 +8,50 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::storable;
-use super::store::{self, Row};
+use super::store::{self, ParkedRow};
 use crate::cloudevents;
 use crate::db::Db;
 use crate::deadline::bounded;
 use crate::envelope::Envelope;
 use crate::fault::{Class, Classified, Fault};
 use crate::inbox;
-use crate::incoming::{Incoming, place};
+use crate::incoming::{Incoming, position_of};
 use crate::router::MessageRouter;
 use crate::unit_of_work::UnitOfWork;
 
-/// How long one request replays. What is left then is replayed by the next.
-const LONGEST_RETRY: Duration = Duration::from_secs(15);
+/// How long one request replays. The next request replays the rest.
+const MAX_RETRY_TIME: Duration = Duration::from_secs(15);
 
-/// What came of a replay.
+/// The result of a replay.
 pub struct Replay {
-    /// How many messages had their effect now.
+    /// The number of messages that had their effect now.
     pub replayed: u64,
-    /// Where it stopped.
+    /// The message at which the replay stopped, if one failed again.
     pub failed: Option<Failed>,
 }
 
 /// A message that failed again.
 pub struct Failed {
-    /// Its number in the table `parked`.
+    /// The id of the message in the table `parked`.
     pub id: i64,
-    /// Why it failed this time.
+    /// The reason of this failure.
     pub reason: String,
 }
 
-/// Why an act was not done.
+/// The reason why an action was not carried out.
 pub enum Refused {
     /// There is no such message.
     Unknown,
-    /// It was replayed or skipped before.
+    /// The message is already resolved.
     NotParked {
-        /// What it is now: `replayed` or `skipped`.
+        /// The current status: `replayed` or `skipped`.
         status: String,
-        /// Who did that, where it is known.
+        /// The operator who resolved it, if known.
         by: Option<String>,
     },
-    /// The new body is not right: each member's JSON pointer, and what is wrong with it.
+    /// The new body is invalid. Each entry is the JSON pointer of a member, and the problem with it.
     Invalid(Vec<(&'static str, String)>),
-    /// A technical failure; nothing has happened.
+    /// A technical failure. Nothing has changed.
     Fault(Fault),
 }
 
@@ -61,25 +61,25 @@ impl<E: Classified> From<E> for Refused {
     }
 }
 
-/// Replays the key's messages in order, each in a transaction of its own, up to the first that fails again.
+/// Replays the key's messages in order, each in its own transaction, up to the first that fails again.
 ///
 /// # Errors
-/// A failure that may pass. What was replayed before it stays replayed.
+/// Fails on a transient failure. Messages that were replayed before it stay replayed.
 pub async fn retry(
     db: &Db,
     router: &MessageRouter,
     key: &str,
     stopping: &CancellationToken,
 ) -> Result<Replay, Fault> {
-    let until = Instant::now() + LONGEST_RETRY;
+    let until = Instant::now() + MAX_RETRY_TIME;
     let mut replayed = 0;
     while Instant::now() < until && !stopping.is_cancelled() {
-        let mut trying = None;
-        match bounded(replay_first(db, router, key, &mut trying)).await {
+        let mut attempted = None;
+        match bounded(replay_first(db, router, key, &mut attempted)).await {
             Ok(true) => replayed += 1,
             Ok(false) => break,
             Err(fault) => {
-                let Some(id) = trying.filter(|_| fault.class() == Class::Permanent) else {
+                let Some(id) = attempted.filter(|_| fault.class() == Class::Permanent) else {
                     return Err(fault);
                 };
                 let reason = storable(&fault.chain());
@@ -94,22 +94,22 @@ pub async fn retry(
     Ok(Replay { replayed, failed: None })
 }
 
-/// Replays one message; `trying` is then its id. Whether there was one.
+/// Replays one message and sets `attempted` to its id. Returns whether there was one.
 async fn replay_first(
     db: &Db,
     router: &MessageRouter,
     key: &str,
-    trying: &mut Option<i64>,
+    attempted: &mut Option<i64>,
 ) -> Result<bool, Fault> {
     let mut uow = locked(db, key).await?;
     let Some(row) = store::first(uow.db(), key).await? else {
         uow.abandon().await?;
         return Ok(false);
     };
-    *trying = Some(row.id);
+    *attempted = Some(row.id);
     let id = row.id;
     let mut message = incoming(row);
-    // An event that this service does not listen to any more has nothing left to do.
+    // If this service no longer consumes the event, the message needs no handling.
     if router.admit(&mut message) {
         if let Some(reason) = message.refused() {
             return Err(Fault::permanent(reason.to_owned()));
@@ -118,8 +118,9 @@ async fn replay_first(
             let subject = message.envelope()?.subject.clone();
             uow.lock([subject.clone()]).await?;
             if !store::parked_keys(uow.db(), std::slice::from_ref(&subject)).await?.is_empty() {
-                let reason =
-                    format!("the message is about {subject}, which is parked itself: retry that first");
+                let reason = format!(
+                    "the message is about {subject}, and that key is parked too: retry {subject} first"
+                );
                 return Err(Fault::permanent(reason));
             }
         }
@@ -131,10 +132,11 @@ async fn replay_first(
     Ok(true)
 }
 
-/// Marks one message as skipped, with the reason and who skips it. Returns how many of the key are left.
+/// Marks one message as skipped, with the reason and the name of the operator. Returns how many parked messages of
+/// the key are left.
 ///
 /// # Errors
-/// See [`Refused`].
+/// Fails if the message is unknown or already resolved, or on a technical failure. See [`Refused`].
 pub async fn skip(db: &Db, key: &str, id: i64, reason: &str, by: &str) -> Result<i64, Refused> {
     let mut uow = locked(db, key).await?;
     find(&mut uow, key, id).await?;
@@ -145,11 +147,12 @@ pub async fn skip(db: &Db, key: &str, id: i64, reason: &str, by: &str) -> Result
     Ok(left)
 }
 
-/// Replaces a message's body with a corrected one. It keeps the message's id, and its subject stays the record's key; the
-/// body as it was before is kept too. Nothing is replayed by it.
+/// Replaces the body of a message with a corrected one. The id of the message must stay, and the subject must be the
+/// record's key. The old body is kept in the table `parked_edit`. This does not replay the message.
 ///
 /// # Errors
-/// See [`Refused`].
+/// Fails if the message is unknown or already resolved, if the body is invalid, or on a technical failure. See
+/// [`Refused`].
 pub async fn edit(
     db: &Db,
     router: &MessageRouter,
@@ -161,34 +164,34 @@ pub async fn edit(
     let mut uow = locked(db, key).await?;
     let row = find(&mut uow, key, id).await?;
     let message_id = row.message_id;
-    let mut message = incoming(Row { body: body.get().as_bytes().to_vec(), ..row });
+    let mut message = incoming(ParkedRow { body: body.get().as_bytes().to_vec(), ..row });
     let envelope: Envelope = match cloudevents::envelope(body.get().as_bytes()) {
         Ok(envelope) => envelope,
         Err(error) => {
-            let detail = format!("the body is not an envelope: {}", place(&error));
+            let detail = format!("the body is not an envelope: {}", position_of(&error));
             return Err(Refused::Invalid(vec![("", detail)]));
         }
     };
-    let mut wrong = Vec::new();
+    let mut invalid = Vec::new();
     if let Some(before) = message_id.filter(|before| *before != envelope.id) {
-        wrong.push(("/id", format!("it must stay {before}")));
+        invalid.push(("/id", format!("it must stay {before}")));
     }
     if !message.is_keyless() && envelope.subject != message.key {
-        wrong.push(("/subject", format!("it must be the record's key, {}", message.key)));
+        invalid.push(("/subject", format!("it must be the record's key, {}", message.key)));
     }
     let admitted = router.admit(&mut message);
     match message.refused() {
-        Some(reason) => wrong.push(("", reason.to_owned())),
-        None if !admitted => wrong.push(("/type", "this service does not take this type".to_owned())),
+        Some(reason) => invalid.push(("", reason.to_owned())),
+        None if !admitted => invalid.push(("/type", "this service does not consume this type".to_owned())),
         None => {}
     }
-    // A message that could not be read was not claimed when it was parked.
-    if wrong.is_empty() && message_id.is_none() && !inbox::claim_one(uow.db(), envelope.id).await? {
-        let detail = "a message with this id has had its effect here; give it a new one";
-        wrong.push(("/id", detail.to_owned()));
+    // The id of a message that could not be read was not claimed when the message was parked.
+    if invalid.is_empty() && message_id.is_none() && !inbox::claim_one(uow.db(), envelope.id).await? {
+        let detail = "a message with this id already had its effect here; use a new id";
+        invalid.push(("/id", detail.to_owned()));
     }
-    if !wrong.is_empty() {
-        return Err(Refused::Invalid(wrong));
+    if !invalid.is_empty() {
+        return Err(Refused::Invalid(invalid));
     }
     let kind = storable(&envelope.kind);
     store::replace_body(uow.db(), id, body.get().as_bytes(), envelope.id, &kind, by).await?;
@@ -197,7 +200,7 @@ pub async fn edit(
     Ok(())
 }
 
-async fn find(uow: &mut UnitOfWork, key: &str, id: i64) -> Result<Row, Refused> {
+async fn find(uow: &mut UnitOfWork, key: &str, id: i64) -> Result<ParkedRow, Refused> {
     match store::find(uow.db(), key, id).await? {
         None => Err(Refused::Unknown),
         Some(row) if !row.is_parked() => Err(Refused::NotParked { status: row.status, by: row.resolved_by }),
@@ -209,6 +212,6 @@ async fn locked(db: &Db, key: &str) -> Result<UnitOfWork, sqlx::Error> {
     db.write(&[key.to_owned()]).await
 }
 
-fn incoming(row: Row) -> Incoming {
+fn incoming(row: ParkedRow) -> Incoming {
     Incoming::read((row.topic, row.partition, row.offset), row.key, &row.body, row.traceparent)
 }

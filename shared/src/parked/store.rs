@@ -1,4 +1,4 @@
-//! Every statement about parked messages. Who writes holds the lock of the key.
+//! All SQL statements about parked messages. Writers hold the lock of the key.
 
 use std::collections::HashSet;
 
@@ -9,56 +9,83 @@ use uuid::Uuid;
 use super::storable;
 use crate::incoming::Incoming;
 
-/// A parked message.
+/// A parked or resolved message: a row of the table `parked`.
 #[derive(FromRow)]
-pub struct Row {
+pub struct ParkedRow {
+    /// The number of the row. Rows of one key are replayed in the order of their ids.
     pub id: i64,
+    /// The key of the record.
     pub key: String,
+    /// The id of the message, if it could be read.
     pub message_id: Option<Uuid>,
+    /// The type of the message, if it could be read.
     #[sqlx(rename = "type")]
     pub kind: Option<String>,
+    /// The topic of the record, without the installation's prefix.
     pub topic: String,
+    /// The partition of the record.
     pub partition: i32,
+    /// The offset of the record in its partition.
     pub offset: i64,
+    /// The reason of the last failure.
     pub reason: String,
+    /// The value of the record, or the body after the last edit.
     pub body: Vec<u8>,
+    /// The W3C trace context of the message.
     pub traceparent: Option<String>,
+    /// The status: `parked`, `replayed` or `skipped`.
     pub status: String,
+    /// The time at which the message was parked.
     pub parked_at: OffsetDateTime,
+    /// The number of replays so far.
     pub attempts: i32,
+    /// The time of the last replay.
     pub last_attempt_at: Option<OffsetDateTime>,
+    /// The time at which the message was replayed successfully or skipped.
     pub resolved_at: Option<OffsetDateTime>,
+    /// The operator who skipped the message.
     pub resolved_by: Option<String>,
+    /// The reason that the operator gave for skipping the message.
     pub skip_reason: Option<String>,
+    /// The number of edits of the body. Only [`list_messages`] fills it.
     pub edits: i64,
 }
 
-/// A parked key.
+/// A parked key, with facts about its first parked message.
 #[derive(FromRow)]
-pub struct KeyRow {
+pub struct ParkedKeyRow {
+    /// The parked key.
     pub key: String,
+    /// The number of its messages that are parked.
     pub count: i64,
+    /// The id of its first parked message.
     pub first_id: i64,
+    /// The time at which the first message was parked.
     pub since: OffsetDateTime,
+    /// The reason of the first message.
     pub reason: String,
+    /// The topic of the first message, without the installation's prefix.
     pub topic: String,
+    /// The type of the first message, if it could be read.
     #[sqlx(rename = "type")]
     pub kind: Option<String>,
 }
 
 const PARKED: &str = "parked";
 
-/// Named one by one: a column that a newer release adds must not change what this one's prepared statements return.
+/// The columns are listed one by one, because a column of a newer release must not change the result of prepared
+/// statements.
 const COLUMNS: &str = r#"p.id, p.key, p.message_id, p.type, p.topic, p.partition, p."offset", p.reason, p.body, p.traceparent,
     p.status, p.parked_at, p.attempts, p.last_attempt_at, p.resolved_at, p.resolved_by, p.skip_reason"#;
 
-impl Row {
+impl ParkedRow {
+    /// Returns whether the message is not resolved yet.
     pub fn is_parked(&self) -> bool {
         self.status == PARKED
     }
 }
 
-/// Those of `keys` that are parked.
+/// Returns the members of `keys` that are parked.
 pub(crate) async fn parked_keys(
     db: &mut PgConnection,
     keys: &[String],
@@ -71,7 +98,7 @@ pub(crate) async fn parked_keys(
     Ok(found.into_iter().collect())
 }
 
-/// Whether the message was not parked before.
+/// Inserts the message. Returns whether it was not parked before.
 pub(super) async fn insert(
     db: &mut PgConnection,
     message: &Incoming,
@@ -99,8 +126,16 @@ pub(super) async fn count_keys(db: &mut PgConnection) -> Result<i64, sqlx::Error
     sqlx::query_scalar("select count(distinct key) from parked where status = 'parked'").fetch_one(db).await
 }
 
-/// The parked keys, the longest parked first, behind the one whose first message is `after`.
-pub async fn list_keys(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<KeyRow>, sqlx::Error> {
+/// Returns the parked keys, the longest parked first, behind the key whose first message is `after`. Returns at most
+/// `limit` keys.
+///
+/// # Errors
+/// Fails if the database does not answer.
+pub async fn list_keys(
+    db: &mut PgConnection,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ParkedKeyRow>, sqlx::Error> {
     sqlx::query_as(
         "select p.key, g.count, g.first_id, p.parked_at as since, p.reason, p.topic, p.type
          from (select key, min(id) as first_id, count(*) as count from parked where status = 'parked'
@@ -114,13 +149,17 @@ pub async fn list_keys(db: &mut PgConnection, after: i64, limit: i64) -> Result<
     .await
 }
 
-/// The messages of a key, whatever became of them, in order.
+/// Returns the messages of a key in order, parked and resolved ones, behind the id `after`. Returns at most `limit`
+/// messages.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn list_messages(
     db: &mut PgConnection,
     key: &str,
     after: i64,
     limit: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
+) -> Result<Vec<ParkedRow>, sqlx::Error> {
     let list = format!(
         "select {COLUMNS}, (select count(*) from parked_edit e where e.parked_id = p.id) as edits
          from parked p where p.key = $1 and p.id > $2 order by p.id limit $3"
@@ -128,7 +167,10 @@ pub async fn list_messages(
     sqlx::query_as(AssertSqlSafe(list)).bind(key).bind(after).bind(limit).fetch_all(db).await
 }
 
-/// How many messages of a key are parked; nothing if none of it ever was.
+/// Returns how many messages of a key are parked, or `None` if none of them ever was.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>, sqlx::Error> {
     let left: i64 = sqlx::query_scalar("select count(*) from parked where key = $1 and status = 'parked'")
         .bind(key)
@@ -144,15 +186,19 @@ pub async fn left(db: &mut PgConnection, key: &str) -> Result<Option<i64>, sqlx:
     Ok(known.then_some(0))
 }
 
-/// The message that is replayed next.
-pub(super) async fn first(db: &mut PgConnection, key: &str) -> Result<Option<Row>, sqlx::Error> {
+/// Returns the message that is replayed next.
+pub(super) async fn first(db: &mut PgConnection, key: &str) -> Result<Option<ParkedRow>, sqlx::Error> {
     let first = format!(
         "select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and status = 'parked' order by id limit 1"
     );
     sqlx::query_as(AssertSqlSafe(first)).bind(key).fetch_optional(db).await
 }
 
-pub(super) async fn find(db: &mut PgConnection, key: &str, id: i64) -> Result<Option<Row>, sqlx::Error> {
+pub(super) async fn find(
+    db: &mut PgConnection,
+    key: &str,
+    id: i64,
+) -> Result<Option<ParkedRow>, sqlx::Error> {
     let find = format!("select {COLUMNS}, 0::bigint as edits from parked p where key = $1 and id = $2");
     sqlx::query_as(AssertSqlSafe(find)).bind(key).bind(id).fetch_optional(db).await
 }
@@ -168,7 +214,7 @@ pub(super) async fn mark_replayed(db: &mut PgConnection, id: i64) -> Result<(), 
     Ok(())
 }
 
-/// Writes down that a replay failed again.
+/// Records that a replay failed again.
 pub(super) async fn mark_failed(db: &mut PgConnection, id: i64, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update parked set reason = $2, attempts = attempts + 1, last_attempt_at = now() where id = $1 and status = 'parked'",
@@ -198,7 +244,7 @@ pub(super) async fn mark_skipped(
     Ok(())
 }
 
-/// Puts another body in the place of a message's, and keeps the old one.
+/// Replaces the body of a message and keeps the old one.
 pub(super) async fn replace_body(
     db: &mut PgConnection,
     id: i64,

@@ -1,4 +1,4 @@
-//! The relay's lease and its checkpoint.
+//! The relay's lease and checkpoint.
 
 use std::time::Duration;
 
@@ -6,17 +6,18 @@ use sqlx::PgConnection;
 
 use super::{RelayError, Stop, signals};
 
-/// How long a relay that says nothing keeps its shard. One whose connection is gone loses it at once.
+/// How long a silent relay keeps its shard. A relay whose connection is gone loses the shard at once.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// The right to relay a shard. Every save is conditional on the epoch, so that a relay that was replaced notices.
+/// The right to relay a shard. Every save checks the epoch, so that a replaced relay finds out.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub shard: i16,
     pub epoch: i64,
 }
 
-/// What was sent: all that `acked_snapshot` shows, and of what `window_snapshot` shows beyond it, all up to `position`.
+/// The rows that were sent: all rows visible in `acked_snapshot`, and those visible in `window_snapshot` up to
+/// `position`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub acked_snapshot: String,
@@ -24,11 +25,11 @@ pub(super) struct Cursor {
     pub position: i64,
 }
 
-/// A shard that was taken.
-pub(super) struct Held {
+/// A shard whose lease this relay has acquired.
+pub(super) struct AcquiredShard {
     pub lease: Lease,
     pub cursor: Cursor,
-    /// Where it stood still, if it did.
+    /// The record at which the shard was stopped, if it was.
     pub stopped: Option<Stop>,
 }
 
@@ -42,12 +43,13 @@ struct Taken {
     stopped_reason: Option<String>,
 }
 
-/// Takes the shard if nobody holds it: never leased, released, expired, or its holder's connection is gone.
+/// Acquires the lease if no relay holds it. That is so if it was never taken, was released or has expired, or if the
+/// holder's connection is gone.
 pub(super) async fn acquire(
     db: &mut PgConnection,
     shard: i16,
     owner: &str,
-) -> Result<Option<Held>, RelayError> {
+) -> Result<Option<AcquiredShard>, RelayError> {
     sqlx::query(
         "insert into relay_checkpoint (shard, system_identifier)
          select $1, system_identifier from pg_control_system() on conflict do nothing",
@@ -79,7 +81,7 @@ pub(super) async fn acquire(
     .bind(LEASE.as_secs_f64())
     .fetch_optional(db)
     .await?;
-    Ok(taken.map(|taken| Held {
+    Ok(taken.map(|taken| AcquiredShard {
         lease: Lease { shard, epoch: taken.epoch },
         cursor: Cursor {
             acked_snapshot: taken.acked_snapshot,
@@ -93,10 +95,10 @@ pub(super) async fn acquire(
     }))
 }
 
-/// Writes the cursor and where the shard stands still, if it does, and renews the lease.
+/// Saves the cursor and the stop, if there is one, and renews the lease.
 ///
 /// # Errors
-/// [`RelayError::Fenced`] if another relay has the shard; nothing is changed then.
+/// Fails with [`RelayError::Fenced`] if another relay has the shard. Nothing is changed in that case.
 pub(super) async fn save(
     db: &mut PgConnection,
     lease: &Lease,
@@ -126,20 +128,20 @@ pub(super) async fn save(
     if saved.rows_affected() == 1 { Ok(()) } else { Err(RelayError::Fenced) }
 }
 
-/// Gives the shard back, so that another relay can take it at once.
+/// Releases the lease, so that another relay can acquire it at once.
 pub(super) async fn release(db: &mut PgConnection, lease: &Lease) -> Result<(), sqlx::Error> {
     sqlx::query("update relay_checkpoint set lease_until = '-infinity' where shard = $1 and epoch = $2")
         .bind(lease.shard)
         .bind(lease.epoch)
         .execute(&mut *db)
         .await?;
-    signals::tell_free(db, lease.shard).await
+    signals::notify_free(db, lease.shard).await
 }
 
-/// Returns the shards that stand still at a record which the broker refuses for good, each with the reason.
+/// Returns the shards that are stopped at a record which the broker refuses for good, each with the reason.
 ///
 /// # Errors
-/// If the database does not answer.
+/// Fails if the database does not answer.
 pub async fn standing_still(db: &mut PgConnection) -> Result<Vec<(i16, String)>, sqlx::Error> {
     sqlx::query_as(
         "select shard, stopped_reason from relay_checkpoint where stopped_reason is not null order by shard",

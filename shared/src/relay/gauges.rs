@@ -1,4 +1,4 @@
-//! How far a shard is behind, measured every few seconds in statements whose cost does not grow with the backlog.
+//! Measures the backlog of a shard every few seconds. The cost of the statements does not grow with the backlog.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use crate::metric;
 use crate::outbox::unsent::not_shown_by;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(3);
-/// Up to how many rows are counted; more are estimated by their positions.
+/// The largest number of rows that is counted. Larger numbers are estimated from positions.
 const COUNT_MAX: i64 = 10_000;
 
-/// The measurements of one shard. A relay that does not hold the shard any more has nothing to say of it: dropped, they
-/// are nought.
+/// The measurements of one shard. Dropping them sets the gauges to zero, because a relay without the lease must not
+/// report on the shard.
 pub(super) struct Gauges {
     stopped: metrics::Gauge,
     rows: metrics::Gauge,
@@ -33,7 +33,7 @@ impl Gauges {
         }
     }
 
-    /// Measures what lies behind this cursor, if it is time to.
+    /// Measures the backlog behind this cursor, if the interval has passed.
     pub(super) async fn measure(
         &mut self,
         db: &mut PgConnection,
@@ -64,8 +64,8 @@ impl Drop for Gauges {
     }
 }
 
-/// Rows, and the age of the oldest in seconds, in the order of transactions. Beyond the first ten thousand the rows of
-/// all shards up to the newest position are taken for the backlog.
+/// Returns the number of rows, and the age of the oldest one in seconds, in transaction order. Beyond ten thousand
+/// rows it estimates: it counts the positions of all shards up to the newest one.
 async fn after_snapshot(
     db: &mut PgConnection,
     shard: i16,
@@ -83,7 +83,7 @@ async fn after_snapshot(
     sqlx::query_as(COUNT.as_str()).bind(shard).bind(acked_snapshot).bind(COUNT_MAX).fetch_one(db).await
 }
 
-/// As [`after_snapshot`], inside a window that is read by position.
+/// Returns the same as [`after_snapshot`], inside a window that is read by position.
 async fn after_position(db: &mut PgConnection, shard: i16, position: i64) -> Result<(i64, f64), sqlx::Error> {
     sqlx::query_as(
         "select case when count(*) < $3 then count(*) filter (where shard = $1)

@@ -1,4 +1,4 @@
-//! The read by snapshot. The caller may stop at any row: every row is a place from which the rest can be read later.
+//! Reads the outbox by snapshot. The caller may stop at any row, because a later read can continue from every row.
 
 use std::sync::LazyLock;
 
@@ -9,14 +9,14 @@ use sqlx::{PgConnection, Row};
 use super::checkpoint::{Cursor, Lease};
 use crate::outbox::unsent::not_shown_by;
 
-/// Most bytes of messages that are read at once; a window is read beyond them bit by bit.
-pub(super) const READ_MAX: usize = 4 * 1024 * 1024;
+/// The largest total of message bodies in one read, in bytes. A larger backlog is read in pieces, as a window.
+pub(super) const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 
-/// Among so many rows the first is looked for.
-const LOOKED_THROUGH: i64 = 100_000;
+/// The start of a window is searched among this many rows.
+const MAX_SCANNED_ROWS: i64 = 100_000;
 
-/// A row of the outbox, as long as it is looked at.
-pub(super) struct Found<'r> {
+/// A row of the outbox, borrowed while it is read.
+pub(super) struct FoundRow<'r> {
     pub position: i64,
     pub topic: &'r str,
     pub key: &'r str,
@@ -24,8 +24,8 @@ pub(super) struct Found<'r> {
     pub body: &'r [u8],
 }
 
-impl<'r> Found<'r> {
-    /// The row from this column on, or `None` where it has no body: it is not to be sent.
+impl<'r> FoundRow<'r> {
+    /// Returns the row from this column on. Returns `None` for a row without a body, which must not be sent.
     fn of(row: &'r PgRow, first: usize) -> Result<Option<Self>, sqlx::Error> {
         let Some(body) = row.try_get_unchecked(first + 4)? else { return Ok(None) };
         Ok(Some(Self {
@@ -38,14 +38,14 @@ impl<'r> Found<'r> {
     }
 }
 
-/// Gives the next rows to `take`, at most `limit`, until it refuses one. Returns the cursor for when those that it took
-/// are sent; there may be more at once if it is inside a window.
+/// Passes the next rows to `take`, at most `limit`, until `take` refuses one. Returns the cursor that is valid once
+/// the accepted rows are sent. If that cursor is inside a window, more rows may be ready at once.
 pub(super) async fn read(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
     limit: i64,
-    take: impl FnMut(Found<'_>) -> bool,
+    take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     match &cursor.window_snapshot {
         None => new_window(db, lease, cursor, limit, take).await,
@@ -53,16 +53,17 @@ pub(super) async fn read(
     }
 }
 
-/// What is visible now and was not visible in `acked_snapshot`. A statement's `pg_current_snapshot()` is the snapshot it reads in.
+/// Reads the rows that are visible now and invisible in `acked_snapshot`. `pg_current_snapshot()` of a statement is
+/// the snapshot that the statement itself reads in.
 ///
-/// If there is more than `limit`, or than [`READ_MAX`], nothing is taken: what there is becomes a window, to be read by position in pieces, so
-/// that no statement grows with the backlog.
+/// If there are more than `limit` rows or more than [`MAX_READ_BYTES`] bytes, no row is taken. The rows then become a
+/// window, which is read by position in pieces. The cost of a statement therefore does not grow with the backlog.
 async fn new_window(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
     limit: i64,
-    mut take: impl FnMut(Found<'_>) -> bool,
+    mut take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     static NEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -78,15 +79,15 @@ async fn new_window(
         sqlx::query(NEXT.as_str()).bind(lease.shard).bind(&cursor.acked_snapshot).bind(limit).fetch(&mut *db);
     let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
     let here: String = first.try_get_unchecked(0)?;
-    // Whether it is too much is known only at the end, so the rows wait until then; a count in the statement would make
-    // the server keep them instead.
+    // Only the end of the result shows whether it is too large, so the rows wait until then. A count in the statement
+    // would make the server keep them instead.
     let mut rows = vec![first];
     let mut bytes = 0;
-    let mut too_much = false;
+    let mut too_large = false;
     while let Some(row) = stream.try_next().await? {
-        bytes += Found::of(&row, 1)?.map_or(0, |found| found.body.len());
-        if rows.len() as i64 == limit || bytes > READ_MAX {
-            too_much = true;
+        bytes += FoundRow::of(&row, 1)?.map_or(0, |found| found.body.len());
+        if rows.len() as i64 == limit || bytes > MAX_READ_BYTES {
+            too_large = true;
             break;
         }
         rows.push(row);
@@ -97,11 +98,11 @@ async fn new_window(
         window_snapshot: Some(here.clone()),
         position,
     };
-    if too_much {
-        return Ok(cut(begin_of_window(db, lease, cursor).await?));
+    if too_large {
+        return Ok(cut(window_start(db, lease, cursor).await?));
     }
     for row in &rows {
-        let Some(found) = Found::of(row, 1)? else { break };
+        let Some(found) = FoundRow::of(row, 1)? else { break };
         let position = found.position;
         if !take(found) {
             return Ok(cut(position - 1));
@@ -110,10 +111,10 @@ async fn new_window(
     Ok(Cursor { acked_snapshot: here, window_snapshot: None, position: 0 })
 }
 
-/// A position before all rows that are not visible in `acked_snapshot`: the slots still have many that were sent, which need not be
-/// looked at again. Of too many rows the first is not looked for, so that no statement grows with the backlog; zero is
-/// always right.
-async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
+/// Returns a position before all rows that are invisible in `acked_snapshot`. The slots still have many sent rows,
+/// which need no second look. If there are too many rows, it returns zero without a search, which is always correct.
+/// The cost therefore does not grow with the backlog.
+async fn window_start(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) -> Result<i64, sqlx::Error> {
     static BEGIN: LazyLock<String> = LazyLock::new(|| {
         format!(
             "select case when count(*) < $3 then coalesce(min(position), 1) - 1 else 0 end from {} as unseen",
@@ -123,20 +124,20 @@ async fn begin_of_window(db: &mut PgConnection, lease: &Lease, cursor: &Cursor) 
     sqlx::query_scalar(BEGIN.as_str())
         .bind(lease.shard)
         .bind(&cursor.acked_snapshot)
-        .bind(LOOKED_THROUGH)
+        .bind(MAX_SCANNED_ROWS)
         .fetch_one(db)
         .await
 }
 
-/// The set that [`new_window`] began, read on by position; rows that became visible since belong to the next window.
-/// `limit` bounds the rows that are looked at: those that are not of the set come without a body.
+/// Continues the window that [`new_window`] began, by position. Rows that became visible later belong to the next
+/// window. `limit` bounds the number of scanned rows; rows outside the window come without a body.
 async fn rest_of_window(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
     window_snapshot: &str,
     limit: i64,
-    mut take: impl FnMut(Found<'_>) -> bool,
+    mut take: impl FnMut(FoundRow<'_>) -> bool,
 ) -> Result<Cursor, sqlx::Error> {
     let mut rows = sqlx::query(
         "select position, topic, key, traceparent, case when unseen then body end
@@ -152,19 +153,19 @@ async fn rest_of_window(
     .bind(cursor.position)
     .bind(window_snapshot)
     .fetch(db);
-    let (mut position, mut looked_at) = (cursor.position, 0);
+    let (mut position, mut scanned) = (cursor.position, 0);
     let on = |position| Cursor { position, ..cursor.clone() };
     while let Some(row) = rows.try_next().await? {
         let next = row.try_get_unchecked(0)?;
-        if let Some(found) = Found::of(&row, 0)?
+        if let Some(found) = FoundRow::of(&row, 0)?
             && !take(found)
         {
             return Ok(on(position));
         }
         position = next;
-        looked_at += 1;
+        scanned += 1;
     }
-    if looked_at == limit {
+    if scanned == limit {
         return Ok(on(position));
     }
     Ok(Cursor { acked_snapshot: window_snapshot.to_owned(), window_snapshot: None, position: 0 })

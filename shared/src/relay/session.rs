@@ -1,4 +1,4 @@
-//! A relay at work: reads ahead of the acknowledgements, and saves behind them.
+//! A relay at work. It reads ahead of the acknowledgements, and saves the checkpoint behind them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,80 +10,79 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::checkpoint::{self, Cursor, Held, Lease};
+use super::checkpoint::{self, AcquiredShard, Cursor, Lease};
 use super::gauges::Gauges;
-use super::read::{self, Found, READ_MAX};
+use super::read::{self, FoundRow, MAX_READ_BYTES};
 use super::signals::Signals;
 use super::slots::Slots;
 use super::{RelayError, ShardRelay, Stop};
 use crate::kafka::{Batch, Outgoing, Publisher, Refusal};
 use crate::{cloudevents, metric, trace};
 
-/// How often the relay looks without having been woken. The signals are what makes it quick; this is the safety net.
+/// How often the relay polls without a signal. Usually a signal wakes it earlier; the poll is a safety net.
 const POLL: Duration = Duration::from_millis(500);
-/// From this many rows at a time on, there is so much to send that the next ones are collected for [`LINGER`]: a read, and
-/// the requests that come of it, cost nearly the same for thirty rows as for one.
+/// A read of at least this many rows means a high load, and the next rows are collected for [`LINGER`]. A read and
+/// its requests cost nearly the same for thirty rows as for one.
 const BUSY: u64 = 32;
 const LINGER: Duration = Duration::from_millis(8);
-/// How stale the checkpoint on disk may be while the relay is busy: what a crash makes it repeat.
+/// The largest age of the saved checkpoint while the relay is busy. After a crash the relay repeats this much.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
-/// How often an idle relay renews its lease, and writes down how far it has seen that there is nothing.
+/// How often an idle relay renews its lease and saves its cursor.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// How long a stopping relay waits for the broker to acknowledge what it has sent.
+/// How long a stopping relay waits for the acknowledgements of sent records.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-/// How long nothing may be acknowledged before the client is given up for a new one, which may have forgotten a request in
-/// an outage.
+/// A client without any acknowledgement for this long is replaced. It may have forgotten a request during an outage.
 const STALLED: Duration = Duration::from_secs(30);
-/// Most bytes of messages that are under way; beyond them the relay does not read on.
-const UNDER_WAY_MAX: usize = 8 * 1024 * 1024;
+/// The largest total of message bodies in flight, in bytes. Beyond it the relay stops reading.
+const MAX_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
 
 /// A shard's relay while it holds the lease.
 pub(super) struct RelaySession<'r> {
     relay: &'r ShardRelay,
     pub(super) lease: Lease,
-    /// Where the shard stands still, if it does.
+    /// The record at which the shard is stopped, if it is.
     pub(super) stopped: Option<Stop>,
     signals: Signals,
-    wrote: watch::Receiver<()>,
-    /// All before it was acknowledged: what is saved.
+    committed: watch::Receiver<()>,
+    /// All rows before it are acknowledged. It is the cursor that is saved.
     sent: Cursor,
-    /// All before it was handed over.
+    /// All rows before it are handed to the producer.
     ahead: Cursor,
-    /// What lies between the two, in order.
+    /// The batches between the two cursors, in order.
     in_flight: VecDeque<InFlightBatch>,
-    /// How many records had no acknowledgement when it was last looked, and when one came last.
+    /// The number of unacknowledged records at the last check, and the time of the last acknowledgement.
     open: usize,
     acknowledged: Instant,
     saved: Instant,
     dirty: bool,
-    /// Whether the last read found so much that the next may wait.
+    /// Whether the last read was so large that the next one may wait for more rows.
     busy: bool,
-    /// Whether the publisher did not take the last record that it was offered.
+    /// Whether the producer refused the last record because its queue was full.
     queue_full: bool,
     gauges: Gauges,
     slots: Slots,
     topic: String,
 }
 
-/// Rows that were read by one statement and are on their way.
+/// Rows of one read whose records are in flight.
 struct InFlightBatch {
     batch: Arc<Batch>,
     rows: u64,
     bytes: usize,
-    /// Where the relay stands when they have arrived.
+    /// The cursor after the acknowledgement of all these rows.
     after: Cursor,
 }
 
 impl<'r> RelaySession<'r> {
-    pub(super) fn new(relay: &'r ShardRelay, held: Held, signals: Signals) -> Self {
+    pub(super) fn new(relay: &'r ShardRelay, acquired: AcquiredShard, signals: Signals) -> Self {
         Self {
             relay,
-            lease: held.lease,
-            stopped: held.stopped,
+            lease: acquired.lease,
+            stopped: acquired.stopped,
             signals,
-            wrote: relay.db.relay_wakeup(),
-            ahead: held.cursor.clone(),
-            sent: held.cursor,
+            committed: relay.db.relay_wakeup(),
+            ahead: acquired.cursor.clone(),
+            sent: acquired.cursor,
             in_flight: VecDeque::new(),
             open: 0,
             acknowledged: Instant::now(),
@@ -97,7 +96,7 @@ impl<'r> RelaySession<'r> {
         }
     }
 
-    pub(super) async fn until_stopped(
+    pub(super) async fn run(
         &mut self,
         db: &mut PgConnection,
         publisher: &Publisher,
@@ -105,11 +104,11 @@ impl<'r> RelaySession<'r> {
     ) -> Result<(), RelayError> {
         let mut grace = None;
         loop {
-            // Read before asking whether to stop, so that what was committed before the stop is still sent.
+            // The flag is read before the rows, so that everything committed before the stop is still sent.
             let stopping = stop.is_cancelled();
             self.collect_acks()?;
-            // What was not taken is not offered again before something has arrived.
-            let reading = self.room() && (!self.queue_full || self.in_flight.is_empty());
+            // After a full queue, the relay offers records again only when something was acknowledged.
+            let reading = self.has_room() && (!self.queue_full || self.in_flight.is_empty());
             let unfinished = if reading { self.advance(db, publisher).await? } else { true };
             self.housekeep(db).await?;
             if stopping {
@@ -121,40 +120,40 @@ impl<'r> RelaySession<'r> {
                     return Err(KafkaError::Canceled.into());
                 }
             }
-            if !(reading && unfinished && self.room()) {
+            if !(reading && unfinished && self.has_room()) {
                 self.wait_for_work(publisher, stop, stopping).await?;
             }
         }
     }
 
-    /// Forgets what was handed over but not acknowledged.
+    /// Drops the rows that were handed over but not acknowledged.
     pub(super) fn rewind(&mut self) {
         self.in_flight.clear();
         self.ahead = self.sent.clone();
     }
 
-    /// Stands still at a record that was refused for good, with the reason where operators look, and keeps the lease.
-    pub(super) async fn stand_still(
+    /// Stops at a record that was refused for good. It reports the reason to operators, keeps the lease, and waits.
+    pub(super) async fn stop_at(
         &mut self,
         db: &mut PgConnection,
         stop: Stop,
         wait: Duration,
-        told_to_stop: &CancellationToken,
+        cancel: &CancellationToken,
     ) -> Result<(), RelayError> {
         error!(
             shard = self.lease.shard,
             position = stop.position,
             reason = stop.reason,
             again_in = ?wait,
-            "the shard stands still; it goes on by itself once this is mended"
+            "the shard is stopped; it continues once this is corrected"
         );
         self.rewind();
         self.stopped = Some(stop);
         self.save(db).await?;
         let until = Instant::now() + wait;
-        while Instant::now() < until && !told_to_stop.is_cancelled() {
+        while Instant::now() < until && !cancel.is_cancelled() {
             tokio::select! {
-                () = told_to_stop.cancelled() => {}
+                () = cancel.cancelled() => {}
                 () = tokio::time::sleep(RENEW_EVERY.min(wait)) => {}
             }
             self.housekeep(db).await?;
@@ -162,14 +161,14 @@ impl<'r> RelaySession<'r> {
         Ok(())
     }
 
-    /// Takes what was acknowledged off the front.
+    /// Removes acknowledged batches from the front.
     fn collect_acks(&mut self) -> Result<(), RelayError> {
         if let Some(refusal) = self.in_flight.iter().find_map(|run| run.batch.refusal()) {
             return Err(refused(refusal));
         }
         while let Some(run) = self.in_flight.pop_front_if(|run| run.batch.done()) {
             metric::RELAY_PUBLISHED.counter(&[]).increment(run.rows);
-            self.passed(run.after);
+            self.advance_checkpoint(run.after);
             self.dirty = true;
         }
         let open = self.in_flight.iter().map(|run| run.batch.open()).sum();
@@ -180,32 +179,32 @@ impl<'r> RelaySession<'r> {
         if self.acknowledged.elapsed() > STALLED { Err(RelayError::Stalled) } else { Ok(()) }
     }
 
-    /// Everything up to this cursor is on Kafka.
-    fn passed(&mut self, cursor: Cursor) {
+    /// Advances the checkpoint: everything up to this cursor is on Kafka.
+    fn advance_checkpoint(&mut self, cursor: Cursor) {
         self.sent = cursor;
         if self.stopped.take().is_some() {
-            info!(shard = self.lease.shard, "the shard goes on");
+            info!(shard = self.lease.shard, "the shard continues");
         }
     }
 
-    /// Whether more may be handed over.
-    fn room(&self) -> bool {
-        self.in_flight.iter().map(|run| run.bytes).sum::<usize>() < UNDER_WAY_MAX / 2
+    /// Returns whether more rows may be handed over.
+    fn has_room(&self) -> bool {
+        self.in_flight.iter().map(|run| run.bytes).sum::<usize>() < MAX_BYTES_IN_FLIGHT / 2
     }
 
-    /// Reads the next rows and hands them over. Whether there may be more at once.
+    /// Reads the next rows and hands them over. Returns whether more rows may be ready at once.
     async fn advance(&mut self, db: &mut PgConnection, publisher: &Publisher) -> Result<bool, RelayError> {
         let Self { relay, lease, ahead, topic, .. } = self;
         let batch = publisher.batch();
-        let (mut rows, mut bytes, mut queue_full, mut wrong) = (0, 0, false, None);
+        let (mut rows, mut bytes, mut queue_full, mut invalid) = (0, 0, false, None);
         let next = read::read(db, lease, ahead, relay.batch, |row| {
-            if bytes + row.body.len() > READ_MAX && rows > 0 {
+            if bytes + row.body.len() > MAX_READ_BYTES && rows > 0 {
                 return false;
             }
             let taken = match record(relay, topic, &row) {
                 Ok(record) => publisher.send(record, &batch),
                 Err(error) => {
-                    wrong = Some(unreadable(row.position, &error));
+                    invalid = Some(unreadable(row.position, &error));
                     false
                 }
             };
@@ -220,8 +219,8 @@ impl<'r> RelaySession<'r> {
         .await;
         batch.close();
         let next = next?;
-        // The rows before the wrong one are sent first, so that they need not be sent again each time it is tried.
-        if let Some(stop) = wrong
+        // The rows before the invalid one are sent first, so that the next attempts need not repeat them.
+        if let Some(stop) = invalid
             && rows == 0
             && self.in_flight.is_empty()
         {
@@ -235,22 +234,22 @@ impl<'r> RelaySession<'r> {
         } else if let Some(last) = self.in_flight.back_mut() {
             last.after = next;
         } else if !queue_full && self.ahead.window_snapshot.is_none() {
-            self.passed(next);
+            self.advance_checkpoint(next);
         } else {
-            // Past rows that were sent long ago.
+            // The read only skipped rows that were sent long ago.
             self.sent = next;
             self.dirty = true;
         }
         Ok(self.ahead.window_snapshot.is_some() && !queue_full)
     }
 
-    /// What is due beside sending: the checkpoint, the lease, the measurements, the truncation.
+    /// Does the periodic work beside sending: checkpoint, lease, gauges and truncation.
     async fn housekeep(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
         if self.saved.elapsed() >= if self.dirty { SAVE_EVERY } else { RENEW_EVERY } {
             self.save(db).await?;
         }
         self.gauges.measure(db, &self.lease, &self.sent, self.stopped.is_some()).await?;
-        self.slots.truncate_passed(db).await?;
+        self.slots.truncate_sent(db).await?;
         Ok(())
     }
 
@@ -261,7 +260,7 @@ impl<'r> RelaySession<'r> {
         Ok(())
     }
 
-    /// Waits until there may be something to read, or something is due.
+    /// Waits until rows may be ready or other work is due.
     async fn wait_for_work(
         &mut self,
         publisher: &Publisher,
@@ -271,18 +270,18 @@ impl<'r> RelaySession<'r> {
         if self.busy && !stopping {
             tokio::time::sleep(LINGER).await;
         }
-        // A checkpoint that is due is not kept waiting for messages.
+        // Saving a checkpoint that is due does not wait for messages.
         let until = tokio::time::Instant::now() + if self.dirty { SAVE_EVERY } else { POLL };
-        let barred = !self.room() || self.queue_full;
+        let paused = !self.has_room() || self.queue_full;
         loop {
             tokio::select! {
-                _ = self.wrote.changed(), if !barred && !stopping => return Ok(()),
-                heard = self.signals.next(), if !barred && !stopping => return heard.map(drop),
+                _ = self.committed.changed(), if !paused && !stopping => return Ok(()),
+                signal = self.signals.next(), if !paused && !stopping => return signal.map(drop),
                 () = publisher.progress(), if !self.in_flight.is_empty() => {
                     self.collect_acks()?;
                     self.queue_full = false;
-                    // An acknowledgement alone is no reason to read, unless reading waited for it.
-                    if barred && self.room() || stopping && self.in_flight.is_empty() {
+                    // An acknowledgement alone needs no read, unless the read was waiting for it.
+                    if paused && self.has_room() || stopping && self.in_flight.is_empty() {
                         return Ok(());
                     }
                 }
@@ -293,11 +292,11 @@ impl<'r> RelaySession<'r> {
     }
 }
 
-/// The record of a row.
+/// Makes the record of a row.
 fn record<'a>(
     relay: &ShardRelay,
     topic: &'a mut String,
-    row: &Found<'a>,
+    row: &FoundRow<'a>,
 ) -> Result<Outgoing<'a>, serde_json::Error> {
     let span = trace::publish_span(row.topic, row.traceparent);
     let own = trace::traceparent_of(&span);
@@ -309,15 +308,15 @@ fn record<'a>(
 }
 
 fn refused(refusal: Refusal) -> RelayError {
-    if !refusal.for_good() {
+    if !refusal.is_permanent() {
         return refusal.error.into();
     }
     let Refusal { position, topic, error } = refusal;
     RelayError::Stopped(Stop {
         position,
         reason: format!(
-            "the broker refuses the record at position {position} of the outbox for the topic {topic}: {error}; mend the \
-             topic's settings or rights"
+            "the broker refuses the record at position {position} of the outbox for the topic {topic}: {error}; correct the \
+             topic's settings or permissions"
         ),
     })
 }
@@ -326,7 +325,7 @@ fn unreadable(position: i64, error: &serde_json::Error) -> Stop {
     Stop {
         position,
         reason: format!(
-            "the row at position {position} of the outbox is not an envelope: {error}; mend or delete the row"
+            "the row at position {position} of the outbox is not an envelope: {error}; correct or delete the row"
         ),
     }
 }

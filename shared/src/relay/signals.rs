@@ -1,6 +1,7 @@
-//! How a relay hears what other processes do. `NOTIFY` takes a lock of the whole database at commit, so no business
-//! transaction has it: the replica that does not relay a shard sends it from the connection on which it waits for the
-//! lease, after the commit, and once for all commits that were made meanwhile. A signal that is lost costs a poll.
+//! Signals between relays and other processes.
+//! `NOTIFY` takes a lock on the whole database at commit, so business transactions do not use it. A replica that
+//! waits for a shard's lease sends the signal instead, after the commit and from the waiting connection. One signal
+//! covers all commits since the previous one. A lost signal only costs the wait for the next poll.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,16 +13,16 @@ use sqlx::postgres::PgNotification;
 use super::{RelayError, prepare};
 use crate::db::Db;
 
-/// What was heard.
+/// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Signal {
     /// Another process has committed messages.
     Rows,
-    /// The shard was given back.
+    /// The shard's lease was released.
     Free,
 }
 
-/// The signals of one shard, on a connection of their own.
+/// The signals of one shard, received on their own connection.
 pub(super) struct Signals {
     stream: Pin<Box<dyn Stream<Item = Result<PgNotification, sqlx::Error>> + Send>>,
     free: String,
@@ -42,20 +43,20 @@ impl Signals {
         Ok(Self { stream: Box::pin(listener.into_stream()), free })
     }
 
-    /// The next signal. It may be dropped while it waits.
-    pub(super) async fn next(&mut self) -> Result<Heard, RelayError> {
-        let heard = self.stream.next().await.ok_or(sqlx::Error::PoolClosed)??;
-        Ok(if heard.channel() == self.free { Heard::Free } else { Heard::Rows })
+    /// Returns the next signal. The future may be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Result<Signal, RelayError> {
+        let notification = self.stream.next().await.ok_or(sqlx::Error::PoolClosed)??;
+        Ok(if notification.channel() == self.free { Signal::Free } else { Signal::Rows })
     }
 }
 
-/// Tells the shard's relay that there are messages.
-pub(super) async fn tell(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+/// Signals to the shard's relay that there are messages.
+pub(super) async fn notify_rows(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
     notify(db, &rows(shard)).await
 }
 
-/// Tells those who stand by that the shard is free.
-pub(super) async fn tell_free(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
+/// Signals to the standby relays that the shard is free.
+pub(super) async fn notify_free(db: &mut PgConnection, shard: i16) -> Result<(), sqlx::Error> {
     notify(db, &free(shard)).await
 }
 
@@ -64,20 +65,20 @@ async fn notify(db: &mut PgConnection, channel: &str) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// For a process that writes but relays nothing, such as an import: tells the services' relays of its commits, so that
-/// they need not find them by polling. Runs until it is dropped.
+/// Notifies the services' relays of this process's commits, so that they need not poll. It is for a process that
+/// writes but relays nothing, such as an import. Runs until it is dropped.
 ///
 /// # Errors
-/// If the database does not answer.
+/// Fails if the database does not answer.
 pub async fn tell_relays(db: &Db) -> Result<Infallible, sqlx::Error> {
-    let mut wrote = db.relay_wakeup();
+    let mut committed = db.relay_wakeup();
     let mut connection = db.connect().await?;
     prepare(&mut connection).await?;
     loop {
         // The sender lives in `db`.
-        let _ = wrote.changed().await;
+        let _ = committed.changed().await;
         for shard in 0..db.shards() {
-            tell(&mut connection, shard).await?;
+            notify_rows(&mut connection, shard).await?;
         }
     }
 }

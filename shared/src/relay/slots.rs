@@ -1,5 +1,5 @@
-//! Emptying the outbox by truncation: writers use three slots in turn, a minute each, and a slot is truncated when
-//! every relay is past all of its rows and no transaction uses it.
+//! Empties the outbox by truncation. Writers use three slots in turn, one minute each. A slot is truncated when every
+//! relay has sent all its rows and no transaction uses it.
 
 use std::time::{Duration, Instant};
 
@@ -11,73 +11,79 @@ use crate::metric;
 use crate::outbox::receipts;
 use crate::outbox::unsent::IS_SENT;
 
-/// How often a relay looks for a slot to truncate.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// How long truncation may be held back before somebody is told, and how often it is said again.
-const TELL_AFTER: Duration = Duration::from_secs(10);
-const TELL_AGAIN: Duration = Duration::from_secs(300);
+/// How often a relay checks for a slot to truncate.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long truncation may be blocked before a warning, and the interval between warnings.
+const WARN_AFTER: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What is known of the truncation from look to look.
+/// The state of truncation between two checks.
 #[derive(Default)]
 pub(super) struct Slots {
-    looked: Option<Instant>,
-    held_since: Option<Instant>,
-    told: Option<Instant>,
-    /// Which process the gauge names.
+    checked_at: Option<Instant>,
+    blocked_since: Option<Instant>,
+    warned_at: Option<Instant>,
+    /// The process that the gauge names.
     holder: Option<i32>,
 }
 
-/// What came of a look at the next slot.
-enum Look {
-    /// It is empty, or was emptied.
+/// The result of a check of the next slot.
+enum SlotState {
+    /// The slot is empty, or was truncated.
     Empty,
-    /// A relay is not past all of its rows.
+    /// Some of its rows are not sent yet.
     Unsent,
-    /// A transaction uses it.
+    /// A transaction uses the slot.
     InUse,
 }
 
 impl Slots {
-    /// Truncates the slot that will be written next, if it holds rows and all of them are on Kafka. If it can't, the
-    /// gauge `amends_outbox_truncation_held_back_seconds` says for how long, and `amends_outbox_truncation_holder`, whose
-    /// label is the process's pid at the server, since when (in seconds since 1970); the log says both.
-    pub(super) async fn truncate_passed(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < TIDY_EVERY) {
+    /// Truncates the slot that will be written next, if it has rows and all of them are on Kafka. If a transaction
+    /// prevents this, the gauge `outbox_truncation_held_back_seconds` says for how long. The gauge
+    /// `outbox_truncation_holder` names the server process in its label `pid`; its value is the start of the
+    /// transaction in seconds since 1970. The log has both.
+    pub(super) async fn truncate_sent(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.checked_at.is_some_and(|checked_at| checked_at.elapsed() < CHECK_INTERVAL) {
             return Ok(());
         }
-        self.looked = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let next: i64 = sqlx::query_scalar("select (extract(epoch from now())::bigint / 60 + 1) % 3")
             .fetch_one(&mut *db)
             .await?;
         let slot = format!("outbox_{next}");
         match truncate(db, &slot).await {
-            Ok(Look::Empty) => {
-                self.held_since = None;
-                self.told = None;
-                held_back(Duration::ZERO);
-                self.name_holder(None);
+            Ok(SlotState::Empty) => {
+                self.blocked_since = None;
+                self.warned_at = None;
+                report_blocked(Duration::ZERO);
+                self.report_holder(None);
                 Ok(())
             }
-            Ok(look) => self.held_back(db, &slot, look).await,
+            Ok(slot_state) => self.report_blocked(db, &slot, slot_state).await,
             Err(error) if error.class() == Class::Retry && error.as_database_error().is_some() => {
-                self.held_back(db, &slot, Look::InUse).await
+                self.report_blocked(db, &slot, SlotState::InUse).await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn held_back(&mut self, db: &mut PgConnection, slot: &str, look: Look) -> Result<(), sqlx::Error> {
-        let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
+    async fn report_blocked(
+        &mut self,
+        db: &mut PgConnection,
+        slot: &str,
+        slot_state: SlotState,
+    ) -> Result<(), sqlx::Error> {
+        let blocked_for = self.blocked_since.get_or_insert_with(Instant::now).elapsed();
         let holder = oldest_user(db, slot).await?;
         let age = holder.as_ref().map_or(0.0, |holder| holder.age);
-        self.name_holder(holder.as_ref());
-        held_back(held.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
-        if (held < TELL_AFTER && age < TELL_AFTER.as_secs_f64())
-            || self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN)
+        self.report_holder(holder.as_ref());
+        report_blocked(blocked_for.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
+        if (blocked_for < WARN_AFTER && age < WARN_AFTER.as_secs_f64())
+            || self.warned_at.is_some_and(|warned_at| warned_at.elapsed() < WARN_INTERVAL)
         {
             return Ok(());
         }
-        self.told = Some(Instant::now());
+        self.warned_at = Some(Instant::now());
         match holder {
             Some(holder) => warn!(
                 slot,
@@ -85,10 +91,10 @@ impl Slots {
                 since = holder.since,
                 application = holder.application,
                 state = holder.state,
-                "the outbox can't be truncated: a transaction holds it; end it, or `select pg_terminate_backend(pid)`"
+                "the outbox cannot be truncated: a transaction holds it; end it, or run `select pg_terminate_backend(pid)`"
             ),
-            None if matches!(look, Look::Unsent) => {
-                warn!(slot, "the outbox can't be truncated: it has rows that were not sent yet");
+            None if matches!(slot_state, SlotState::Unsent) => {
+                warn!(slot, "the outbox cannot be truncated: it has rows that were not sent yet");
             }
             None => {}
         }
@@ -97,7 +103,7 @@ impl Slots {
 }
 
 impl Slots {
-    fn name_holder(&mut self, holder: Option<&Holder>) {
+    fn report_holder(&mut self, holder: Option<&Holder>) {
         let gauge = |pid: i32| metric::OUTBOX_TRUNCATION_HOLDER.gauge(&[&pid.to_string()]);
         let pid = holder.map(|holder| holder.pid);
         if let Some(former) = self.holder.filter(|former| Some(*former) != pid) {
@@ -111,31 +117,31 @@ impl Slots {
 }
 
 impl Drop for Slots {
-    /// Whoever relays next measures anew.
+    /// Resets the gauges, because the next relay measures from the start.
     fn drop(&mut self) {
-        held_back(Duration::ZERO);
-        self.name_holder(None);
+        report_blocked(Duration::ZERO);
+        self.report_holder(None);
     }
 }
 
-fn held_back(held: Duration) {
-    metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(held.as_secs_f64());
+fn report_blocked(blocked_for: Duration) {
+    metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(blocked_for.as_secs_f64());
 }
 
-/// A transaction that keeps a slot from being truncated.
+/// A transaction that blocks the truncation of a slot.
 #[derive(sqlx::FromRow)]
 struct Holder {
     pid: i32,
     since: String,
-    /// The same in seconds since 1970.
+    /// The start of the transaction in seconds since 1970.
     since_epoch: f64,
-    /// In seconds.
+    /// The age of the transaction in seconds.
     age: f64,
     application: String,
     state: String,
 }
 
-/// The oldest transaction that has a lock on the slot: it has written to it, or reads it.
+/// Returns the oldest transaction with a lock on the slot. It has written to the slot or reads it.
 async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>, sqlx::Error> {
     sqlx::query_as(
         "select a.pid, a.xact_start::text as since,
@@ -152,32 +158,34 @@ async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>
     .await
 }
 
-async fn truncate(db: &mut PgConnection, slot: &str) -> Result<Look, sqlx::Error> {
-    let any: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select exists (select from {slot})")))
-        .fetch_one(&mut *db)
-        .await?;
-    if !any {
-        return Ok(Look::Empty);
+async fn truncate(db: &mut PgConnection, slot: &str) -> Result<SlotState, sqlx::Error> {
+    let has_rows: bool =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select exists (select from {slot})")))
+            .fetch_one(&mut *db)
+            .await?;
+    if !has_rows {
+        return Ok(SlotState::Empty);
     }
     #[expect(clippy::disallowed_methods, reason = "the relay's own connection, not the pool's")]
     let mut tx = db.begin().await?;
-    // With the lock held no writer is inside the slot, so what is checked is all there is. Don't make writers wait.
+    // While the lock is held no writer is inside the slot, so the check sees all rows. The short timeout keeps
+    // writers from waiting.
     sqlx::query("set local lock_timeout = '50ms'").execute(&mut *tx).await?;
     sqlx::query(sqlx::AssertSqlSafe(format!("lock table {slot} in access exclusive mode")))
         .execute(&mut *tx)
         .await?;
-    let passed: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+    let all_sent: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "select not exists (
              select from {slot} o left join relay_checkpoint c on c.shard = o.shard
              where c.shard is null or not {IS_SENT})"
     )))
     .fetch_one(&mut *tx)
     .await?;
-    if passed {
+    if all_sent {
         receipts::save_receipt(&mut tx, slot).await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("truncate {slot}"))).execute(&mut *tx).await?;
         metric::OUTBOX_TRUNCATIONS.counter(&[]).increment(1);
     }
     tx.commit().await?;
-    Ok(if passed { Look::Empty } else { Look::Unsent })
+    Ok(if all_sent { SlotState::Empty } else { SlotState::Unsent })
 }

@@ -1,4 +1,4 @@
-//! Handlers of one type of message, for services that take part in no saga.
+//! Handlers of one message type, for messages outside of sagas.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,25 +12,26 @@ use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::unit_of_work::UnitOfWork;
 
-/// A message as its handler gets it.
+/// A message as its handler receives it.
 #[derive(Debug)]
 pub struct Delivery<M> {
-    /// The message's data.
+    /// The data of the message.
     pub message: M,
-    /// The aggregate that the message is about; its lock is held.
+    /// The aggregate that the message is about. Its lock is held.
     pub subject: String,
-    /// What the messages inherit that this one causes.
+    /// The values that messages caused by this one inherit.
     pub cause: Cause,
-    /// The version of the aggregate after the change, where the message says it.
+    /// The version of the aggregate after the change, if the message has it.
     pub sequence: Option<i64>,
 }
 
 /// Handles messages of type `M` in the transaction that claimed them.
 pub trait MessageHandler<M: Message>: Send + Sync + 'static {
-    /// Handles the messages in their order. They may be redone, together or one by one, if the transaction is rolled back.
+    /// Handles the messages in their order. If the transaction is rolled back, they are handled again, together or
+    /// one by one.
     ///
     /// # Errors
-    /// A technical failure, which rolls the whole batch back. It is repeated, or the message is parked: see
+    /// Fails on a technical failure, which rolls the whole batch back. It is repeated, or the message is parked; see
     /// [`crate::fault`].
     fn handle(
         &self,
@@ -67,19 +68,20 @@ impl<M: Message, H: MessageHandler<M>> BatchHandler for Plain<M, H> {
 }
 
 impl MessageRouter {
-    /// Gives the events of type `E` to `handler`. Events of other types on their topic are passed over.
+    /// Registers the handler of the events of type `E`. Events of other types on their topic are skipped.
     ///
     /// # Panics
-    /// If the type has a handler already.
+    /// Panics if the type already has a handler.
     #[must_use]
     pub fn event<E: Event>(self, handler: &Arc<impl MessageHandler<E>>) -> Self {
         self.events(&[(E::TYPE, E::TOPIC)], plain(handler))
     }
 
-    /// Gives the messages of type `M` to `handler`: commands that nobody waits for an answer to. Messages of other types on
-    /// their topic are parked.
+    /// Registers the handler of the messages of type `M`, for example commands without an answer. Messages of other
+    /// types on their topic are parked.
     ///
     /// # Panics
+    /// Panics if the type already has a handler.
     /// If the type has a handler already.
     #[must_use]
     pub fn message<M: Message>(self, handler: &Arc<impl MessageHandler<M>>) -> Self {

@@ -1,4 +1,4 @@
-//! Versions of messages: which a service understands, and how one of a previous version is cast up.
+//! Versions of messages: which ones a service understands, and how a previous version is converted.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,23 +9,23 @@ use crate::envelope::{Envelope, Message};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 
-/// The versions that a table understands.
+/// The versions that a router understands.
 #[derive(Default)]
 pub(crate) struct Versions {
-    /// By name, without the version.
+    /// The versions of each message name.
     known: HashMap<&'static str, Vec<u32>>,
     upcasts: HashMap<&'static str, Upcast>,
 }
 
-/// How a message of a previous version becomes one of the present.
+/// The conversion of a message of the previous version to the current one.
 struct Upcast {
     kind: &'static str,
     data_version: &'static str,
-    up: Box<Up>,
+    convert_data: Box<Convert>,
 }
 
-/// Makes the data of the present version from a message of the previous one.
-type Up = dyn Fn(&Incoming) -> Result<Box<RawValue>, Fault> + Send + Sync;
+/// Makes the data of the current version from a message of the previous one.
+type Convert = dyn Fn(&Incoming) -> Result<Box<RawValue>, Fault> + Send + Sync;
 
 impl Versions {
     pub(crate) fn add(&mut self, kind: &'static str) {
@@ -36,21 +36,22 @@ impl Versions {
         }
     }
 
-    pub(crate) fn upcast<Old: Message, New: Message>(&mut self, up: fn(Old) -> New) {
+    pub(crate) fn upcast<Old: Message, New: Message>(&mut self, convert_data: fn(Old) -> New) {
         self.add(Old::TYPE);
-        let up = move |message: &Incoming| Ok(to_raw_value(&up(message.data::<Old>()?))?);
-        let upcast = Upcast { kind: New::TYPE, data_version: New::DATA_VERSION, up: Box::new(up) };
-        let before = self.upcasts.insert(Old::TYPE, upcast);
-        assert!(before.is_none(), "{} is cast up twice", Old::TYPE);
+        let convert_data = move |message: &Incoming| Ok(to_raw_value(&convert_data(message.data::<Old>()?))?);
+        let upcast =
+            Upcast { kind: New::TYPE, data_version: New::DATA_VERSION, convert_data: Box::new(convert_data) };
+        let previous = self.upcasts.insert(Old::TYPE, upcast);
+        assert!(previous.is_none(), "{} is cast up twice", Old::TYPE);
     }
 
-    /// Whether a message of this name is understood, in whatever version.
-    pub(crate) fn know(&self, kind: &str) -> bool {
+    /// Returns whether any version of this message is understood.
+    pub(crate) fn knows(&self, kind: &str) -> bool {
         split(kind).is_some_and(|(name, _)| self.known.contains_key(name))
     }
 
-    /// Casts the message up, or refuses it.
-    pub(crate) fn cast(&self, message: &mut Incoming) {
+    /// Converts the message to the current version, or refuses it.
+    pub(crate) fn convert(&self, message: &mut Incoming) {
         let Some(upcast) = self.upcasts.get(message.kind()) else {
             return message.refuse(self.not_understood(message.kind()));
         };
@@ -72,7 +73,7 @@ impl Versions {
 
 impl Upcast {
     fn apply(&self, message: &mut Incoming) -> Result<(), Fault> {
-        let data = (self.up)(message)?;
+        let data = (self.convert_data)(message)?;
         let envelope = Envelope {
             kind: Cow::Borrowed(self.kind),
             data_version: Cow::Borrowed(self.data_version),
@@ -86,7 +87,7 @@ impl Upcast {
     }
 }
 
-/// `order.created.v1` is version 1 of `order.created`.
+/// Splits a type into name and version: `order.created.v1` is version 1 of `order.created`.
 fn split(kind: &str) -> Option<(&str, u32)> {
     let (name, version) = kind.rsplit_once(".v")?;
     Some((name, version.parse().ok()?))
@@ -130,9 +131,9 @@ mod tests {
         const DATA_VERSION: &'static str = "3.0.0";
     }
 
-    struct Nobody;
+    struct NoHandler;
 
-    impl BatchHandler for Nobody {
+    impl BatchHandler for NoHandler {
         fn handle<'a>(
             &'a self,
             _: &'a mut UnitOfWork,
@@ -142,9 +143,9 @@ mod tests {
         }
     }
 
-    fn table() -> MessageRouter {
-        let table = MessageRouter::new().events(&[(PricedV3::TYPE, PricedV3::TOPIC)], Arc::new(Nobody));
-        table.upcast(|old: PricedV2| PricedV3 { price: old.price, currency: "EUR".to_owned() })
+    fn router() -> MessageRouter {
+        let router = MessageRouter::new().events(&[(PricedV3::TYPE, PricedV3::TOPIC)], Arc::new(NoHandler));
+        router.upcast(|old: PricedV2| PricedV3 { price: old.price, currency: "EUR".to_owned() })
     }
 
     fn message(topic: &str, kind: &str, data: &str) -> Incoming {
@@ -160,14 +161,14 @@ mod tests {
     fn the_previous_version_is_cast_up_before_a_handler_sees_it() {
         let mut old = message("thing.events", PricedV2::TYPE, r#"{"price":100}"#);
         let original = old.body.clone();
-        assert!(table().admit(&mut old));
+        assert!(router().admit(&mut old));
         assert_eq!((old.kind(), old.refused()), (PricedV3::TYPE, None));
         let envelope = old.envelope().expect("an envelope");
         assert_eq!((&*envelope.data_version, envelope.sequence), ("3.0.0", Some(7)));
         let expected = PricedV3 { price: 100, currency: "EUR".to_owned() };
         assert_eq!(old.data::<PricedV3>().expect("the new version"), expected);
         assert_eq!(old.original(), original, "what is parked is what came");
-        // An effect takes a command up from its bytes, so they are of the new version too.
+        // External calls read a command from its bytes, so the bytes must be of the new version too.
         let again = Incoming::read(("thing.events".to_owned(), 0, 1), "t-1".to_owned(), &old.body, None);
         assert_eq!(again.data::<PricedV3>().expect("the new version"), expected);
     }
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn a_previous_version_whose_data_is_wrong_is_refused_without_quoting_it() {
         let mut old = message("thing.events", PricedV2::TYPE, r#"{"price":"secret"}"#);
-        assert!(table().admit(&mut old));
+        assert!(router().admit(&mut old));
         let reason = old.refused().expect("a reason");
         assert!(
             reason.starts_with("the data is not a thing.priced.v2") && !reason.contains("secret"),
@@ -187,16 +188,16 @@ mod tests {
     fn another_version_is_refused_on_every_topic_and_another_event_passed_over() {
         for topic in ["thing.events", "thing.commands"] {
             let mut newer = message(topic, "thing.priced.v9", "{}");
-            assert!(table().admit(&mut newer), "it must not be passed over unseen");
+            assert!(router().admit(&mut newer), "it must not be passed over unseen");
             assert_eq!(
                 newer.refused(),
                 Some("version 9 of thing.priced is not understood here; this release understands v2 and v3")
             );
         }
-        assert!(!table().admit(&mut message("thing.events", "thing.moved.v1", "{}")));
-        assert!(!table().admit(&mut message("thing.events", "thing.priced.vX", "{}")));
+        assert!(!router().admit(&mut message("thing.events", "thing.moved.v1", "{}")));
+        assert!(!router().admit(&mut message("thing.events", "thing.priced.vX", "{}")));
         let mut unknown = message("thing.commands", "thing.moved.v1", "{}");
-        assert!(table().admit(&mut unknown), "somebody may wait for an answer");
+        assert!(router().admit(&mut unknown), "somebody may wait for an answer");
         assert_eq!(unknown.refused(), Some("there is no handler for thing.moved.v1 here"));
     }
 }

@@ -1,5 +1,5 @@
-//! The coordinator of sagas: what begins and cancels them, the replies of their steps, and their deadlines. All inputs take
-//! one way: find the sagas, apply the inputs to each, append to their logs, and send what was decided.
+//! The coordinator of sagas. Its inputs are messages that begin or cancel sagas, replies of steps, and deadlines. All
+//! inputs take one path: find the sagas, apply the inputs to each, append to their logs, and send the decisions.
 
 mod driver;
 mod instance;
@@ -27,8 +27,8 @@ use crate::saga::plan::Saga;
 use crate::saga::registry::Registry;
 use crate::unit_of_work::UnitOfWork;
 
-/// Coordinates the sagas of a registry. The correlation id of the message that begins a saga is the saga's id, and its
-/// subject is the saga's.
+/// Coordinates the sagas of a registry. The correlation id of the message that begins a saga becomes the saga's id.
+/// Its subject becomes the saga's subject.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -50,13 +50,16 @@ pub struct Coordinator {
     db: Db,
     driver: Arc<Driver>,
     replies: String,
-    meanings: HashMap<&'static str, Meaning>,
+    triggers: HashMap<&'static str, Trigger>,
     topics: Vec<(&'static str, &'static str)>,
 }
 
-/// What a type of message means for its saga.
-enum Meaning {
-    Begins(Box<dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync>),
+/// Makes the new saga from the message that begins it.
+type BeginSaga = dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync;
+
+/// The effect of a message type on its saga.
+enum Trigger {
+    Begins(Box<BeginSaga>),
     Cancels,
 }
 
@@ -65,14 +68,14 @@ struct SagaInput {
     saga_id: Uuid,
     subject: String,
     cause: Cause,
-    /// How the saga begins, if it does.
+    /// The new saga, if this input begins one.
     begin: Option<NewSaga>,
     input: Input,
-    /// The step's reply.
+    /// The reply of the step, if the input is one.
     reply: Option<Box<RawValue>>,
 }
 
-/// The definition and the first memory of a new saga.
+/// The definition and the initial memory of a new saga.
 struct NewSaga {
     definition: &'static str,
     version: i32,
@@ -80,8 +83,8 @@ struct NewSaga {
 }
 
 impl Coordinator {
-    /// A coordinator of these definitions. It publishes what becomes of its sagas on the topic `events`, and reads the replies
-    /// of their steps from the topic `replies`.
+    /// Creates a coordinator of these definitions. It publishes events about its sagas to the topic `events`, and
+    /// reads the replies of steps from the topic `replies`.
     pub fn new(
         db: Db,
         registry: Arc<Registry>,
@@ -89,56 +92,56 @@ impl Coordinator {
         replies: impl Into<String>,
     ) -> Self {
         let driver = Arc::new(Driver::new(registry, events.into()));
-        Self { db, driver, replies: replies.into(), meanings: HashMap::new(), topics: Vec::new() }
+        Self { db, driver, replies: replies.into(), triggers: HashMap::new(), topics: Vec::new() }
     }
 
-    /// A message of type `M` begins a saga with this first memory.
+    /// Begins a saga on each message of type `M`. `saga` makes the initial memory from the message.
     ///
     /// # Panics
-    /// If the type has a meaning already.
+    /// Panics if the type already begins or cancels sagas.
     #[must_use]
     pub fn begin_on<M: Message, S: Saga>(self, saga: fn(M) -> S) -> Self {
         let begin = move |message: &Incoming| {
             let data = serde_json::to_string(&saga(message.data()?))?;
             Ok(NewSaga { definition: S::NAME, version: S::VERSION, data })
         };
-        self.with::<M>(Meaning::Begins(Box::new(begin)))
+        self.with::<M>(Trigger::Begins(Box::new(begin)))
     }
 
-    /// A message of type `M` asks for a saga to be undone, as long as that is possible.
+    /// Cancels a saga on each message of type `M`, as long as it can still be undone.
     ///
     /// # Panics
-    /// If the type has a meaning already.
+    /// Panics if the type already begins or cancels sagas.
     #[must_use]
     pub fn cancel_on<M: Message>(self) -> Self {
-        self.with::<M>(Meaning::Cancels)
+        self.with::<M>(Trigger::Cancels)
     }
 
-    fn with<M: Message>(mut self, meaning: Meaning) -> Self {
-        let before = self.meanings.insert(M::TYPE, meaning);
-        assert!(before.is_none(), "{} has a meaning already", M::TYPE);
+    fn with<M: Message>(mut self, trigger: Trigger) -> Self {
+        let previous = self.triggers.insert(M::TYPE, trigger);
+        assert!(previous.is_none(), "{} already begins or cancels sagas", M::TYPE);
         self.topics.push((M::TYPE, M::TOPIC));
         self
     }
 
-    /// Wakes sagas whose deadlines have passed. It must run beside the consumer.
+    /// Returns the timers, which wake sagas whose deadlines have passed. They must run beside the consumer.
     pub fn timers(&self) -> Timers {
         Timers { db: self.db.clone(), driver: Arc::clone(&self.driver) }
     }
 
-    /// Acts for operators.
+    /// Returns the actions of operators.
     pub fn operator(&self) -> Operator {
         Operator { db: self.db.clone(), driver: Arc::clone(&self.driver) }
     }
 
-    /// What a message means for its saga.
+    /// Converts a message to an input of its saga.
     fn input(&self, message: &Incoming) -> Result<SagaInput, Fault> {
         let envelope = message.envelope()?;
-        let (begin, input, reply) = match self.meanings.get(message.kind()) {
-            Some(Meaning::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
-            Some(Meaning::Cancels) => (None, Input::Cancel, None),
+        let (begin, input, reply) = match self.triggers.get(message.kind()) {
+            Some(Trigger::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
+            Some(Trigger::Cancels) => (None, Input::Cancel, None),
             None => {
-                let (input, reply) = answer(message.data()?)?;
+                let (input, reply) = reply_to_input(message.data()?)?;
                 (None, input, reply)
             }
         };
@@ -154,7 +157,8 @@ impl Coordinator {
 }
 
 impl BatchHandler for Coordinator {
-    /// A saga begins once, by its id, and hears each answer once: the engine's histories with repeated answers say so.
+    /// A saga begins once, by its id, and accepts each answer once. The engine's tests with repeated answers prove
+    /// it.
     fn is_idempotent(&self) -> bool {
         true
     }
@@ -172,10 +176,11 @@ impl BatchHandler for Coordinator {
 }
 
 impl MessageRouter {
-    /// Gives the coordinator what begins and cancels its sagas, and the replies of their steps.
+    /// Registers the coordinator for the messages that begin and cancel its sagas, and for the replies of their
+    /// steps.
     ///
     /// # Panics
-    /// If one of the types has a handler already.
+    /// Panics if one of the types already has a handler.
     #[must_use]
     pub fn sagas(self, coordinator: Coordinator) -> Self {
         let events = coordinator.topics.iter().map(|(kind, topic)| (*kind, (*topic).to_owned(), true));
@@ -185,12 +190,14 @@ impl MessageRouter {
     }
 }
 
-/// What a step's reply means, and the reply if the step is done.
-fn answer(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
+/// Converts a step's reply to an input. Also returns the result if the step is done.
+fn reply_to_input(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
     let StepReply { step, direction, outcome, result } = reply;
     Ok(match (outcome, direction) {
         (ReplyOutcome::Refused, Direction::Undo) => {
-            return Err(Fault::permanent(format!("the undo of {step} was refused; an undo can't be")));
+            return Err(Fault::permanent(format!(
+                "the undo of {step} was refused, but an undo cannot be refused"
+            )));
         }
         (ReplyOutcome::Refused, Direction::Do) => {
             (Input::Refused { step, refusal: Refusal::from_json(result.get())? }, None)

@@ -1,14 +1,17 @@
-//! The engine: a pure function from a saga's state and an input to its next state and what is to be done. It knows the
-//! plan by its [`Shape`] only, and neither clock nor database.
+//! The engine: a pure function from a saga's state and an input to the next state and the decisions. It knows a plan
+//! only by its [`Shape`], and has neither clock nor database.
 //!
-//! Its rules: a group of steps is asked together, and the next one when all are done. A refusal before or at the pivot
-//! turns the saga round once no step of the group is open any more; then what was done is undone, group by group in
-//! reverse. The pivot is never undone. A step that does not answer in time is asked again under the same step key;
-//! silence is never taken for a refusal. A step that has been asked in vain too often makes the saga stuck, which is an
-//! alarm and no end: it is asked on, less and less often, and an operator may have it asked at once. A cancellation
-//! counts as a refusal as long as the pivot was not asked; after that it is refused itself. The saga's own deadline counts
-//! as a refusal too as long as the pivot was not asked; after that it makes the saga stuck. A reply to a step that is not
-//! open changes nothing.
+//! Its rules:
+//!
+//! - The steps of a group are asked together. The next group is asked when all of them are done.
+//! - A refusal before or at the pivot turns the saga round, once no step of the group is open. The completed steps
+//!   are then undone, group by group in reverse order. The pivot is never undone.
+//! - A step that does not answer in time is asked again under the same step key. Silence never counts as a refusal.
+//! - A step without an answer to too many requests makes the saga stuck. That is an alert and not a final state. The
+//!   step is asked again, less and less often, and an operator can have it asked at once.
+//! - A cancellation before the pivot was asked counts as a refusal. A later one is refused.
+//! - The deadline of the saga before the pivot was asked counts as a refusal. Later it makes the saga stuck.
+//! - A reply to a step that is not open has no effect.
 
 #[cfg(test)]
 mod model;
@@ -26,55 +29,66 @@ use serde_json::Value;
 
 pub use self::state::{State, StepState, Stuck};
 
-/// What the engine knows of a plan.
+/// The part of a plan that the engine needs.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    /// In the order of the plan; the closing steps last.
+    /// The steps in the order of the plan. The closing steps come last.
     pub steps: Vec<StepShape>,
-    /// How long all of it may take.
+    /// The deadline of the whole saga, counted from its start.
     pub deadline: Option<Duration>,
 }
 
-/// What the engine knows of a step.
+/// The part of a step that the engine needs.
 #[derive(Debug, Clone)]
 pub struct StepShape {
+    /// The name of the step, unique in its plan.
     pub name: &'static str,
-    /// Steps of one group run side by side.
+    /// The number of the group. Steps of one group run side by side.
     pub group: usize,
+    /// The kind of the step.
     pub kind: Kind,
-    /// Whether there is something to undo.
+    /// Whether the step has an undo command.
     pub undo: bool,
+    /// How long the step may take before it is asked again.
     pub deadline: Duration,
-    /// How often it may be asked in vain before the saga is stuck.
+    /// The number of unanswered requests after which the saga is stuck.
     pub stuck_after: u32,
 }
 
 /// The kinds of step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// A step before the pivot. It can be undone.
     Compensatable,
+    /// The step that decides the outcome. It is never undone.
     Pivot,
+    /// A step behind the pivot. It is repeated until it is done.
     Forward,
-    /// What closes a saga after everything was undone.
+    /// The step that closes a saga after everything was undone.
     Closing,
-    /// What closes a saga that was cancelled, instead.
+    /// The step that closes a cancelled saga, in place of the closing step.
     Cancelling,
 }
 
-/// Where a saga stands.
+/// The status of a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// Steps are being carried out.
     Running,
+    /// Completed steps are being undone.
     Compensating,
+    /// The saga has ended, and all steps are done.
     Completed,
+    /// The saga has ended, and all completed steps are undone.
     Compensated,
+    /// A step gets no answer, and an operator should act. The saga continues when the answer comes.
     Stuck,
 }
 
 impl Status {
-    /// As it stands in the database.
+    /// Returns the status as the database has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -86,34 +100,40 @@ impl Status {
     }
 }
 
-/// Where a step stands.
+/// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StepStatus {
+    /// The step was not asked yet.
     Waiting,
+    /// The step was asked and has not answered yet.
     Asked,
+    /// The step is done.
     Done,
+    /// The step was refused.
     Refused,
+    /// The undo was asked and has not answered yet.
     Undoing,
+    /// The step is undone.
     Undone,
 }
 
-/// Why a step was not carried out.
+/// The business reason why a step was not carried out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The refusal's code, for example `card_declined`.
+    /// The code of the refusal, for example `card_declined`.
     pub code: String,
-    /// What else it says.
+    /// The other members of the refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
 impl Refusal {
-    /// Reads a refusal from its JSON: an object with a `code`; what else it has is the detail.
+    /// Reads a refusal from a JSON object with the member `code`. Its other members become the detail.
     ///
     /// # Errors
-    /// If it is no such object.
+    /// Fails if the JSON is not such an object.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Wire {
@@ -127,72 +147,102 @@ impl Refusal {
     }
 }
 
-/// What happens to a saga.
+/// An event in the life of a saga, given to the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "snake_case")]
 pub enum Input {
+    /// The saga begins.
     Started,
+    /// A step was carried out or undone.
     Done {
+        /// The name of the step.
         step: String,
+        /// Whether it was carried out or undone.
         direction: Direction,
     },
+    /// A step was refused.
     Refused {
+        /// The name of the step.
         step: String,
+        /// The business reason.
         refusal: Refusal,
     },
-    /// A participant can't answer yet, and says why.
+    /// A participant cannot answer yet, because its dependency does not respond.
     Failing {
+        /// The name of the step.
         step: String,
+        /// Whether it is being carried out or undone.
         direction: Direction,
+        /// The last error of the participant.
         error: String,
     },
-    /// The customer wants it undone.
+    /// The customer cancels.
     Cancel,
-    /// An operator wants the open steps asked at once.
+    /// An operator has the open steps asked at once.
     Retry {
+        /// The name of the operator.
         by: String,
+        /// The reason that the operator gives.
         reason: String,
     },
     /// Time has passed.
     Due,
 }
 
-/// What is to be done.
+/// An action that the engine has decided on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
-    /// Send the step's command.
-    Ask { step: String, direction: Direction },
-    /// Tell that the saga turned round: at a step that was refused, or because it was cancelled or took too long.
+    /// Send the command of the step.
+    Ask {
+        /// The name of the step.
+        step: String,
+        /// Whether to carry it out or undo it.
+        direction: Direction,
+    },
+    /// Publish that the saga turns round, after a refusal, a cancellation or its deadline.
     Compensate {
+        /// The refused step, if a refusal is the cause.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<String>,
+        /// The reason, as a code.
         reason: String,
     },
-    /// Tell that a step was asked in vain too often, or that the saga takes too long at it.
-    Stuck { step: String, direction: Direction },
-    /// Tell that it is too late for a cancellation.
-    RefuseCancellation { reason: NoCancellation },
-    /// Tell that the saga has ended, everything done.
+    /// Publish that the saga is stuck, because a step got no answer to too many requests or takes too long.
+    Stuck {
+        /// The name of the step.
+        step: String,
+        /// Whether it is being carried out or undone.
+        direction: Direction,
+    },
+    /// Publish that a cancellation was refused.
+    RefuseCancellation {
+        /// The reason.
+        reason: NoCancellation,
+    },
+    /// Publish that the saga has ended with all steps done.
     Complete,
-    /// Tell that the saga has ended, everything undone.
-    Compensated { reason: String },
+    /// Publish that the saga has ended with all completed steps undone.
+    Compensated {
+        /// The reason of the first refusal, as a code.
+        reason: String,
+    },
 }
 
-/// Why a saga is not cancelled.
+/// The reason why a cancellation is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoCancellation {
-    /// The pivot was asked, and may be done.
+    /// The pivot was asked, so it may be done.
     PastPivot,
-    /// It is being undone, or was, for another reason.
+    /// The saga is already being undone, or was undone.
     AlreadyUndone,
-    /// Its plan does not say how.
+    /// The plan has no step for a cancelled saga.
     NotForeseen,
 }
 
 impl NoCancellation {
-    /// As it stands in messages.
+    /// Returns the reason as messages have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PastPivot => "past_pivot",
@@ -202,13 +252,13 @@ impl NoCancellation {
     }
 }
 
-/// The reason of a saga that was cancelled.
+/// The refusal code of a cancelled saga.
 pub const CANCELLED: &str = "cancelled";
-/// The reason of a saga that was undone because it took too long.
+/// The refusal code of a saga that was undone because it took too long.
 pub const TOO_LATE: &str = "deadline_exceeded";
 
 impl Kind {
-    /// Whether it closes a saga that was undone.
+    /// Returns whether the step closes a saga that was undone.
     pub fn closes(self) -> bool {
         matches!(self, Self::Closing | Self::Cancelling)
     }
@@ -219,18 +269,18 @@ impl Kind {
 }
 
 impl Shape {
-    /// What closes a saga after everything was undone.
+    /// Returns the step that closes a saga after everything was undone.
     fn closing(&self, cancelled: bool) -> Option<usize> {
         let kind = if cancelled { Kind::Cancelling } else { Kind::Closing };
         self.steps.iter().position(|step| step.kind == kind)
     }
 
-    /// The step of this name.
+    /// Returns the index of the step with this name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.steps.iter().position(|step| step.name == name)
     }
 
-    /// Two steps of one name, if there are such: the name, and where they stand.
+    /// Finds two steps with one name. Returns the name and the indexes of both.
     pub(crate) fn same_name(&self) -> Option<(&'static str, usize, usize)> {
         let mut steps = self.steps.iter().map(|step| step.name).enumerate();
         steps.find_map(|(second, name)| {

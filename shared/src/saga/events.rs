@@ -1,15 +1,15 @@
-//! What a coordinator publishes about its sagas. The topic is the coordinator's own, and is given to it.
+//! Events that a coordinator publishes about its sagas. The application chooses their topic.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Gives events their names on the wire.
+/// Implements the type name and version of each event.
 macro_rules! named {
     ($($event:ident = $kind:literal;)*) => {
         $(impl $event {
-            /// Its name on the wire.
+            /// The type name of the event.
             pub const TYPE: &'static str = $kind;
-            /// The version of its data, by semantic versioning.
+            /// The semantic version of the data.
             pub const DATA_VERSION: &'static str = "1.0.0";
         })*
     };
@@ -31,11 +31,11 @@ named! {
 pub struct SagaStarted {
     /// The saga.
     pub saga_id: Uuid,
-    /// The definition's name and version, `place_order@1`.
+    /// The name and version of the definition, for example `place_order@1`.
     pub definition: String,
 }
 
-/// A step was refused, or the customer has cancelled; what was done is being undone.
+/// A step was refused, or the saga was cancelled or took too long. Its completed steps are being undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -45,11 +45,12 @@ pub struct SagaCompensating {
     /// The step that was refused, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Why, as a code.
+    /// The reason, as a code.
     pub reason: String,
 }
 
-/// A step got no answer to too many requests. It is requested again, less and less often; an operator should look why.
+/// A step got no answer to too many requests. The orchestrator keeps asking, less and less often. An operator should
+/// look for the cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -60,12 +61,12 @@ pub struct SagaStuck {
     pub step: String,
     /// `do` or `undo`.
     pub direction: String,
-    /// What the participant last gave as the reason why it can't answer.
+    /// The participant's last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// A customer wanted a saga undone, and it was too late.
+/// A customer cancelled too late, so the cancellation was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -76,7 +77,7 @@ pub struct SagaCancellationRefused {
     pub reason: String,
 }
 
-/// A saga reached its end.
+/// A saga has ended with all steps done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -85,13 +86,13 @@ pub struct SagaCompleted {
     pub saga_id: Uuid,
 }
 
-/// Everything that a saga did is undone.
+/// A saga has ended with all completed steps undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SagaCompensated {
     /// The saga.
     pub saga_id: Uuid,
-    /// Why, as a code.
+    /// The reason, as a code.
     pub reason: String,
 }

@@ -1,13 +1,17 @@
-//! Calls of external dependencies (card provider, carrier, mail server), never made inside a transaction. A first transaction
-//! claims the command and writes the intent. Then the dependency is called under the step's own idempotency key. A second
-//! transaction writes the outcome and the reply. A slow provider holds no transaction and no partition. After a crash in
-//! between, the open intents are taken up again and the provider is called under the same key.
+//! Calls to external dependencies such as a card provider, a carrier or a mail server. A call is never made inside a
+//! transaction.
 //!
-//! A step that gets no answer stays open and is called again, less and less often, in the end twice a minute. Its saga
-//! is told with the outcome [`crate::saga::participant::ReplyOutcome::Failing`] at the first, second, fourth, eighth ...
-//! attempt, so that an outage costs few messages; the saga concludes nothing from it. All calls with the same
-//! [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]): while it is open no call is made, and
-//! steps are put off until one may be tried. That counts as none of their attempts.
+//! A first transaction claims the command and records the intent. Then the dependency is called with the step's
+//! idempotency key. A second transaction records the outcome and publishes the reply. A slow dependency therefore
+//! holds no transaction and no partition. After a crash in between, the open intents are resumed and the dependency
+//! is called with the same key.
+//!
+//! A step without an answer stays open. It is called again, at intervals that grow to 30 seconds. Its saga
+//! gets the outcome [`crate::saga::participant::ReplyOutcome::Failing`] at the first, second, fourth, eighth ...
+//! attempt, so that an outage costs few messages. The saga concludes nothing from it.
+//!
+//! All calls with the same [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]). While it is
+//! open no call is made, and steps are deferred until a trial is possible. A deferral does not count as an attempt.
 
 mod caller;
 mod store;
@@ -29,37 +33,37 @@ use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::saga::participant::{self, Answer, Task};
-use crate::step_outcome::{Open, Record, Status};
+use crate::step_outcome::{OpenCall, Record, Status};
 use crate::unit_of_work::UnitOfWork;
 
-/// A call that failed for a local reason: nothing is concluded about the dependency.
+/// A call that failed for a local reason. It says nothing about the dependency.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LocalError(pub &'static str);
 
 /// Carries out commands of type `C` by calling an external dependency.
 pub trait ExternalCall<C: Command>: Send + Sync + 'static {
-    /// The name of the dependency. Calls of the same one share its circuit breaker.
+    /// The name of the dependency. All calls with this name share its circuit breaker.
     const TARGET: &'static str;
-    /// What the dependency answered, be it yes or no.
+    /// The dependency's answer, positive or negative.
     type Outcome: Send + Sync + 'static;
 
-    /// How long one call may take. A task belongs to the process that took it for twice as long, so that no two
-    /// processes call at once; if they did, the idempotency key would still make it one effect.
+    /// The timeout of one call. The claim of a process on a task lasts twice as long, so that no two processes call
+    /// at once. If they did, the idempotency key would still make it one effect.
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// The largest number of calls that a process has under way at once; more wait in the database. It must not be more than
-    /// the dependency takes at once, or waiting for it would count as its silence.
+    /// The largest number of concurrent calls of one process; further tasks wait in the database. It must not exceed
+    /// the concurrency of the dependency, because waiting there would count as silence.
     const MAX_CONCURRENCY: usize = 512;
 
-    /// Whether the dependency does once what it is asked twice under one key. Where it does not, a service that stops
-    /// waits for the calls under way, lest it ask for the same again after its next start.
+    /// Whether the dependency carries out repeated calls with one key only once. If it does not, a stopping service
+    /// waits for the running calls. Otherwise it would repeat them after its next start.
     const IDEMPOTENT: bool = true;
 
-    /// Records in the database what is about to be asked, in the transaction that claims the commands.
+    /// Records the intent in the transaction that claims the commands.
     ///
     /// # Errors
-    /// A technical failure, which rolls the batch back.
+    /// Fails on a technical failure, which rolls the batch back.
     fn record_intent(
         &self,
         uow: &mut UnitOfWork,
@@ -69,20 +73,21 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
     /// Calls the dependency, outside any transaction.
     ///
     /// # Errors
-    /// If there is no answer. Nothing is concluded from that: the same is asked again later under the same key. The
-    /// error's text goes to the log and to the saga, so it must name nobody. An error of the database, or
-    /// [`LocalError`], says nothing about the dependency; any other counts against it
-    /// ([`crate::circuit_breaker`]).
+    /// Fails if there is no answer. Nothing is concluded from that: the call is repeated later with the same key.
+    ///
+    /// The text of the error goes to the log and to the saga, so it must not contain personal data. A database error
+    /// or [`LocalError`] says nothing about the dependency. Any other error counts against it; see
+    /// [`crate::circuit_breaker`].
     fn call(
         &self,
         idempotency_key: &str,
         task: &Task<C>,
     ) -> impl Future<Output = Result<Self::Outcome, Box<dyn Error + Send + Sync>>> + Send;
 
-    /// Records what the dependency answered, and returns the commands' answers in the order of `answered`.
+    /// Records the dependency's answers, and returns the answers to the commands in the order of `answered`.
     ///
     /// # Errors
-    /// A technical failure, which rolls the transaction back; it is repeated.
+    /// Fails on a technical failure, which rolls the transaction back. It is repeated.
     fn record_outcome(
         &self,
         uow: &mut UnitOfWork,
@@ -91,17 +96,18 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
 }
 
 impl MessageRouter {
-    /// Carries out the commands of type `C` by the external calls of `handler`. The calls run beside the consumer.
+    /// Registers `handler` for the commands of type `C`, which it carries out by external calls. The calls run beside
+    /// the consumer.
     ///
     /// # Panics
-    /// If the type has a handler already.
+    /// Panics if the type already has a handler.
     #[must_use]
     pub fn external<C: Command>(mut self, handler: &Arc<impl ExternalCall<C>>) -> Self {
         let intake = self.add_caller(handler);
         self.on(&[(C::TYPE, C::TOPIC)], Arc::new(intake))
     }
 
-    /// Brings external calls to their end that were begun under another configuration. It takes no new commands.
+    /// Finishes external calls that began under another configuration. It accepts no new commands.
     #[must_use]
     pub fn finish_external<C: Command>(mut self, handler: &Arc<impl ExternalCall<C>>) -> Self {
         drop(self.add_caller(handler));
@@ -120,13 +126,13 @@ impl MessageRouter {
         intake
     }
 
-    /// The dependency with this name, whose circuit breaker all its callers share.
+    /// Returns the dependency with this name, whose circuit breaker all its callers share.
     fn dependency(&mut self, name: &'static str) -> Arc<Dependency> {
         Arc::clone(self.dependencies.entry(name).or_insert_with(|| Arc::new(Dependency::new(name))))
     }
 }
 
-/// Claims commands and writes the intent.
+/// Claims commands and records the intent.
 struct Intake<C, E> {
     handler: Arc<E>,
     dependency: Arc<Dependency>,
@@ -145,16 +151,17 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let tasks = participant::unanswered::<C>(uow, messages).await?;
-            // Whoever asks again, a saga or an operator behind it, does not wait for the step's next turn.
-            let again = std::mem::take(&mut uow.steps.asked_again);
-            if !again.is_empty() {
-                store::hurry(uow.db(), &again, caller::rest(&self.dependency).as_secs_f64()).await?;
+            // A repeated request of a saga or an operator must not wait for the next scheduled attempt.
+            let asked_again = std::mem::take(&mut uow.steps.asked_again);
+            if !asked_again.is_empty() {
+                store::expedite(uow.db(), &asked_again, caller::min_wait(&self.dependency).as_secs_f64())
+                    .await?;
             }
             if tasks.is_empty() {
                 return Ok(());
             }
             self.handler.record_intent(uow, &tasks).await?;
-            // Seldom it is less by the time of the commit, if an operator replays what was parked.
+            // By the time of the commit the capacity may be smaller, but only if an operator replays parked messages.
             let room = self.hand_over.capacity();
             let instance = uow.instance().to_owned();
             for intent in intents::<C, E>(&tasks, messages, room, &instance) {
@@ -163,7 +170,7 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
             let hand_over = self.hand_over.clone();
             uow.after_commit(move || {
                 for task in tasks.into_iter().take(room) {
-                    // There is no room any more, or the caller has stopped: it is taken up when its claim has run out.
+                    // If the channel is full or the caller has stopped, the task is resumed when its claim expires.
                     if hand_over.try_send(task).is_err() {
                         break;
                     }
@@ -174,13 +181,13 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
     }
 }
 
-/// For how many seconds a task belongs to the process that took it.
+/// Returns for how many seconds a process claims a task.
 fn claim<C: Command, E: ExternalCall<C>>() -> f64 {
     (E::TIMEOUT * 2).as_secs_f64()
 }
 
-/// The rows from which the tasks can be taken up again. The first `room` of them are handed to this process's caller;
-/// the others anybody may take up at once.
+/// Returns the rows from which the tasks can be resumed. The first `room` tasks go to this process's caller. Any
+/// replica may resume the others at once.
 fn intents<C: Command, E: ExternalCall<C>>(
     tasks: &[Task<C>],
     messages: &[&Incoming],
@@ -192,7 +199,7 @@ fn intents<C: Command, E: ExternalCall<C>>(
     let intent = |(index, task): (usize, &Task<C>)| {
         let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
         let is_ours = index < room;
-        let open = Open {
+        let open = OpenCall {
             command,
             traceparent: task.cause.traceparent.clone(),
             claimed_by: is_ours.then(|| instance.to_owned()),

@@ -1,6 +1,7 @@
-//! Saga steps at the participant: a command is claimed a second time by (saga, step, direction), with the recorded
-//! outcome. A command that is sent again gets its first answer again; an undo that comes before its action bars the
-//! action (null compensation, hanging action); so a zombie changes nothing.
+//! Saga steps at the participant. A command is claimed a second time, by saga, step and direction, together with its
+//! recorded outcome.
+//! A repeated command gets its first answer again. An undo that arrives before its action records a tombstone, and
+//! the late action then has no effect. (Others call these the null compensation and the hanging action.)
 
 mod batch;
 
@@ -27,31 +28,31 @@ use crate::{metric, retention};
 /// A command to carry out.
 #[derive(Debug)]
 pub struct Task<C> {
-    /// What is to be done.
+    /// The command.
     pub command: C,
-    /// The aggregate that the command is about, an order id.
+    /// The aggregate that the command is about, for example an order id.
     pub subject: String,
-    /// What the messages inherit that come of it.
+    /// The values that messages caused by the command inherit.
     pub cause: Cause,
-    /// Which step it is; its [`StepKey::idempotency_key`] is for the outside.
+    /// The identity of the step. Pass its [`StepKey::idempotency_key`] to external dependencies.
     pub step: StepKey,
 }
 
-/// How a command ended. Both are business outcomes: both commit, both are the reply.
+/// The answer to a command. Both variants are business outcomes: both commit, and both are sent to the saga.
 #[derive(Debug)]
 pub enum Answer<C: Command> {
-    /// It was carried out.
+    /// The command was carried out.
     Done(C::Reply),
-    /// It was not, for a reason of the business.
+    /// The command was not carried out, for a business reason.
     Refused(C::Refusal),
 }
 
 /// Carries out commands inside the transaction that claimed them.
 pub trait CommandHandler<C: Command>: Send + Sync + 'static {
-    /// Carries out the commands, each of another saga step, and answers them in their order.
+    /// Carries out the commands, each of a different saga step, and returns the answers in the order of the commands.
     ///
     /// # Errors
-    /// A technical failure, which rolls the batch back.
+    /// Fails on a technical failure, which rolls the batch back.
     fn handle(
         &self,
         uow: &mut UnitOfWork,
@@ -59,32 +60,34 @@ pub trait CommandHandler<C: Command>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send;
 }
 
-/// What a step tells its saga.
+/// The reply of a step to its saga.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StepReply {
-    /// The step's name in the saga's plan.
+    /// The name of the step in the saga's plan.
     pub step: String,
-    /// Whether it was to be done or undone.
+    /// Whether the step was to be carried out or undone.
     pub direction: Direction,
-    /// Whether it was carried out.
+    /// Whether the command was carried out.
     pub outcome: ReplyOutcome,
-    /// The command's reply, its refusal with a `code`, or, while it is failing, an `error` and its `attempts`.
+    /// The command's reply, or its refusal with a `code`. While the step is failing, it has an `error` and the number
+    /// of `attempts`.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
     pub result: Box<RawValue>,
 }
 
-/// Whether the step was carried out.
+/// Whether the command was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReplyOutcome {
-    /// It was carried out.
+    /// The command was carried out.
     Done,
-    /// It was not, for a reason of the business.
+    /// The command was not carried out, for a business reason.
     Refused,
-    /// It is not known yet: the outside gives no answer, and is asked again. This is no outcome; one follows.
+    /// The external dependency does not answer, and is called again. This does not complete the step; a final outcome
+    /// follows.
     Failing,
 }
 
@@ -93,39 +96,42 @@ pub enum ReplyOutcome {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Failing {
-    /// Why the outside gave no answer the last time.
+    /// The last error of the external dependency.
     pub error: String,
-    /// How often it was asked, since the step is open.
+    /// The number of calls since the step is open.
     pub attempts: u32,
 }
 
-/// Longer errors are cut: a page of text from an outside must not make a message that is too large.
+/// The longest error text, in characters. A long text from a dependency must not make the message too large.
 const ERROR_CHARS: usize = 500;
 
 impl StepReply {
-    /// Its name on the wire.
+    /// The type name of the message.
     pub const TYPE: &'static str = "saga.step_replied.v1";
-    /// The version of its data, by semantic versioning. 1.1 has the outcome `failing`.
+    /// The semantic version of the data. Version 1.1 added the outcome `failing`.
     pub const DATA_VERSION: &'static str = "1.1.0";
 }
 
 impl MessageRouter {
-    /// Carries out the commands of type `C` with `handler`.
+    /// Registers the handler of the commands of type `C`.
+    ///
+    /// # Panics
+    /// Panics if the type already has a handler.
     #[must_use]
     pub fn command<C: Command>(self, handler: &Arc<impl CommandHandler<C>>) -> Self {
         self.on(
             &[(C::TYPE, C::TOPIC)],
-            Arc::new(Steps { handler: Arc::clone(handler), _command: std::marker::PhantomData }),
+            Arc::new(CommandRoute { handler: Arc::clone(handler), _command: std::marker::PhantomData }),
         )
     }
 }
 
-struct Steps<C, H> {
+struct CommandRoute<C, H> {
     handler: Arc<H>,
     _command: std::marker::PhantomData<fn(C)>,
 }
 
-impl<C: Command, H: CommandHandler<C>> BatchHandler for Steps<C, H> {
+impl<C: Command, H: CommandHandler<C>> BatchHandler for CommandRoute<C, H> {
     fn takes_steps(&self) -> bool {
         true
     }
@@ -147,7 +153,7 @@ impl<C: Command, H: CommandHandler<C>> BatchHandler for Steps<C, H> {
     }
 }
 
-/// Decodes the commands, answers those whose step has an outcome already, and returns the rest.
+/// Decodes the commands, answers those whose step already has an outcome, and returns the others.
 pub(crate) async fn unanswered<C: CommandSet>(
     uow: &mut UnitOfWork,
     messages: &[&Incoming],
@@ -156,10 +162,10 @@ pub(crate) async fn unanswered<C: CommandSet>(
     let mut asked: Vec<StepKey> = tasks.iter().map(|task| task.step.clone()).collect();
     asked.extend(tasks.iter().filter_map(|task| task.step.action()));
     uow.look_up(&asked).await?;
-    let mut rest = Vec::with_capacity(tasks.len());
+    let mut open = Vec::with_capacity(tasks.len());
     let mut taken = HashSet::new();
     for task in tasks {
-        // A second command for the same step in one batch is a repetition of the first, whose answer is under way.
+        // A second command for the same step in one batch repeats the first one, which is being answered.
         if taken.contains(&task.step) {
             continue;
         }
@@ -169,12 +175,12 @@ pub(crate) async fn unanswered<C: CommandSet>(
             if status == Status::Pending {
                 uow.steps.asked_again.push(task.step);
             }
-        } else if is_to_be_done(uow, &task)? {
+        } else if must_carry_out(uow, &task)? {
             taken.insert(task.step.clone());
-            rest.push(task);
+            open.push(task);
         }
     }
-    Ok(rest)
+    Ok(open)
 }
 
 fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
@@ -186,15 +192,15 @@ fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
     })
 }
 
-/// Whether a command of which nothing is on record is to be carried out. An undo that has nothing to undo is answered here.
-fn is_to_be_done<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<bool, Fault> {
+/// Returns whether a command without a record must be carried out. An undo with nothing to undo is answered here.
+fn must_carry_out<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<bool, Fault> {
     let action = task.step.action().map(|action| {
         let status = uow.steps.get(&action).map(|record| record.status);
         (action, status)
     });
-    // An action that is on record has not been undone: its undo would be on record for longer.
+    // An action with a record was not undone: the record of its undo would be kept longer.
     if !matches!(action, Some((_, Some(_)))) {
-        still_known(uow, &task.step)?;
+        check_retention(uow, &task.step)?;
     }
     match action {
         None | Some((_, Some(Status::Done))) => return Ok(true),
@@ -203,20 +209,20 @@ fn is_to_be_done<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<
             nothing_to_undo(uow, task)?;
         }
         Some((_, Some(Status::Refused | Status::Tombstoned))) => nothing_to_undo(uow, task)?,
-        // Its saga, which has not heard of the action's end either, asks again. Parking would call an operator for what
-        // mends itself. Waiting would hold up every other order for as long as the dependency is silent.
+        // The saga does not know the end of the action either, so it asks again. Parking would involve an operator in
+        // a problem that solves itself. Waiting would delay all other orders while the dependency is silent.
         Some((_, Some(Status::Pending))) => {
             metric::COMPENSATIONS_BEFORE_COMPLETION.counter(&[]).increment(1);
             warn!(
                 saga = %task.step.saga_id, step = task.step.step,
-                "an undo came while its action is under way; it is not answered, its saga asks again"
+                "an undo arrived while its action is under way; it is not answered, and its saga asks again"
             );
         }
     }
     Ok(false)
 }
 
-/// What is to be recorded of a step because of this command.
+/// Returns the record of a step that this command caused.
 pub(crate) fn record<C: CommandSet>(
     task: &Task<C>,
     key: StepKey,
@@ -227,31 +233,32 @@ pub(crate) fn record<C: CommandSet>(
     Record::new(key, task.command.kind(), message_id, status, outcome)
 }
 
-/// Refuses a command for a step of which nothing is on record, if what was on record may have been forgotten.
+/// Checks that a missing record cannot be a forgotten one.
 ///
 /// # Errors
-/// If the saga began longer ago than step outcomes are kept. The command is parked.
-fn still_known(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
-    let memory = uow.retention().steps;
-    if !retention::stale(step.saga_id, uow.now(), memory) {
+/// Fails permanently if the saga began longer ago than step outcomes are kept. The command is then parked.
+fn check_retention(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
+    let retention = uow.retention().steps;
+    if !retention::stale(step.saga_id, uow.now(), retention) {
         return Ok(());
     }
     Err(Fault::permanent(format!(
-        "stale: the saga began more than {} days ago, so it can't be told whether this step was done; if it was not, \
+        "stale: the saga began more than {} days ago, so nobody can know whether this step was done; if it was not, \
          set STEP_RETENTION above the saga's age and retry",
-        memory.as_secs() / 86_400
+        retention.as_secs() / 86_400
     )))
 }
 
-/// Answers an undo that has nothing to undo: its action was refused, or never came and is barred from now on.
+/// Answers an undo that has nothing to undo. Its action was refused, or has not arrived and is tombstoned from now
+/// on.
 fn nothing_to_undo<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<(), Fault> {
     let result = to_raw_value(&serde_json::Map::new())?;
-    tell(uow, task, ReplyOutcome::Done, result.clone())?;
+    send_reply(uow, task, ReplyOutcome::Done, result.clone())?;
     uow.steps.add(record(task, task.step.clone(), Status::Done, Some(result)));
     Ok(())
 }
 
-/// Gives a command that was sent again its recorded answer. One under way is answered when it ends.
+/// Answers a repeated command with its recorded outcome. A command that is under way is answered when it ends.
 fn repeat<C: CommandSet>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
@@ -259,14 +266,14 @@ fn repeat<C: CommandSet>(
     outcome: Option<Box<RawValue>>,
 ) -> Result<(), Fault> {
     match (status, outcome) {
-        (Status::Done, Some(result)) => tell(uow, task, ReplyOutcome::Done, result),
-        (Status::Refused, Some(result)) => tell(uow, task, ReplyOutcome::Refused, result),
-        // The saga has undone the step before it began, so it waits for no answer.
+        (Status::Done, Some(result)) => send_reply(uow, task, ReplyOutcome::Done, result),
+        (Status::Refused, Some(result)) => send_reply(uow, task, ReplyOutcome::Refused, result),
+        // The saga has undone the step before it began, so it does not wait for an answer.
         (Status::Pending | Status::Tombstoned, _) | (_, None) => Ok(()),
     }
 }
 
-/// Replies, and returns what is to be recorded.
+/// Sends the reply and returns the record of the outcome.
 pub(crate) fn reply<C: Command>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
@@ -280,11 +287,12 @@ fn answered<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>, reply: Reply) -
         false => (ReplyOutcome::Done, Status::Done),
         true => (ReplyOutcome::Refused, Status::Refused),
     };
-    tell(uow, task, outcome, reply.result.clone())?;
+    send_reply(uow, task, outcome, reply.result.clone())?;
     Ok(record(task, task.step.clone(), status, Some(reply.result)))
 }
 
-/// Tells the saga that a step is still open, and why. Nothing is recorded: the answer is still to come.
+/// Informs the saga that a step is still open, and of the error. Nothing is recorded, because the answer is still to
+/// come.
 pub(crate) fn failing<C>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
@@ -292,10 +300,10 @@ pub(crate) fn failing<C>(
     attempts: u32,
 ) -> Result<(), Fault> {
     let failing = Failing { error: error.chars().take(ERROR_CHARS).collect(), attempts };
-    tell(uow, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
+    send_reply(uow, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
 }
 
-fn tell<C>(
+fn send_reply<C>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
     outcome: ReplyOutcome,

@@ -1,5 +1,5 @@
-//! How a saga is written down. The kinds of step are types: a compensatable step can't be written without its undo, or
-//! why there is none; behind the pivot nothing can be undone, and nothing can be refused.
+//! The language of saga plans. The kinds of step are types. A compensatable step cannot be written without its undo,
+//! or the reason why it needs none. Behind the pivot nothing can be undone and nothing can be refused.
 
 mod build;
 mod mermaid;
@@ -17,17 +17,18 @@ use self::build::Impossible;
 pub use self::build::{Forward, ForwardGroup, Group, Plan, Several, StepWithoutUndo, Undoable};
 use crate::saga::engine::{Kind, Refusal, Shape, StepShape};
 
-/// How long a step may take before it is asked again, unless its plan says otherwise.
+/// How long a step may take before it is asked again, unless its plan sets another value.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a step may be asked in vain before its saga is stuck, unless its plan says otherwise.
+/// The number of unanswered requests after which a saga is stuck, unless its plan sets another value.
 pub const STUCK_AFTER: u32 = 5;
 
-/// What a saga remembers, and its plan.
+/// The memory of a saga, with its plan.
 pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The name that it has in the database, for ever.
+    /// The name in the database. It must never change.
     const NAME: &'static str;
-    /// Counts up when the plan changes in a way that running sagas must not follow.
+    /// The version. Increase it when the plan changes in a way that running sagas must not follow.
     const VERSION: i32;
+    /// Returns the plan.
     fn plan() -> Definition<Self>;
 }
 
@@ -39,7 +40,7 @@ type OnReply<S> = Box<dyn Fn(&mut S, &RawValue) -> Result<(), serde_json::Error>
 pub struct Definition<S> {
     steps: Vec<StepPlan<S>>,
     close: Closing<S>,
-    /// What closes the saga instead if it was cancelled.
+    /// The closing step of a cancelled saga, if the plan allows cancellations.
     cancel: Option<Closing<S>>,
     deadline: Option<Duration>,
 }
@@ -51,7 +52,7 @@ struct Closing<S> {
 
 struct StepPlan<S> {
     name: &'static str,
-    /// The command's type on the wire.
+    /// The type name of the command.
     command: &'static str,
     group: usize,
     kind: Kind,
@@ -67,7 +68,7 @@ enum Undo<S> {
     Nothing(&'static str),
 }
 
-/// The step's name: the command's, without its owner and version.
+/// Returns the name of a step: the name of its command, without owner and version.
 fn name_of<C: Command>() -> &'static str {
     C::TYPE.split('.').nth(1).unwrap_or(C::TYPE)
 }
@@ -86,14 +87,14 @@ fn closing<S: 'static, C: Command<Refusal: Impossible>>(close: fn(&S, &Refusal) 
 }
 
 impl<S: 'static> Definition<S> {
-    /// What closes the saga instead if the customer has cancelled it. Without it the saga can't be cancelled.
+    /// Sets the command that closes a saga which the customer has cancelled. Without it the saga cannot be cancelled.
     #[must_use]
     pub fn if_cancelled<C: Command<Refusal: Impossible>>(self, close: fn(&S, &Refusal) -> C) -> Self {
         Self { cancel: Some(closing(close)), ..self }
     }
 
-    /// How long the saga may take. If the pivot was not asked by then, it is undone, with the reason `deadline_exceeded`;
-    /// if it was, the saga is stuck until the step that is open then has its answer.
+    /// Sets the deadline of the whole saga. If the pivot was not asked by then, the saga is undone with the reason
+    /// `deadline_exceeded`. Otherwise the saga is stuck until the open step has its answer.
     #[must_use]
     pub fn within(self, deadline: Duration) -> Self {
         Self { deadline: Some(deadline), ..self }
@@ -101,7 +102,7 @@ impl<S: 'static> Definition<S> {
 }
 
 impl<S> Definition<S> {
-    /// What the engine needs to know of the plan.
+    /// Returns the part of the plan that the engine needs.
     pub fn shape(&self) -> Shape {
         let mut steps: Vec<StepShape> = self
             .steps
@@ -130,7 +131,7 @@ impl<S> Definition<S> {
         Shape { steps, deadline: self.deadline }
     }
 
-    /// The command of a step.
+    /// Returns the command of a step.
     pub(crate) fn command(
         &self,
         saga: &S,
@@ -149,7 +150,7 @@ impl<S> Definition<S> {
         }
     }
 
-    /// Takes what a step replied into the saga's memory. Whether the plan keeps it at all.
+    /// Stores a step's reply in the saga's memory. Returns whether the plan keeps replies of this step.
     pub(crate) fn on_reply(
         &self,
         saga: &mut S,
@@ -162,7 +163,8 @@ impl<S> Definition<S> {
         }
     }
 
-    /// Everything that a running saga depends on: the table, the types of the commands, and which replies are kept.
+    /// Returns a text of everything that a running saga depends on: the table, the command types, and which replies
+    /// are kept.
     pub fn fingerprint(&self) -> String {
         let mut text = self.as_table();
         for step in &self.steps {
@@ -175,13 +177,15 @@ impl<S> Definition<S> {
         text
     }
 
-    /// The plan as a table, for documents.
+    /// Returns the plan as a Markdown table, for documents.
     pub fn as_table(&self) -> String {
         let mut table = String::from("| # | step | kind | undone by | deadline |\n|---|---|---|---|---|\n");
         for step in &self.steps {
             let (kind, undo) = match (step.kind, &step.undo) {
                 (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
-                (Kind::Compensatable, Undo::Nothing(why)) => ("compensatable", format!("nothing: {why}")),
+                (Kind::Compensatable, Undo::Nothing(reason)) => {
+                    ("compensatable", format!("nothing: {reason}"))
+                }
                 (Kind::Pivot, _) => ("**pivot**", "never".to_owned()),
                 (Kind::Forward | Kind::Closing | Kind::Cancelling, _) => {
                     ("retried until done", "never".to_owned())

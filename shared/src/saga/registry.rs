@@ -1,4 +1,4 @@
-//! Definitions by name and version, without their Rust types: what the handlers work with.
+//! Saga definitions by name and version, without their Rust types.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use sha2::{Digest, Sha256};
 use crate::saga::engine::{Refusal, Shape};
 use crate::saga::plan::{Definition, Saga};
 
-/// A saga in flight began with a definition that this orchestrator does not have.
+/// This process lacks a definition with which an unfinished saga began.
 #[derive(Debug, thiserror::Error)]
 #[error("this orchestrator has no definition {name}@{version}")]
 pub struct UnknownDefinition {
-    /// The definition's name.
+    /// The name of the definition.
     pub name: String,
-    /// Its version.
+    /// The version of the definition.
     pub version: i32,
 }
 
 impl Classified for UnknownDefinition {
     fn class(&self) -> Class {
-        // Another replica, or the next release, may have it.
+        // Another replica or the next release may have it.
         Class::Retry
     }
 }
 
-/// The definitions that an orchestrator has.
+/// The definitions of a coordinator.
 #[derive(Default)]
 pub struct Registry {
     deadline: Option<Duration>,
@@ -37,7 +37,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty one. `deadline` is for every step of what is added, instead of what its plan says.
+    /// Creates an empty registry. If `deadline` is set, it replaces the deadlines of all steps in the added plans.
     pub fn new(deadline: Option<Duration>) -> Self {
         Self { deadline, definitions: HashMap::new() }
     }
@@ -45,14 +45,14 @@ impl Registry {
     /// Adds a definition.
     ///
     /// # Panics
-    /// If two steps of the plan have one name: a reply says by the name which step it answers, so the second would wait
-    /// for ever.
+    /// Panics if two steps of the plan have the same name. A reply identifies its step by name, so the second step
+    /// would wait for ever.
     #[must_use]
     pub fn with<S: Saga>(mut self) -> Self {
         let definition = Typed::<S>::new(self.deadline);
         if let Some((name, first, second)) = definition.shape.same_name() {
             panic!(
-                "the plan of {}@{} has two steps `{name}`, number {} and number {}; give one of them a command of its own",
+                "the plan of {}@{} has two steps `{name}`, number {} and number {}; give one of them its own command",
                 S::NAME,
                 S::VERSION,
                 first + 1,
@@ -63,10 +63,10 @@ impl Registry {
         self
     }
 
-    /// The definition with this name and version.
+    /// Returns the definition with this name and version.
     ///
     /// # Errors
-    /// If it is not here.
+    /// Fails if the registry does not have it.
     pub fn find(&self, name: &str, version: i32) -> Result<&Arc<dyn AnyDefinition>, UnknownDefinition> {
         let found = self.definitions.iter().find(|((n, v), _)| *n == name && *v == version);
         found
@@ -74,30 +74,31 @@ impl Registry {
             .ok_or_else(|| UnknownDefinition { name: name.to_owned(), version })
     }
 
-    /// The names and versions that it has.
+    /// Returns the names and versions of all definitions.
     pub fn versions(&self) -> Vec<(String, i32)> {
         self.definitions.keys().map(|(name, version)| ((*name).to_owned(), *version)).collect()
     }
 }
 
-/// A definition without its type.
+/// A definition without its Rust type.
 pub trait AnyDefinition: Send + Sync {
-    /// What the engine needs to know of the plan.
+    /// Returns the part of the plan that the engine needs.
     fn shape(&self) -> &Shape;
-    /// Of the plan's fingerprint: it changes when the plan does.
+    /// Returns the hash of the plan's fingerprint. It changes when the plan changes.
     fn hash(&self) -> &str;
-    /// A saga with this memory, which is JSON.
+    /// Opens a saga with this memory, which is JSON.
     ///
     /// # Errors
-    /// If the memory can't be read.
+    /// Fails if the memory cannot be read.
     fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error>;
 }
 
-/// A saga's memory, while inputs are applied.
+/// The memory of a saga while inputs are applied.
 pub trait OpenSaga: Send + Sync {
-    /// The command of a step in this direction. The refusal is for the closing step.
+    /// Returns the command of a step in this direction. Only the closing step uses the refusal.
     ///
     /// # Errors
+    /// Fails if the command cannot be written as JSON.
     /// If it can't be written as JSON.
     fn command(
         &self,
@@ -105,15 +106,15 @@ pub trait OpenSaga: Send + Sync {
         direction: Direction,
         refusal: &Refusal,
     ) -> Result<ErasedCommand, serde_json::Error>;
-    /// Takes a step's reply into the memory. Returns whether the saga keeps it at all.
+    /// Stores a step's reply in the memory. Returns whether the plan keeps replies of this step.
     ///
     /// # Errors
-    /// If the reply is not what the plan expects.
+    /// Fails if the reply does not have the expected type.
     fn on_reply(&mut self, step: usize, reply: &RawValue) -> Result<bool, serde_json::Error>;
-    /// The memory as JSON.
+    /// Returns the memory as JSON.
     ///
     /// # Errors
-    /// If it can't be written as JSON.
+    /// Fails if the memory cannot be written as JSON.
     fn data(&self) -> Result<String, serde_json::Error>;
 }
 
@@ -145,10 +146,6 @@ impl<S: Saga> AnyDefinition for Typed<S> {
         &self.hash
     }
 
-    /// A saga with this memory, which is JSON.
-    ///
-    /// # Errors
-    /// If the memory can't be read.
     fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error> {
         let saga: S = serde_json::from_str(data)?;
         Ok(Box::new(OpenTyped { saga, definition: Arc::clone(&self.definition) }))

@@ -1,5 +1,6 @@
-//! Rehearses a plan with what sagas have lived through: the recorded inputs, at their times, against another definition.
-//! What it would have decided otherwise tells whether sagas in flight could follow it. (The idea: Temporal's replay tests.)
+//! Rehearses a plan: replays the recorded inputs of sagas, with their times, against another definition. A different
+//! decision shows that unfinished sagas could not follow the other definition. The idea is from Temporal's replay
+//! tests.
 
 use time::OffsetDateTime;
 
@@ -9,42 +10,50 @@ use crate::saga::engine::{Decision, Input, State};
 /// An entry of a saga's log.
 #[derive(Debug, Clone)]
 pub struct Recorded {
+    /// The sequence number of the entry.
     pub sequence: i64,
+    /// The time of the entry.
     pub at: OffsetDateTime,
-    /// As JSON.
+    /// The input, as JSON.
     pub input: String,
-    /// As JSON.
+    /// The decisions, as JSON.
     pub decisions: String,
 }
 
-/// The first entry at which a plan would have gone another way. What comes behind it can't be compared any more.
+/// The first entry at which the other plan would have decided differently. Later entries cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divergence {
+    /// The sequence number of the entry.
     pub sequence: i64,
-    /// What was decided, as JSON.
+    /// The recorded decisions, as JSON.
     pub recorded: String,
-    /// What would be decided, as JSON.
+    /// The decisions of the rehearsal, as JSON.
     pub rehearsed: String,
 }
 
-/// Why a log could not be rehearsed.
+/// The reason why a log could not be rehearsed.
 #[derive(Debug, thiserror::Error)]
 pub enum RehearsalError {
+    /// The registry lacks the definition.
     #[error(transparent)]
     Unknown(#[from] UnknownDefinition),
+    /// An entry of the log has an unknown format.
     #[error("entry {sequence} of the log can't be read")]
     Unreadable {
+        /// The sequence number of the entry.
         sequence: i64,
+        /// The error of the parser.
         #[source]
         source: serde_json::Error,
     },
 }
 
 impl Registry {
-    /// Replays a log from its beginning against a definition that is here.
+    /// Replays a log from its beginning against a definition of this registry. Returns the first divergence, if there
+    /// is one.
     ///
     /// # Errors
-    /// If the definition is not here, or an entry is of a release that wrote it otherwise.
+    /// Fails if the registry lacks the definition, or if another release wrote an entry in an unknown format.
     pub fn rehearse(
         &self,
         name: &str,

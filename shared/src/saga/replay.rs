@@ -1,15 +1,15 @@
-//! Where a saga stands, from its last snapshot and what its log has beyond it. The engine is a pure function, so the same
-//! inputs at the same times lead to the same state.
+//! Restores the state of a saga from its last snapshot and the later log entries. The engine is a pure function, so
+//! the same inputs at the same times lead to the same state.
 
 use serde_json::value::RawValue;
 
 use crate::saga::engine::{Input, Shape, State};
 use crate::saga::store::LogRow;
 
-/// Applies the entries to a snapshot's state. `on_reply` gets the replies that the saga keeps, with the index of their step.
+/// Applies the entries to the state of a snapshot. `on_reply` gets the kept replies, each with the index of its step.
 ///
 /// # Errors
-/// If an entry can't be read.
+/// Fails if an entry cannot be read.
 pub fn replay<'l>(
     shape: &Shape,
     state: &mut State,

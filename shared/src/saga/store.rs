@@ -1,4 +1,5 @@
-//! Every SQL statement about sagas and their log. A batch of inputs for many sagas costs a constant number of them.
+//! All SQL statements about sagas and their log. A batch of inputs for many sagas costs a constant number of
+//! statements.
 
 use std::time::Duration;
 
@@ -8,29 +9,42 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A saga's row: a snapshot, which the log may have gone beyond.
+/// A row of the table `saga`: a snapshot, which may be older than the log.
 #[derive(Debug, FromRow)]
 pub struct SagaRow {
+    /// The id of the saga.
     pub saga_id: Uuid,
+    /// The name of the definition.
     pub definition: String,
+    /// The version of the definition.
     pub version: i32,
+    /// The hash of the plan with which the saga began.
     pub plan_hash: String,
+    /// The aggregate that the saga is about.
     pub subject: String,
+    /// The status, as in [`crate::saga::engine::Status::as_str`].
     pub status: String,
+    /// The code of the first refusal, if there is one.
     pub reason: Option<String>,
+    /// The state, as JSON.
     pub state: Json<Box<RawValue>>,
+    /// The saga's memory, as JSON.
     pub data: Json<Box<RawValue>>,
-    /// The last entry of the log that is in it.
+    /// The sequence number of the last log entry in this snapshot.
     pub sequence: i32,
+    /// The W3C trace context of the saga.
     pub traceparent: Option<String>,
+    /// The time at which the timers wake the saga.
     pub due_at: Option<OffsetDateTime>,
+    /// The start of the saga.
     pub started_at: OffsetDateTime,
+    /// The time of this snapshot.
     pub updated_at: OffsetDateTime,
 }
 
-/// A snapshot as it is written.
+/// A snapshot to write.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pub saga_id: Uuid,
     pub definition: String,
     pub version: i32,
@@ -45,27 +59,34 @@ pub struct Snapshot {
     pub due_at: Option<OffsetDateTime>,
 }
 
-/// An entry of the log, to be written.
+/// A log entry to write.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub saga_id: Uuid,
     pub sequence: i32,
     pub message_id: Option<Uuid>,
     pub input: String,
-    /// What the step replied, if the saga keeps it.
+    /// The reply of the step, if the saga keeps it.
     pub reply: Option<Box<RawValue>>,
     pub decisions: String,
 }
 
-/// An entry of the log, as it was written.
+/// A row of the table `saga_log`.
 #[derive(Debug, FromRow)]
 pub struct LogRow {
+    /// The id of the saga.
     pub saga_id: Uuid,
+    /// The sequence number of the entry, counted from 1.
     pub sequence: i32,
+    /// The time of the entry.
     pub at: OffsetDateTime,
+    /// The message that brought the input, if there was one.
     pub message_id: Option<Uuid>,
+    /// The input, as JSON.
     pub input: Json<Box<RawValue>>,
+    /// The reply of the step, if the saga keeps it.
     pub reply: Option<Json<Box<RawValue>>>,
+    /// The decisions, as JSON.
     pub decisions: Json<Box<RawValue>>,
 }
 
@@ -73,13 +94,19 @@ const COLUMNS: &str = "saga_id, definition, version, plan_hash, subject, status,
                        traceparent, due_at, started_at, updated_at";
 const LOG_COLUMNS: &str = "saga_id, sequence, at, message_id, input, reply, decisions";
 
-/// The sagas' rows.
+/// Returns the rows of these sagas.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn find_sagas(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SagaRow>, sqlx::Error> {
     let find = format!("select {COLUMNS} from saga where saga_id = any($1)");
     sqlx::query_as(AssertSqlSafe(find)).bind(ids).fetch_all(db).await
 }
 
-/// What the log has beyond these rows, in order.
+/// Returns the log entries that are newer than these rows, ordered by saga and sequence number.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn find_beyond(db: &mut PgConnection, sagas: &[SagaRow]) -> Result<Vec<LogRow>, sqlx::Error> {
     if sagas.is_empty() {
         return Ok(Vec::new());
@@ -98,9 +125,9 @@ pub async fn find_beyond(db: &mut PgConnection, sagas: &[SagaRow]) -> Result<Vec
         .await
 }
 
-/// Appends to the log and writes the snapshots, with one statement. The log's primary key is the optimistic lock: of two
-/// writers of one sequence the second fails, see [`is_outdated`].
-pub async fn save(
+/// Appends to the log and writes the snapshots, with one statement. The primary key of the log is the optimistic
+/// lock. If two writers use one sequence number, the second one fails; see [`is_outdated`].
+pub(crate) async fn save(
     db: &mut PgConnection,
     entries: &[Entry],
     snapshots: &[Snapshot],
@@ -153,21 +180,21 @@ pub async fn save(
     Ok(())
 }
 
-/// Whether somebody else has written to the log of one of the sagas since it was read.
-pub fn is_outdated(error: &sqlx::Error) -> bool {
+/// Returns whether another writer has extended the log of one of the sagas since it was read.
+pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("saga_log_pkey")
 }
 
-/// Takes sagas whose next deadline may have passed, those that have waited longest first, with their subjects. For `lease`
-/// nobody else takes them. Sagas that somebody else is just taking or writing are passed over, so that this waits for
-/// nobody.
-pub async fn claim_due(
+/// Claims sagas whose next deadline may have passed, the longest waiting first, and returns them with their subjects.
+/// No other replica claims them for `lease`. It skips sagas that another transaction is claiming or writing, so that
+/// it never waits.
+pub(crate) async fn claim_due(
     db: &mut PgConnection,
     lease: Duration,
     limit: i64,
 ) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
     sqlx::query_as(
-        // A subquery in its place might be run more than once, and take more than the limit.
+        // PostgreSQL could run a plain subquery more than once, and claim more than the limit.
         "with due as materialized (
              select saga_id from saga where due_at <= now() order by due_at limit $2 for update skip locked)
          update saga s set due_at = now() + $1 * interval '1 second'
@@ -181,13 +208,13 @@ pub async fn claim_due(
     .await
 }
 
-/// How many sagas are stuck.
-pub async fn count_stuck(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
+/// Returns the number of stuck sagas.
+pub(crate) async fn count_stuck(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(*) from saga where status = 'stuck'").fetch_one(db).await
 }
 
-/// Definitions that open sagas began with: name, version, plan hash, and one saga that has it.
-pub async fn definitions_in_flight(
+/// Returns the definitions of unfinished sagas: name, version, plan hash, and one of the sagas.
+pub(crate) async fn definitions_in_flight(
     db: &mut PgConnection,
 ) -> Result<Vec<(String, i32, String, Uuid)>, sqlx::Error> {
     sqlx::query_as(
@@ -198,13 +225,19 @@ pub async fn definitions_in_flight(
     .await
 }
 
-/// The sagas about a subject, the newest first.
+/// Returns the sagas about a subject, the newest first.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn find_by_subject(db: &mut PgConnection, subject: &str) -> Result<Vec<SagaRow>, sqlx::Error> {
     let find = format!("select {COLUMNS} from saga where subject = $1 order by saga_id desc");
     sqlx::query_as(AssertSqlSafe(find)).bind(subject).fetch_all(db).await
 }
 
-/// A page of sagas, the newest first.
+/// Returns a page of sagas, the newest first: those older than `before`, and only those with `status` if it is set.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn list(
     db: &mut PgConnection,
     status: Option<&str>,
@@ -219,7 +252,10 @@ pub async fn list(
     sqlx::query_as(AssertSqlSafe(list)).bind(status).bind(before).bind(limit).fetch_all(db).await
 }
 
-/// A saga's log.
+/// Returns the log of a saga, in order.
+///
+/// # Errors
+/// Fails if the database does not answer.
 pub async fn find_log(db: &mut PgConnection, saga_id: Uuid) -> Result<Vec<LogRow>, sqlx::Error> {
     let find = format!("select {LOG_COLUMNS} from saga_log where saga_id = $1 order by sequence");
     sqlx::query_as(AssertSqlSafe(find)).bind(saga_id).fetch_all(db).await

@@ -1,5 +1,5 @@
-//! Drives a saga by hand: the test expects what it sends and answers it. Commands and replies take the same way through
-//! the registry as in the handlers; there is neither Kafka nor PostgreSQL nor a clock.
+//! Drives a saga by hand in a test: the test expects its commands and answers them. Commands and replies take the
+//! same path through the registry as in production. The test needs no Kafka, no PostgreSQL and no clock.
 
 mod sweep;
 
@@ -16,36 +16,43 @@ use crate::saga::engine::{Decision, Input, Refusal, Shape, State, Status, StepSt
 use crate::saga::plan::Saga;
 use crate::saga::registry::{OpenSaga, Registry};
 
-/// When every test begins.
+/// The time at which every test begins.
 pub const BEGINNING: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
 /// A command that a saga sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
+    /// The name of the step.
     pub step: String,
+    /// Whether the step is to be carried out or undone.
     pub direction: Direction,
     kind: &'static str,
     topic: &'static str,
     data: Value,
 }
 
-/// A saga in the hands of a test.
+/// A saga that a test drives.
 pub struct Run {
     registry: Registry,
     definition: (&'static str, i32),
+    /// The part of the plan that the engine needs.
     pub shape: Shape,
+    /// The state of the saga.
     pub state: State,
     memory: Box<dyn OpenSaga>,
     now: OffsetDateTime,
-    /// Everything that was sent, in its order.
+    /// All sent commands, in their order.
     pub sent: Vec<Sent>,
-    /// How much of that the test has expected already.
+    /// The number of sent commands that the test has already expected.
     expected: usize,
     turned_round: Option<(String, String)>,
     history: Vec<String>,
 }
 
-/// A saga that has just begun.
+/// Begins a saga with this memory.
+///
+/// # Panics
+/// Panics if two steps of the plan have the same name.
 pub fn given<S: Saga>(saga: S) -> Run {
     let registry = Registry::default().with::<S>();
     let definition = registry.find(S::NAME, S::VERSION).expect("it was just added");
@@ -69,7 +76,10 @@ pub fn given<S: Saga>(saga: S) -> Run {
 }
 
 impl Run {
-    /// The next command is this one: its type, its topic and its content.
+    /// Expects the next command: its type, its topic and its content.
+    ///
+    /// # Panics
+    /// Panics with the history if another command or none was sent.
     #[track_caller]
     pub fn expects<C: Command>(mut self, command: C) -> Self {
         let wanted = serde_json::to_value(&command).expect("a command is JSON");
@@ -83,7 +93,10 @@ impl Run {
         self
     }
 
-    /// Nothing was sent that was not expected.
+    /// Expects that no further command was sent.
+    ///
+    /// # Panics
+    /// Panics with the history if one was sent.
     #[track_caller]
     pub fn expects_nothing(self) -> Self {
         if let Some(sent) = self.sent.get(self.expected) {
@@ -92,7 +105,10 @@ impl Run {
         self
     }
 
-    /// The saga turned round at this step, for this reason.
+    /// Expects that the saga turned round at this step, for this reason.
+    ///
+    /// # Panics
+    /// Panics with the history if it did not.
     #[track_caller]
     pub fn turns_round_at(self, step: &str, reason: &str) -> Self {
         let wanted = Some((step.to_owned(), reason.to_owned()));
@@ -102,7 +118,11 @@ impl Run {
         self
     }
 
-    /// The participant carried the command out. Which step that is, and in which direction, the command tells.
+    /// Answers that the participant carried the command out. The type of the command identifies the step and the
+    /// direction.
+    ///
+    /// # Panics
+    /// Panics with the history if a sent command was not expected, or if this command was not sent.
     #[track_caller]
     pub fn done<C: Command>(self, reply: C::Reply) -> Self {
         let (step, direction) = self.step_of::<C>();
@@ -110,7 +130,10 @@ impl Run {
         self.then(&Input::Done { step, direction }, Some(&reply))
     }
 
-    /// The participant refused the command.
+    /// Answers that the participant refused the command.
+    ///
+    /// # Panics
+    /// Panics with the history if a sent command was not expected, or if this command was not sent.
     #[track_caller]
     pub fn refused<C: Command>(self, refusal: C::Refusal) -> Self {
         let (step, _) = self.step_of::<C>();
@@ -119,20 +142,29 @@ impl Run {
         self.then(&Input::Refused { step, refusal }, None)
     }
 
-    /// Time passes without an answer, and the saga is woken.
+    /// Lets time pass without an answer, and wakes the saga.
+    ///
+    /// # Panics
+    /// Panics with the history if a sent command was not expected.
     #[track_caller]
     pub fn after(mut self, time: Duration) -> Self {
         self.now += time;
         self.then(&Input::Due, None)
     }
 
-    /// Any other input.
+    /// Applies any other input.
+    ///
+    /// # Panics
+    /// Panics with the history if a sent command was not expected.
     #[track_caller]
     pub fn gets(self, input: &Input) -> Self {
         self.then(input, None)
     }
 
-    /// That is all, and so it stands.
+    /// Expects that nothing further was sent and that the saga ended with this status.
+    ///
+    /// # Panics
+    /// Panics with the history if it did not.
     #[track_caller]
     pub fn ends(self, status: Status) {
         let run = self.expects_nothing();
@@ -144,7 +176,7 @@ impl Run {
         }
     }
 
-    /// Takes an input as the handlers do. What was decided.
+    /// Applies an input as the coordinator does, and returns the decisions.
     pub fn take(&mut self, input: &Input, reply: Option<&Value>) -> Vec<Decision> {
         self.history.push(format!("{} <- {input:?} {}", self.now, reply.unwrap_or(&Value::Null)));
         if let (Some(reply), Input::Done { step, direction: Direction::Do }) = (reply, input)
@@ -171,7 +203,7 @@ impl Run {
         decisions
     }
 
-    /// The orchestrator stops and another goes on from what the database has.
+    /// Stops the coordinator and continues from the persisted state.
     pub fn restart(&mut self) {
         self.history.push("    -- restart".to_owned());
         let state = serde_json::to_string(&self.state).expect("a state is JSON");
@@ -181,19 +213,19 @@ impl Run {
         self.memory = definition.open(&data).expect("a saga's memory is read back");
     }
 
-    /// Lets time pass until the saga wants to be woken, and wakes it.
+    /// Lets time pass until the saga must be woken, wakes it, and returns the decisions.
     pub fn wait(&mut self) -> Vec<Decision> {
         self.now = self.state.due_at().unwrap_or(self.now);
         self.take(&Input::Due, None)
     }
 
-    /// Wakes the saga once at this moment, as after an outage of the orchestrator.
+    /// Wakes the saga once at this time, as after an outage of the coordinator, and returns the decisions.
     pub fn wait_until(&mut self, now: OffsetDateTime) -> Vec<Decision> {
         self.now = now;
         self.take(&Input::Due, None)
     }
 
-    /// The steps that an answer is missing from.
+    /// Returns the steps without an answer.
     pub fn open(&self) -> Vec<(String, Direction)> {
         let open = |status| match status {
             StepStatus::Asked => Some(Direction::Do),
@@ -204,14 +236,18 @@ impl Run {
         steps.filter_map(|(step, state)| Some((step.name.to_owned(), open(state.status)?))).collect()
     }
 
+    /// Fails the test with the history of the saga.
+    ///
+    /// # Panics
+    /// Always panics.
     #[track_caller]
-    pub fn fail(&self, why: &str) -> ! {
-        panic!("{why}\nThe history so far:\n{}", self.history.join("\n"))
+    pub fn fail(&self, reason: &str) -> ! {
+        panic!("{reason}\nThe history so far:\n{}", self.history.join("\n"))
     }
 
     #[track_caller]
     fn then(self, input: &Input, reply: Option<&Value>) -> Self {
-        // Else a test could pass over a command that should never have been sent.
+        // Otherwise a test could miss a command that should never have been sent.
         let mut run = self.expects_nothing();
         run.take(input, reply);
         run

@@ -1,5 +1,5 @@
-//! Settings that every service has. Each is a flag and an environment variable; `<service> --help` prints them, and
-//! docs/configuration.md is made from the same definitions.
+//! The settings that every service has. Each is a flag and an environment variable. `<service> --help` prints them,
+//! and docs/configuration.md is generated from the same definitions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,51 +12,51 @@ use crate::service::telemetry::LogFormat;
 /// Settings of every service.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
-    /// Where HTTP is served. The default is loopback and the service's own port.
+    /// The address of the HTTP interface. The default is loopback and the service's own port.
     #[arg(long, env = "HTTP_ADDR")]
     pub http_addr: Option<SocketAddr>,
-    /// The service's own database. The password can be left out where PGPASSWORD or a password file has it.
+    /// The URL of the service's own database. Leave the password out if PGPASSWORD or a password file has it.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<PgConnectOptions>,
-    /// Most connections to the database.
+    /// The largest number of connections in the pool of the database.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=500))]
     pub database_connections: u32,
-    /// The Kafka brokers, host:port, separated by commas.
+    /// The addresses of Kafka brokers, host:port, separated by commas.
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka_brokers: String,
-    /// Further librdkafka settings, key=value separated by commas, for example for TLS and SASL. `partitioner` has no
-    /// effect: keys are always divided by CRC-32.
+    /// Further librdkafka settings, key=value, separated by commas, for example for TLS and SASL. `partitioner` has
+    /// no effect: a CRC-32 of the key always selects the partition.
     #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = settings, hide_env_values = true)]
     pub kafka_settings: Settings,
-    /// Put before every topic and consumer group, so that several installations can share a cluster.
+    /// The prefix of every topic and consumer group, so that several installations can share a cluster.
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
-    /// The name of this replica. It must outlive a restart and differ between replicas; a restarted replica then
-    /// gets its partitions back at once. Without it a name is made up at every start.
+    /// The name of this replica. It must survive a restart and differ between replicas. A restarted replica then gets
+    /// its partitions back at once. The default is a new name at every start.
     #[arg(long, env = "INSTANCE")]
     pub instance: Option<String>,
-    /// Most messages that one transaction takes from Kafka.
+    /// The largest number of Kafka messages in one transaction.
     #[arg(long, env = "CONSUMER_BATCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub consumer_batch: u16,
-    /// Most outbox rows that the relay sends at once.
+    /// The largest number of outbox rows that the relay reads at once.
     #[arg(long, env = "RELAY_BATCH", default_value_t = 2000, value_parser = clap::value_parser!(u16).range(1..=20000))]
     pub relay_batch: u16,
-    /// Into how many shards, by hash of key, the outbox is divided. All replicas must agree, and the outbox must be
-    /// empty when it is changed.
+    /// The number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
+    /// number, and the outbox must be empty when it changes.
     #[arg(long, env = "OUTBOX_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(i16).range(1..=64))]
     pub outbox_shards: i16,
-    /// How long the inbox remembers the ids of messages, so that one that comes again has no second effect. It must be
-    /// longer than the topics keep messages; an older message is parked.
+    /// How long the inbox remembers message ids, so that a repeated message has no second effect. It must be longer
+    /// than the topics keep messages. An older message is parked.
     #[arg(long, env = "INBOX_RETENTION", default_value = "14d", value_parser = duration)]
     pub inbox_retention: Duration,
-    /// How long the outcomes of saga steps are kept, so that a command that is asked again gets its first answer
-    /// again. It must be longer than the longest saga and than the topics keep messages.
+    /// How long the outcomes of saga steps are kept, so that a repeated command gets its first answer again. It must
+    /// be longer than the longest saga, and longer than the topics keep messages.
     #[arg(long, env = "STEP_RETENTION", default_value = "14d", value_parser = duration)]
     pub step_retention: Duration,
-    /// How long a stopping service finishes what it has begun.
+    /// How long a stopping service may take to finish its running work.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    /// How logs are written.
+    /// The format of the log.
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -65,10 +65,10 @@ pub struct Common {
 #[derive(Debug, Clone, Default)]
 pub struct Settings(pub BTreeMap<String, String>);
 
-/// Reads [`Settings`].
+/// Parses [`Settings`].
 ///
 /// # Errors
-/// If a part is not `key=value`.
+/// Fails if a part is not `key=value`.
 pub fn settings(text: &str) -> Result<Settings, String> {
     let pair = |part: &str| {
         let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not key=value"))?;
@@ -78,10 +78,10 @@ pub fn settings(text: &str) -> Result<Settings, String> {
     parts.map(pair).collect::<Result<_, String>>().map(Settings)
 }
 
-/// A duration with its unit: `250ms`, `10s`, `5m`, `2h` or `7d`.
+/// Parses a duration with its unit: `250ms`, `10s`, `5m`, `2h` or `7d`.
 ///
 /// # Errors
-/// If the text is something else.
+/// Fails if the text is not a whole number with one of these units.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

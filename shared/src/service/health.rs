@@ -1,4 +1,4 @@
-//! `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
+//! The health routes: `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::circuit_breaker::Dependency;
 use crate::db::Db;
-use crate::kafka::{Inquirer, Kafka};
+use crate::kafka::{Kafka, TopicChecker};
 use crate::relay;
 use crate::service::{Migrations, telemetry};
 
-/// How long each check may take.
+/// The timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What readiness is made of.
+/// The sources of the readiness checks.
 pub(super) struct Health {
     pub db: Db,
-    pub broker: Inquirer,
+    pub broker: TopicChecker,
     pub stopping: CancellationToken,
-    /// Set while partitions are assigned; not present in a service that consumes nothing.
+    /// Set while the consumer has its share of the partitions.
     pub assigned: Arc<AtomicBool>,
     /// The migrations that the database must have.
     pub migrations: Migrations,
@@ -44,7 +44,14 @@ impl Health {
         assigned: Arc<AtomicBool>,
         dependencies: Vec<Arc<Dependency>>,
     ) -> anyhow::Result<Self> {
-        Ok(Self { db, broker: Inquirer::new(kafka, topics)?, stopping, assigned, migrations, dependencies })
+        Ok(Self {
+            db,
+            broker: TopicChecker::new(kafka, topics)?,
+            stopping,
+            assigned,
+            migrations,
+            dependencies,
+        })
     }
 }
 
@@ -82,11 +89,11 @@ async fn metrics() -> Response {
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    // At once, so that whoever asks hears what is wrong while something does not answer.
-    let (database, broker, standing_still) = tokio::join!(
+    // The checks run at the same time, so that the answer arrives in time even if one of them gets no answer.
+    let (database, broker, stopped_shards) = tokio::join!(
         database(&health.db, health.migrations),
         broker(Arc::clone(&health)),
-        standing_still(&health.db)
+        stopped_shards(&health.db)
     );
     let (database, migrations) = match database {
         Ok(migrations) => (Ok(()), migrations),
@@ -99,8 +106,8 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     } else {
         Err("no partitions are assigned yet".to_owned())
     };
-    // A shard that stands still needs its operator, but the service can work: taking it out would help nobody.
-    let relay = Check { name: "relay", ok: true, detail: standing_still };
+    // A stopped shard needs an operator, but the service can work. Declaring it unready would not help.
+    let relay = Check { name: "relay", ok: true, detail: stopped_shards };
     let mut checks = vec![
         Check::of("database", database),
         Check::of("migrations", migrations),
@@ -108,11 +115,11 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::of("consumer", consumer),
         relay,
     ];
-    // To take the service out would not mend a dependency that is silent: the steps that need it wait.
+    // Declaring the service unready would not repair a silent dependency. The steps that need it wait.
     let dependency = |dependency: &Arc<Dependency>| Check {
         name: "dependency",
         ok: true,
-        detail: Some(dependency.standing()),
+        detail: Some(dependency.describe()),
     };
     checks.extend(health.dependencies.iter().map(dependency));
     let ready = checks.iter().all(|check| check.ok);
@@ -135,21 +142,22 @@ async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>,
     Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
 }
 
-/// Which shards of the outbox stand still, and why; nothing if none does, or if the database does not say.
-async fn standing_still(db: &Db) -> Option<String> {
-    let ask = async {
+/// Returns the stopped shards of the outbox with their reasons. Returns `None` if there are none or the database does
+/// not answer.
+async fn stopped_shards(db: &Db) -> Option<String> {
+    let request = async {
         let mut connection = db.read().await.ok()?;
         relay::standing_still(&mut connection).await.ok()
     };
-    let shards = tokio::time::timeout(CHECK_TIMEOUT, ask).await.ok()??;
-    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} stands still: {reason}"));
+    let shards = tokio::time::timeout(CHECK_TIMEOUT, request).await.ok()??;
+    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} is stopped: {reason}"));
     Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 
 async fn broker(health: Arc<Health>) -> Result<(), String> {
     #[expect(clippy::disallowed_methods, reason = "the client blocks; it must not block the runtime")]
-    let asked = tokio::task::spawn_blocking(move || health.broker.missing(CHECK_TIMEOUT));
-    let missing = asked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let running = tokio::task::spawn_blocking(move || health.broker.missing(CHECK_TIMEOUT));
+    let missing = running.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -158,14 +166,14 @@ async fn broker(health: Arc<Health>) -> Result<(), String> {
 
 /// Waits for the service's tables, so that a service may be started before its database.
 pub(super) async fn wait_until_migrated(db: &Db, migrations: Migrations, stop: &CancellationToken) {
-    let mut told = false;
+    let mut warned = false;
     loop {
         if let Ok(mut connection) = db.read().await
             && migrations.missing(&mut connection).await.is_empty()
         {
             return;
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut warned, true) {
             tracing::warn!("waiting for the database and its migrations");
         }
         tokio::select! {

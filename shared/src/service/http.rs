@@ -1,5 +1,5 @@
-//! What every HTTP interface shares: extractors whose rejections are problems, the request's trace, the answers to
-//! unknown paths and methods, and health.
+//! The common parts of all HTTP interfaces: extractors that reject with problems, the trace of a request, and answers
+//! for unknown paths and methods.
 
 use axum::Router;
 use axum::extract::path::ErrorKind;
@@ -19,8 +19,8 @@ use crate::trace;
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A JSON body. Malformed JSON is a 400 with the position, a wrong member a 422 with its pointer, another media type
-/// a 415, a body over [`MAX_BODY_BYTES`] a 413.
+/// A JSON body. Malformed JSON gives 400 with the position, and an invalid member 422 with its pointer. Another media
+/// type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -96,7 +96,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-/// Query parameters, whose rejection is a problem.
+/// Query parameters. Invalid ones give a problem with 400.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -111,7 +111,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Path parameters, whose rejection is a problem.
+/// Path parameters. Invalid ones give a problem with 400.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
@@ -121,11 +121,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
         path.map(|axum::extract::Path(value)| Self(value))
-            .map_err(|error: PathRejection| Problem::bad_request(said_of_path(&error)))
+            .map_err(|error: PathRejection| Problem::bad_request(path_error_text(&error)))
     }
 }
 
-fn said_of_path(error: &PathRejection) -> String {
+fn path_error_text(error: &PathRejection) -> String {
     let PathRejection::FailedToDeserializePathParams(failed) = error else { return error.body_text() };
     match failed.kind() {
         ErrorKind::ParseErrorAtKey { value, expected_type, .. }
@@ -136,7 +136,7 @@ fn said_of_path(error: &PathRejection) -> String {
     }
 }
 
-/// The trace that a request belongs to, for the messages that it causes.
+/// The trace of a request, for the messages that it causes.
 #[derive(Debug, Clone, Default)]
 pub struct Trace(pub Option<String>);
 
@@ -148,23 +148,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Trace {
     }
 }
 
-/// Adds to a service's routes what all have.
+/// Adds the common layers and fallbacks to a service's routes.
 pub(crate) fn finish(router: Router) -> Router {
     router
         .fallback(async |uri: Uri| {
-            Problem::not_found(format!("nothing is at {}; /openapi.json lists what is", uri.path()))
+            Problem::not_found(format!("there is no route {}; /openapi.json lists the routes", uri.path()))
         })
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let title = "The method is not allowed here";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "/problems/method-not-allowed", title)
-                .detail(format!("{method} can't be used on {}", uri.path()))
+                .detail(format!("{method} is not supported by {}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(without_nul))
         .layer(middleware::from_fn(traced))
 }
 
-/// No text of ours has a NUL, and no database could look for one.
+/// Rejects addresses with a NUL character. No text here contains one, and PostgreSQL cannot search for it.
 async fn without_nul(request: Request, next: Next) -> Result<Response, Problem> {
     if request.uri().to_string().contains("%00") {
         return Err(Problem::bad_request("the address has a NUL character (%00)"));

@@ -1,4 +1,4 @@
-//! `/parked` over HTTP, which every service has.
+//! The HTTP routes under `/parked`, which every service has.
 
 mod routes;
 mod views;

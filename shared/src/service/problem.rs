@@ -12,20 +12,20 @@ use crate::fault::{Class, Classified, Fault};
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What was wrong with a request, and what to do.
+/// The problem with a request, and the remedy.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// `/problems/<code>`: the kind of problem, stable, for programs to branch on.
+    /// The stable identifier of the problem, `/problems/<code>`. Programs can branch on it.
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
-    /// What the kind means, in a few words.
+    /// A short text for this kind of problem.
     pub title: Cow<'static, str>,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong with this very request.
+    /// The problem with this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Every invalid member of the request.
+    /// The invalid members of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Invalid>,
     #[serde(skip)]
@@ -33,24 +33,24 @@ pub struct Problem {
     retry_after: Option<u32>,
 }
 
-/// One invalid member.
+/// An invalid member of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Invalid {
-    /// Where it is, as a JSON pointer (RFC 6901) into the request's body.
+    /// The position of the member, as a JSON pointer (RFC 6901) into the request's body.
     pub pointer: String,
-    /// What is wrong with it.
+    /// The problem with the member.
     pub detail: String,
 }
 
 impl Invalid {
-    /// What is wrong with the member at this pointer.
+    /// Creates an invalid member from its pointer and the problem with it.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), detail: detail.into() }
     }
 }
 
 impl Problem {
-    /// A problem of the kind `/problems/<code>`.
+    /// Creates a problem of the kind `/problems/<code>`.
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
         Self {
             kind: Cow::Borrowed(kind),
@@ -62,21 +62,21 @@ impl Problem {
         }
     }
 
-    /// Adds what is wrong with this very request, and what to do.
+    /// Adds the problem with this request, and the remedy.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds a `Retry-After`, in seconds.
+    /// Adds a `Retry-After` header, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// A body with invalid members.
+    /// Creates a 422 for a body with invalid members.
     pub fn invalid(errors: Vec<Invalid>) -> Self {
         let problem = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -86,12 +86,12 @@ impl Problem {
         Self { errors, ..problem }
     }
 
-    /// A 404.
+    /// Creates a 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "There is no such thing").detail(detail)
     }
 
-    /// A 400.
+    /// Creates a 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "/problems/bad-request", "The request can't be understood")
             .detail(detail)
@@ -111,14 +111,14 @@ impl IntoResponse for Problem {
 }
 
 impl From<Fault> for Problem {
-    /// The cause is for the log; the client learns whether to try again.
+    /// Logs the cause. The client only learns whether it should try again.
     fn from(fault: Fault) -> Self {
         match fault.class() {
             Class::Retry => {
                 warn!(%fault, "a request could not be served");
                 let title = "The service can't do this right now";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", title)
-                    .detail("nothing was changed or it is not known yet; try again, with the same Idempotency-Key if the request had one")
+                    .detail("nothing was changed, or the result is not known yet; try again, with the same Idempotency-Key if the request had one")
                     .retry_after(1)
             }
             Class::Permanent => {

@@ -1,26 +1,27 @@
-//! Whether the service that runs here is ready, asked by a second process of the same binary: a container's health check
-//! needs no other program for it.
+//! Asks the running service whether it is ready, from a second process of the same binary. A container's health check
+//! therefore needs no other program.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long connecting and each piece of the answer may take. `/readyz` itself gives its checks two seconds.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The timeout of connecting and of each read and write. `/readyz` itself gives its checks two seconds.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Asks the service that listens on `address`. What it says is why it is not ready.
+/// Asks the service that listens on `address`. Returns its answer as the reason if it is not ready.
 ///
 /// # Errors
-/// If nobody answers there, or what does is no HTTP.
+/// Fails if no service answers, or if the answer is not HTTP.
 pub(super) fn ready(address: SocketAddr) -> io::Result<Result<(), String>> {
-    let mut stream = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
-    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))?;
+    let status =
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))?;
     if status == "200" {
         return Ok(Ok(()));
     }
@@ -28,7 +29,7 @@ pub(super) fn ready(address: SocketAddr) -> io::Result<Result<(), String>> {
     Ok(Err(format!("{status} {}", body.trim())))
 }
 
-/// A service that listens on every address is asked on loopback.
+/// Returns an address that can be connected to: loopback for a service that listens on every address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -45,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks somebody who listens on every address and gives this answer.
+    /// Asks a server that listens on every address and gives this answer.
     fn answered(answer: &'static str) -> io::Result<Result<(), String>> {
         let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -56,17 +57,17 @@ mod tests {
             stream.write_all(answer.as_bytes()).expect("sent");
             String::from_utf8_lossy(&asked[..length]).into_owned()
         });
-        let said = ready(address);
+        let result = ready(address);
         assert!(server.join().expect("no panic").starts_with("GET /readyz HTTP/1.1\r\n"));
-        said
+        result
     }
 
     #[test]
     fn the_status_says_whether_it_is_ready_and_the_body_why_not() {
         assert_eq!(answered("HTTP/1.1 200 OK\r\n\r\n{}").expect("an answer"), Ok(()));
-        let said =
+        let result =
             answered("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}\n").expect("an answer");
-        assert_eq!(said, Err("503 {\"ready\":false}".to_owned()));
+        assert_eq!(result, Err("503 {\"ready\":false}".to_owned()));
         assert!(answered("220 mail.example.com\r\n").is_err());
         assert!(answered("").is_err());
     }

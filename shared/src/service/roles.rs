@@ -1,17 +1,17 @@
-//! What a service's role may do in its database, where another role owns the tables. It needs no more: what takes an owner's
-//! rights at run time, the inbox's days, is done by functions of the migrations.
+//! The permissions of a service's role in its database, if another role owns the tables. The role needs no owner's
+//! rights at run time: functions of the migrations create and drop the partitions of the inbox.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::db::{DEFAULT_SCHEMA, quote_ident};
 
-/// Lets `role` use what the migrations have made in the current schema and in the core's. The caller's connection is the owner's.
+/// Grants `role` the permissions for the current schema and the core's schema. The connection must be the owner's.
 ///
-/// It may read and write rows, and empty the outbox's slots, which the relay does by truncation. It may not make, change or
-/// drop anything, nor say that a migration was applied.
+/// The role may read and write rows, and truncate the slots of the outbox, as the relay does. It may not create,
+/// change or drop anything, and it may not mark a migration as applied.
 ///
 /// # Errors
-/// If there is no such role, or the connection's role may not grant.
+/// Fails if the role does not exist, or if the connection's role may not grant.
 pub async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
     let (role, own): (String, String) =
         sqlx::query_as("select quote_ident($1), quote_ident(current_schema())")

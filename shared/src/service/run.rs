@@ -1,4 +1,4 @@
-//! From the parsed command line to the exit code.
+//! Runs a process from the parsed command line to the exit code.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -14,12 +14,12 @@ use crate::db::DbOptions;
 use crate::envelope::new_id;
 use crate::retention::Retention;
 
-/// Wrong settings (sysexits.h).
+/// The exit code for invalid settings (sysexits.h).
 pub(super) const EX_USAGE: u8 = 64;
 
 pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     if line.is_ready {
-        return tell_whether_ready(address::<A>(&line.common));
+        return report_readiness(address::<A>(&line.common));
     }
     let _telemetry = telemetry::init(A::NAME, line.common.log_format);
     let Some(database) = line.common.database_url.clone() else {
@@ -31,7 +31,7 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         error!(service = A::NAME, "{wrong}");
         return ExitCode::from(EX_USAGE);
     }
-    // Two workers: a service waits more than it computes, and six of them share a machine.
+    // Two worker threads are enough: a service waits more than it computes, and six services share a machine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.context("the runtime could not be started").and_then(|runtime| {
         let ended = runtime.block_on(run::<A>(line, database, retention));
@@ -47,18 +47,18 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     }
 }
 
-/// Where HTTP is served.
+/// Returns the address of the HTTP interface.
 fn address<A: App>(common: &Common) -> SocketAddr {
     common.http_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, A::PORT)))
 }
 
-fn tell_whether_ready(address: SocketAddr) -> ExitCode {
-    let why = match readiness_probe::ready(address) {
+fn report_readiness(address: SocketAddr) -> ExitCode {
+    let reason = match readiness_probe::ready(address) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(reason)) => format!("not ready: {reason}"),
         Err(error) => format!("{address} does not answer: {error}"),
     };
-    let _ = writeln!(io::stderr(), "{why}");
+    let _ = writeln!(io::stderr(), "{reason}");
     ExitCode::FAILURE
 }
 
@@ -77,14 +77,15 @@ async fn run<A: App>(
         .connect(database);
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;
-        // The service's own tables belong into the role's schema, not into the core's.
+        // The service's own tables belong in the role's schema, not in the core's.
         connection.execute("reset search_path").await?;
         Migrations::of::<A>().apply(&mut connection).await.context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
-    // Before anything is set up: a container's first process ignores the signals that it does not listen for.
-    let told = Told::listen()?;
+    // Listening begins before the set-up, because the first process of a container ignores signals without a
+    // listener.
+    let signals = StopSignals::listen()?;
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
         prefix: common.topic_prefix.clone(),
@@ -93,16 +94,16 @@ async fn run<A: App>(
     };
     let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
-    service.until_told::<A>(told).await
+    service.serve_until_stopped::<A>(signals).await
 }
 
-/// The signals that end a service.
-struct Told {
+/// The signals that stop a service.
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Told {
+impl StopSignals {
     fn listen() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -113,7 +114,7 @@ impl Told {
 }
 
 impl<C: Send + Sync + 'static> Service<C> {
-    async fn until_told<A: App>(mut self, mut told: Told) -> anyhow::Result<()> {
+    async fn serve_until_stopped<A: App>(mut self, mut signals: StopSignals) -> anyhow::Result<()> {
         let address = address::<A>(&self.common);
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
@@ -123,7 +124,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .with_graceful_shutdown(intake.clone().cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
         self.relay();
-        self.keep_house();
+        self.run_housekeeper();
         let upkeep = intake.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
             while upkeep.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
@@ -139,22 +140,22 @@ impl<C: Send + Sync + 'static> Service<C> {
         info!(service = self.name, %address, "serving");
 
         let failed = tokio::select! {
-            () = told.next() => false,
+            () = signals.next() => false,
             () = self.failed.cancelled() => true,
         };
         info!(service = self.name, "stopping");
         let hard = async {
-            tokio::select! { () = told.next() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
+            tokio::select! { () = signals.next() => {}, () = tokio::time::sleep(self.common.shutdown_grace) => {} }
         };
         tokio::select! {
             () = self.drain() => {}
-            () = hard => warn!(service = self.name, "stopped before everything was finished; it is taken up at the next start"),
+            () = hard => warn!(service = self.name, "stopped before everything was finished; the rest is resumed at the next start"),
         }
-        anyhow::ensure!(!failed, "a task of the service ended by itself");
+        anyhow::ensure!(!failed, "a task of the service ended before the stop");
         Ok(())
     }
 
-    /// The service's own routes and those that all have.
+    /// Returns the service's own routes and those that all services have.
     fn http_router<A: App>(&mut self) -> anyhow::Result<Router> {
         let topics: Vec<&str> = self.messages.topics().collect();
         let health = Health::new(
@@ -171,7 +172,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             messages: Arc::clone(&self.messages),
             stopping: self.stages.intake.stop.clone(),
         };
-        // As bytes: routes are cloned, and a document of a hundred kilobytes with them.
+        // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
@@ -182,10 +183,12 @@ impl<C: Send + Sync + 'static> Service<C> {
         Ok(http::finish(router))
     }
 
-    /// First what takes work in, then what finishes it, then the relay with a last pass over what was committed.
+    /// Stops the tasks in order: those that accept work, those that finish it, and the relay. The relay sends the
+    /// rows that were already committed.
     async fn drain(&self) {
         let began = Instant::now();
-        // HTTP requests that wait for the work stage are part of the intake, so the work goes on until they are answered.
+        // HTTP requests that wait for running work belong to the intake stage, so the work continues until they are
+        // answered.
         self.stages.intake.end().await;
         self.stages.work.end().await;
         self.stages.relay.end().await;

@@ -1,8 +1,8 @@
-//! Logs, traces and metrics. One order is one trace: the trace context is stored in the outbox row, travels in the
-//! record's headers, and the consumer's span is both a child of it and linked to it.
+//! Logs, traces and metrics. One order is one trace. The trace context is stored in the outbox row and sent in the
+//! record's headers. The consumer's span is both a child of it and linked to it.
 //!
 //! Spans follow the OpenTelemetry semantic conventions for messaging 1.36 (status: development). Without
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` no span is made, and the trace context is passed on as it came.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` no span is created, and the trace context is passed on unchanged.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -23,28 +23,28 @@ use crate::trace::{self, Propagator};
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// How logs are written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// A line for people.
+    /// One line of text per entry, for people.
     Text,
-    /// An object a line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// Flushes what is still to be exported when the process ends.
+/// Exports the remaining spans when the process ends.
 pub(crate) struct Guard(Option<SdkTracerProvider>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take() {
-            // A collector that is gone must not keep a service from ending.
+            // A missing collector must not delay the end of the service.
             let _ = provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
         }
     }
 }
 
-/// Sets logs, traces and metrics up for this process. The standard variables `RUST_LOG` and `OTEL_*` rule.
+/// Sets up logs, traces and metrics of this process. The standard variables `RUST_LOG` and `OTEL_*` apply.
 pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
@@ -59,7 +59,7 @@ pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
     if provider.is_some() {
         trace::set_propagator(Box::new(OpenTelemetry));
     }
-    // A second init in one process (tests) keeps the first.
+    // If there is a second call in one process, as in tests, the first one keeps its effect.
     let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
     METRICS.get_or_init(|| recorder(service));
     Guard(provider)
@@ -94,7 +94,7 @@ fn recorder(service: &'static str) -> PrometheusHandle {
     handle
 }
 
-/// The metrics in Prometheus' text format.
+/// Returns the metrics in the text format of Prometheus.
 pub(crate) fn render_metrics() -> String {
     METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
 }
@@ -106,7 +106,7 @@ pub(crate) fn upkeep() {
     }
 }
 
-/// Ties spans to trace contexts through OpenTelemetry.
+/// Connects spans to trace contexts through OpenTelemetry.
 struct OpenTelemetry;
 
 impl Propagator for OpenTelemetry {
@@ -128,10 +128,10 @@ fn context(traceparent: &str) -> opentelemetry::Context {
     TraceContextPropagator::new().extract(&carrier)
 }
 
-/// The span of a request.
+/// Creates the span of a request.
 pub(crate) fn request_span(method: &str, route: &str, traceparent: Option<&str>) -> Span {
     if !trace::enabled() {
-        // For the log: what is said while a request is served should say which.
+        // The log shows this span, so that each entry names its request.
         return info_span!("request", method, route);
     }
     let span = info_span!(

@@ -1,4 +1,4 @@
-//! What a transaction knows of the steps that it is about: looked up once for a whole batch, and written once at its end.
+//! The step outcomes of a transaction. They are looked up once for a whole batch, and written once at its end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,26 +6,26 @@ use sqlx::PgConnection;
 
 use super::{Record, StepKey, store};
 
-/// The recorded outcomes of steps, and those that the transaction will leave.
+/// The recorded outcomes of steps, and those that the transaction will record.
 #[derive(Default)]
 pub(crate) struct StepOutcomes {
     records: HashMap<StepKey, Record>,
-    /// What is new and has to be written.
+    /// The steps with a new outcome that has to be written.
     new: Vec<StepKey>,
-    /// Whether everything that the batch is about was looked up with its claims.
+    /// Whether the claims have already looked up all steps of the batch.
     complete: bool,
-    /// Steps that are open, and were asked for again.
+    /// Open steps that were asked for again.
     pub asked_again: Vec<StepKey>,
 }
 
 impl StepOutcomes {
-    /// What is on record of all steps of a batch.
-    pub fn looked_up(found: Vec<store::Found>) -> Self {
+    /// Creates the outcomes from the records of all steps of a batch.
+    pub fn looked_up(found: Vec<store::OutcomeRow>) -> Self {
         let records = found.into_iter().map(Record::from).map(|record| (record.key.clone(), record));
         Self { records: records.collect(), complete: true, ..Self::default() }
     }
 
-    /// Looks up what is on record of these steps, unless that is known.
+    /// Looks up the records of these steps, unless they are known.
     pub async fn look_up(&mut self, db: &mut PgConnection, steps: &[StepKey]) -> Result<(), sqlx::Error> {
         if self.complete {
             return Ok(());
@@ -38,7 +38,7 @@ impl StepOutcomes {
         Ok(())
     }
 
-    /// What is on record of a step.
+    /// Returns the record of a step.
     pub fn get(&self, step: &StepKey) -> Option<&Record> {
         self.records.get(step)
     }
@@ -49,7 +49,7 @@ impl StepOutcomes {
         self.records.insert(record.key.clone(), record);
     }
 
-    /// What is to be written.
+    /// Returns the records that have to be written.
     pub fn new_records(&self) -> Vec<&Record> {
         self.new.iter().filter_map(|step| self.records.get(step)).collect()
     }

@@ -1,4 +1,4 @@
-//! Every statement about step outcomes.
+//! All SQL statements about step outcomes.
 
 use std::borrow::Borrow;
 
@@ -11,14 +11,14 @@ use super::StepKey;
 use crate::db::PgQuery;
 use crate::envelope::Direction;
 
-/// Where a step stands at its participant.
+/// The status of a step at its participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// The outside world is being asked.
+    /// The call to the external dependency is under way.
     Pending,
     Done,
     Refused,
-    /// Undone before it began; it must not begin any more.
+    /// The step was undone before it began, so it must not begin any more.
     Tombstoned,
 }
 
@@ -50,22 +50,22 @@ pub(crate) struct Record {
     pub message_id: Uuid,
     pub status: Status,
     pub outcome: Option<Box<RawValue>>,
-    /// For a pending step: the command's bytes and the trace, so that it can be taken up again.
-    pub open: Option<Open>,
+    /// For a pending step: the command and the trace, so that the call can be resumed.
+    pub open: Option<OpenCall>,
 }
 
-/// What an interrupted call to the outside is taken up from.
+/// The data for resuming an interrupted external call.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct OpenCall {
     pub command: Vec<u8>,
     pub traceparent: Option<String>,
-    /// Nobody, if anybody may take it up.
+    /// The replica that makes the call; `None` if any replica may resume it.
     pub claimed_by: Option<String>,
     pub claimed_for_seconds: f64,
 }
 
 impl Record {
-    /// A record of a step, caused by the message `message_id` of the type `kind`.
+    /// Creates a record of a step. The message `message_id` of the type `kind` caused it.
     pub(crate) fn new(
         key: StepKey,
         kind: &'static str,
@@ -77,33 +77,33 @@ impl Record {
     }
 }
 
-/// A recorded outcome as it is looked up.
+/// A recorded outcome as a query returns it.
 #[derive(FromRow, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct OutcomeRow {
     saga_id: Uuid,
     step: String,
     direction: String,
     message_id: Uuid,
     status: String,
-    /// As text, because a JSON `null` is an outcome too.
+    /// The outcome is text, because a JSON `null` is an outcome too.
     outcome: Option<String>,
 }
 
-impl From<Found> for Record {
-    fn from(row: Found) -> Self {
+impl From<OutcomeRow> for Record {
+    fn from(row: OutcomeRow) -> Self {
         Self {
             key: key(row.saga_id, row.step, &row.direction),
             kind: "",
             message_id: row.message_id,
             status: Status::parse(&row.status),
-            // The database has it as JSON.
+            // The text comes from a JSON column, so it is valid JSON.
             outcome: row.outcome.and_then(|outcome| RawValue::from_string(outcome).ok()),
             open: None,
         }
     }
 }
 
-/// The keys as the columns of an array each.
+/// Returns the keys as one array per column.
 pub(crate) fn columns<K: Borrow<StepKey>>(keys: &[K]) -> (Vec<Uuid>, Vec<&str>, Vec<&'static str>) {
     let (mut sagas, mut names, mut directions) = (vec![], vec![], vec![]);
     for key in keys {
@@ -120,10 +120,10 @@ pub(crate) fn key(saga_id: Uuid, step: String, direction: &str) -> StepKey {
     StepKey { saga_id, step, direction }
 }
 
-/// The recorded outcomes of these steps.
+/// Returns the recorded outcomes of these steps.
 pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec<Record>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
-    let found: Vec<Found> = sqlx::query_as(
+    let found: Vec<OutcomeRow> = sqlx::query_as(
         "select saga_id, step, direction, message_id, status, outcome::text
          from unnest($1::uuid[], $2::text[], $3::text[]) as asked (saga_id, step, direction)
          join step_outcome using (saga_id, step, direction)",
@@ -136,13 +136,14 @@ pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec
     Ok(found.into_iter().map(Record::from).collect())
 }
 
-/// Records outcomes of steps that had none. The caller holds their orders' locks.
+/// Records outcomes of steps that have none. The caller holds the locks of their orders.
 pub(crate) async fn insert(db: &mut PgConnection, records: &[&Record]) -> Result<(), sqlx::Error> {
     bind(sqlx::query(AssertSqlSafe(insert_statement(1))), records).execute(db).await?;
     Ok(())
 }
 
-/// The statement whose parameters [`bind`] binds, the first of them by this number: it may be a part of another one.
+/// Returns the insert statement. `first` is the number of its first parameter, so that it may be a part of another
+/// statement.
 pub(crate) fn insert_statement(first: usize) -> String {
     let types = ["uuid", "text", "text", "text", "uuid", "text", "text", "bytea", "text", "text", "float8"];
     let parameter = |(index, kind)| format!("${}::{kind}[]", first + index);
@@ -160,7 +161,7 @@ pub(crate) fn insert_statement(first: usize) -> String {
 
 /// Binds the records to [`insert_statement`].
 pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
-    let open = |pick: fn(&Open) -> Option<&str>| {
+    let open = |pick: fn(&OpenCall) -> Option<&str>| {
         records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
     };
     let lease = |record: &&Record| record.open.as_ref().map(|open| open.claimed_for_seconds);

@@ -1,4 +1,4 @@
-//! Applies inputs to sagas, a whole batch at once.
+//! Applies a batch of inputs to sagas.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,43 +13,42 @@ use crate::saga::registry::Registry;
 use crate::saga::store;
 use crate::unit_of_work::UnitOfWork;
 
-/// How many sagas in flight are remembered, with about 2 KiB each. Of others the log is read.
-const REMEMBERED: usize = 8192;
+/// The number of unfinished sagas in the cache, about 2 KiB each. Other sagas are read from the database.
+const CACHE_SIZE: usize = 8192;
 
-/// Drives sagas, and remembers where those stand that it has driven. What it remembers may be outdated, when another
-/// replica has driven a saga meanwhile; the log tells, and then the saga is read again.
+/// Drives sagas and caches their state. The cache is stale if another replica has driven a saga in the meantime. The
+/// log then rejects the new entry, and the saga is read again.
 pub(super) struct Driver {
     pub registry: Arc<Registry>,
-    /// Where events about sagas go.
+    /// The topic for events about sagas.
     topic: Topic,
-    memory: Arc<Mutex<LruCache<Uuid, SagaInstance>>>,
+    cache: Arc<Mutex<LruCache<Uuid, SagaInstance>>>,
 }
 
 impl Driver {
     pub fn new(registry: Arc<Registry>, topic: Topic) -> Self {
-        Self { registry, topic, memory: Arc::new(Mutex::new(LruCache::new(REMEMBERED))) }
+        Self { registry, topic, cache: Arc::new(Mutex::new(LruCache::new(CACHE_SIZE))) }
     }
 
-    /// Applies the changes in their order and writes what comes of them. The caller holds the locks of the sagas'
-    /// subjects.
-    pub async fn drive(&self, uow: &mut UnitOfWork, changes: Vec<SagaInput>) -> Result<(), Fault> {
-        let mut live = self.find(uow, &changes).await?;
-        let mut log = Vec::with_capacity(changes.len());
-        for change in changes {
+    /// Applies the inputs in their order and writes the results. The caller holds the locks of the sagas' subjects.
+    pub async fn drive(&self, uow: &mut UnitOfWork, inputs: Vec<SagaInput>) -> Result<(), Fault> {
+        let mut sagas = self.find(uow, &inputs).await?;
+        let mut log = Vec::with_capacity(inputs.len());
+        for change in inputs {
             if let Some(begin) = &change.begin
-                && !live.contains_key(&change.saga_id)
+                && !sagas.contains_key(&change.saga_id)
             {
                 let saga = SagaInstance::begin(&self.registry, begin, &change)?;
                 saga.started(uow, &self.topic, &change)?;
-                live.insert(change.saga_id, saga);
+                sagas.insert(change.saga_id, saga);
             }
-            let Some(saga) = live.get_mut(&change.saga_id) else {
+            let Some(saga) = sagas.get_mut(&change.saga_id) else {
                 return Err(Fault::permanent(format!("there is no saga {} for this reply", change.saga_id)));
             };
             log.extend(saga.apply(uow, &self.topic, &change)?);
         }
         let mut snapshots = Vec::new();
-        for (&saga_id, saga) in &mut live {
+        for (&saga_id, saga) in &mut sagas {
             snapshots.extend(saga.snapshot(saga_id)?);
         }
         snapshots.sort_unstable_by_key(|snapshot| snapshot.saga_id);
@@ -57,57 +56,58 @@ impl Driver {
             Err(error) if store::is_outdated(&error) => return Err(Fault::retry(error)),
             saved => saved?,
         }
-        let memory = Arc::clone(&self.memory);
+        let cache = Arc::clone(&self.cache);
         uow.after_commit(move || {
-            let mut memory = lock(&memory);
-            for (saga_id, saga) in live.into_iter().filter(|(_, saga)| !saga.has_ended()) {
-                // The locks are gone by now, so somebody may have been quicker.
-                if memory.peek(&saga_id).is_none_or(|known| known.sequence() < saga.sequence()) {
-                    memory.insert(saga_id, saga);
+            let mut cache = lock(&cache);
+            for (saga_id, saga) in sagas.into_iter().filter(|(_, saga)| !saga.has_ended()) {
+                // The locks are released by now, so another task may have cached a newer state.
+                if cache.peek(&saga_id).is_none_or(|cached| cached.sequence() < saga.sequence()) {
+                    cache.insert(saga_id, saga);
                 }
             }
         });
         Ok(())
     }
 
-    /// The sagas that the changes are about, where they exist. They are taken out of the memory: if the transaction
-    /// fails they are read again.
+    /// Returns the existing sagas of the inputs. They are taken out of the cache, so that they are read again if the
+    /// transaction fails.
     async fn find(
         &self,
         uow: &mut UnitOfWork,
-        changes: &[SagaInput],
+        inputs: &[SagaInput],
     ) -> Result<HashMap<Uuid, SagaInstance>, Fault> {
-        let mut live = HashMap::with_capacity(changes.len());
+        let mut sagas = HashMap::with_capacity(inputs.len());
         let mut unknown = HashSet::new();
         {
-            let mut memory = lock(&self.memory);
-            for change in changes {
+            let mut cache = lock(&self.cache);
+            for change in inputs {
                 let saga_id = change.saga_id;
-                if live.contains_key(&saga_id) || unknown.contains(&saga_id) {
+                if sagas.contains_key(&saga_id) || unknown.contains(&saga_id) {
                     continue;
                 }
-                match memory.remove(&saga_id) {
-                    // What would write nothing would not be found out if the saga stood elsewhere in truth.
-                    Some(saga) if saga.awaits(&change.input) => drop(live.insert(saga_id, saga)),
+                match cache.remove(&saga_id) {
+                    // An input without an effect writes no log entry, so a stale cache would stay undetected. Such a
+                    // saga is therefore read from the database.
+                    Some(saga) if saga.awaits(&change.input) => drop(sagas.insert(saga_id, saga)),
                     _ => drop(unknown.insert(saga_id)),
                 }
             }
         }
         if unknown.is_empty() {
-            return Ok(live);
+            return Ok(sagas);
         }
         let unknown: Vec<Uuid> = unknown.into_iter().collect();
         let rows = store::find_sagas(uow.db(), &unknown).await?;
-        let beyond = store::find_beyond(uow.db(), &rows).await?;
+        let newer = store::find_beyond(uow.db(), &rows).await?;
         for row in rows {
-            let from = beyond.partition_point(|entry| entry.saga_id < row.saga_id);
-            let upto = beyond.partition_point(|entry| entry.saga_id <= row.saga_id);
-            live.insert(row.saga_id, SagaInstance::load(&self.registry, row, &beyond[from..upto])?);
+            let from = newer.partition_point(|entry| entry.saga_id < row.saga_id);
+            let upto = newer.partition_point(|entry| entry.saga_id <= row.saga_id);
+            sagas.insert(row.saga_id, SagaInstance::load(&self.registry, row, &newer[from..upto])?);
         }
-        Ok(live)
+        Ok(sagas)
     }
 }
 
-fn lock(memory: &Mutex<LruCache<Uuid, SagaInstance>>) -> MutexGuard<'_, LruCache<Uuid, SagaInstance>> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(cache: &Mutex<LruCache<Uuid, SagaInstance>>) -> MutexGuard<'_, LruCache<Uuid, SagaInstance>> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
 }

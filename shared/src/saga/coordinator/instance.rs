@@ -1,4 +1,5 @@
-//! A saga in memory: read from its snapshot and its log, moved by inputs, and written as entries and snapshots.
+//! A saga in memory. It is read from its snapshot and log, changed by inputs, and written as log entries and
+//! snapshots.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::saga::replay::replay;
 use crate::saga::store::{Entry, LogRow, SagaRow, Snapshot};
 use crate::unit_of_work::UnitOfWork;
 
-/// Where the coordinator publishes its events.
+/// The topic for events about sagas.
 pub(super) type Topic = Arc<str>;
 
 /// Appends an event about a saga.
@@ -32,7 +33,7 @@ macro_rules! publish {
     }};
 }
 
-/// A saga that inputs are applied to.
+/// A saga to which inputs are applied.
 pub(super) struct SagaInstance {
     subject: String,
     name: String,
@@ -42,26 +43,28 @@ pub(super) struct SagaInstance {
     memory: Box<dyn OpenSaga>,
     sequence: i32,
     traceparent: Option<String>,
-    /// When the timers will look at it: not later than its next deadline, unless a timer has just taken it.
+    /// The time at which the timers will wake the saga. It is not later than the next deadline, unless a timer has
+    /// just claimed the saga.
     due_at: Option<OffsetDateTime>,
-    /// The status of the last snapshot; there is none of a saga that has just begun.
+    /// The status in the last snapshot. A saga that has just begun has no snapshot.
     saved: Option<Status>,
-    /// Whether the timers are to be told of another time.
-    alarm_moved: bool,
+    /// Whether the row needs a new wake-up time.
+    due_changed: bool,
 }
 
 impl SagaInstance {
-    /// As it was written.
-    pub fn load(registry: &Registry, row: SagaRow, beyond: &[LogRow]) -> Result<Self, Fault> {
+    /// Loads a saga from its row and its later log entries.
+    pub fn load(registry: &Registry, row: SagaRow, newer: &[LogRow]) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(&row.definition, row.version)?);
-        // The timers end an orchestrator that lacks a plan in flight; until they have looked, nothing is decided by another.
+        // Timers refuse to start if a plan of an unfinished saga is missing. Until their check, no other plan may
+        // decide.
         if row.due_at.is_some() && definition.hash() != row.plan_hash {
             let (saga, name, version) = (row.saga_id, row.definition, row.version);
             return Err(Fault::retry(format!("the saga {saga} began with another plan of {name}@{version}")));
         }
-        // A database that has lost commits in a failover, while this process went on from what it remembered.
+        // A gap means that the database lost commits in a failover, while this process continued from its cache.
         if let Some((entry, _)) =
-            beyond.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
+            newer.iter().zip(row.sequence + 1..).find(|(entry, next)| entry.sequence != *next)
         {
             let (saga, entry) = (row.saga_id, entry.sequence);
             return Err(Fault::permanent(format!(
@@ -71,7 +74,7 @@ impl SagaInstance {
         let mut state: State = serde_json::from_str(row.state.0.get())?;
         let saved = Some(state.shown());
         let mut memory = definition.open(row.data.0.get())?;
-        replay(definition.shape(), &mut state, beyond, |step, reply| memory.on_reply(step, reply).map(drop))?;
+        replay(definition.shape(), &mut state, newer, |step, reply| memory.on_reply(step, reply).map(drop))?;
         Ok(Self {
             subject: row.subject,
             name: row.definition,
@@ -79,15 +82,15 @@ impl SagaInstance {
             definition,
             state,
             memory,
-            sequence: beyond.last().map_or(row.sequence, |entry| entry.sequence),
+            sequence: newer.last().map_or(row.sequence, |entry| entry.sequence),
             traceparent: row.traceparent,
             due_at: row.due_at,
             saved,
-            alarm_moved: false,
+            due_changed: false,
         })
     }
 
-    /// A new one.
+    /// Creates a new saga.
     pub fn begin(registry: &Registry, begin: &NewSaga, change: &SagaInput) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(begin.definition, begin.version)?);
         Ok(Self {
@@ -101,11 +104,11 @@ impl SagaInstance {
             traceparent: change.cause.traceparent.clone(),
             due_at: None,
             saved: None,
-            alarm_moved: false,
+            due_changed: false,
         })
     }
 
-    /// Tells that it has begun.
+    /// Publishes that the saga has begun.
     pub fn started(&self, uow: &mut UnitOfWork, topic: &Topic, change: &SagaInput) -> Result<(), Fault> {
         let definition = format!("{}@{}", self.name, self.version);
         publish!(
@@ -118,7 +121,7 @@ impl SagaInstance {
         Ok(())
     }
 
-    /// Whether this input would change it, as far as is known here.
+    /// Returns whether this input would change the cached state.
     pub fn awaits(&self, input: &Input) -> bool {
         let open = |step: &str, direction| {
             self.definition.shape().index(step).is_some_and(|index| self.state.awaits(index, direction))
@@ -129,14 +132,14 @@ impl SagaInstance {
             Input::Refused { step, .. } => open(step, Direction::Do),
             Input::Failing { step, direction, .. } => open(step, *direction),
             Input::Cancel => !self.state.cancelled,
-            // An operator is not told to try again.
+            // Returning `false` forces a fresh read before an operator's retry.
             Input::Retry { .. } => false,
-            // An alarm is moved in the row, by who takes it and by who has driven the saga, which the log does not tell.
+            // The wake-up time is in the row and not in the log, so the row must be read again.
             Input::Due => false,
         }
     }
 
-    /// The last entry of its log.
+    /// Returns the sequence number of the last log entry.
     pub fn sequence(&self) -> i32 {
         self.sequence
     }
@@ -145,7 +148,7 @@ impl SagaInstance {
         matches!(self.state.status, Status::Completed | Status::Compensated)
     }
 
-    /// Applies one input and sends what the engine decides. The log entry, unless nothing changed.
+    /// Applies one input and sends the engine's decisions. Returns the log entry, or `None` if nothing changed.
     pub fn apply(
         &mut self,
         uow: &mut UnitOfWork,
@@ -153,7 +156,7 @@ impl SagaInstance {
         change: &SagaInput,
     ) -> Result<Option<Entry>, Fault> {
         let mut cause = change.cause.clone();
-        // A deadline has no message behind it; what it causes still belongs to the saga's trace.
+        // A deadline has no message and therefore no trace. Its results still belong to the saga's trace.
         cause.traceparent = cause.traceparent.or_else(|| self.traceparent.clone());
         let shape = self.definition.shape();
         let mut kept = None;
@@ -169,22 +172,23 @@ impl SagaInstance {
         for decision in &decisions {
             self.carry_out(uow, topic, change.saga_id, &cause, decision)?;
         }
-        // Moving the alarm with each step would rewrite its index each time. It may ring early, and late only by the
-        // time for which a timer that died had taken the saga. When it rings, it is set anew: the timer has moved it in
-        // the row, which an alarm is always read from.
+        // Moving the wake-up time with every step would rewrite its index every time. A wake-up may therefore be too
+        // early. It is late only by the lease of a timer that died. Each wake-up sets the time anew. The timer has
+        // moved it in the row, and a wake-up always reads the row.
         let next = self.state.due_at();
         let late = self.due_at.is_none_or(|due| next.is_some_and(|next| next < due));
         let changed = !decisions.is_empty() || before != self.state;
         let mut moved = false;
-        // What changes nothing leaves the alarm alone too: its entry would tell of an answer that was heard twice.
+        // An input without an effect must not move the wake-up time, because its log entry would look like a second
+        // answer.
         if change.input == Input::Due || changed && late {
             moved = self.due_at != next;
-            self.alarm_moved |= moved;
+            self.due_changed |= moved;
             self.due_at = next;
         }
-        // Whoever remembers the saga with another alarm learns of it by the entry.
+        // Other replicas with this saga in their cache learn of the new time by the log entry.
         if !changed && !moved {
-            debug!(saga = %change.saga_id, input = ?change.input, "the input changes nothing");
+            debug!(saga = %change.saga_id, input = ?change.input, "the input has no effect");
             return Ok(None);
         }
         self.sequence += 1;
@@ -216,7 +220,7 @@ impl SagaInstance {
                 let command = self.memory.command(index, *direction, refusal)?;
                 let metadata =
                     Metadata { step: Some(step.clone()), direction: Some(*direction), ..Metadata::default() };
-                // A participant knows the saga by the correlation id.
+                // Participants identify the saga by the correlation id.
                 let cause = Cause { correlation_id: saga_id, ..cause.clone() };
                 let kind = (command.kind, command.data_version);
                 uow.publish(
@@ -226,7 +230,7 @@ impl SagaInstance {
                 )?;
             }
             Decision::Compensate { step, reason } => {
-                info!(saga = %saga_id, ?step, reason, "the saga is undone");
+                info!(saga = %saga_id, ?step, reason, "the saga is being undone");
                 let (step, reason) = (step.clone(), reason.clone());
                 publish!(uow, topic, key, cause, SagaCompensating { saga_id, step, reason });
             }
@@ -253,15 +257,15 @@ impl SagaInstance {
         Ok(())
     }
 
-    /// What its row is to say, where that can't be left to the log: how it stands and when it is to be woken are asked
-    /// for by index.
+    /// Returns the new row, if the log alone is not enough. Status and wake-up time are queried by index, so they
+    /// must be in the row.
     pub fn snapshot(&mut self, saga_id: Uuid) -> Result<Option<Snapshot>, Fault> {
         let status = self.state.shown();
-        if self.saved == Some(status) && !self.alarm_moved {
+        if self.saved == Some(status) && !self.due_changed {
             return Ok(None);
         }
         self.saved = Some(status);
-        self.alarm_moved = false;
+        self.due_changed = false;
         if self.has_ended() {
             self.due_at = None;
         }

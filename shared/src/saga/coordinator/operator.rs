@@ -1,4 +1,5 @@
-//! What an operator asks of a saga. It takes the way that every input takes, so the log says who it was, and why.
+//! The actions of an operator on a saga. They are inputs like all others, so that the log records the operator and
+//! the reason.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::envelope::Cause;
 use crate::fault::Fault;
 use crate::saga::engine::Input;
 
-/// Acts for operators.
+/// Applies the actions of operators to sagas.
 #[derive(Clone)]
 pub struct Operator {
     pub(super) db: Db,
@@ -19,10 +20,10 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Has every open step of a saga asked at once.
+    /// Sends the commands of all open steps of a saga again, at once. `by` and `reason` go to the saga's log.
     ///
     /// # Errors
-    /// A technical failure; nothing has happened then.
+    /// Fails on a technical failure. Nothing has changed in that case.
     pub async fn retry(
         &self,
         saga_id: Uuid,

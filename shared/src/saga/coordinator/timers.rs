@@ -1,5 +1,6 @@
-//! Deadlines, by the database's clock. Any number of replicas look for them and share them: each takes some for a while,
-//! passing over those that another has taken. Those of a replica that dies meanwhile are due again when its time is up.
+//! Wakes sagas at their deadlines, by the database's clock. Any number of replicas share the work: each claims some
+//! due sagas for a while and skips those of the others. If a replica dies, its sagas are due again when its claim
+//! expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,28 +20,28 @@ use crate::saga::engine::Input;
 use crate::saga::registry::Registry;
 use crate::saga::store;
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const BATCH: i64 = 200;
-/// For how long a replica takes them.
+/// How long a replica claims due sagas.
 const LEASE: Duration = Duration::from_secs(30);
-/// How often stuck sagas are counted, in looks.
+/// How often stuck sagas are counted, in polls.
 const COUNT_EVERY: u32 = 10;
 
-/// Why the timers ended.
+/// The reason why the timers ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TimersError {
-    /// A saga in flight would wait for ever.
+    /// This process lacks definitions of unfinished sagas. Those sagas would wait for ever.
     #[error(
         "sagas are in flight whose definitions this orchestrator does not have: {0}; run the release that has them"
     )]
     UnknownDefinitions(String),
-    /// Which sagas are in flight could not be read.
+    /// The definitions of unfinished sagas could not be read.
     #[error("the sagas in flight could not be read")]
     Database(#[from] sqlx::Error),
 }
 
-/// Refuses to begin where a saga in flight has a definition that is not here: it would wait for ever.
-async fn know_all(db: &Db, registry: &Registry) -> Result<(), TimersError> {
+/// Checks that all definitions of unfinished sagas are known. A saga without its definition would wait for ever.
+async fn check_definitions(db: &Db, registry: &Registry) -> Result<(), TimersError> {
     let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
     let unknown: Vec<String> = in_flight
         .into_iter()
@@ -61,22 +62,23 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Looks until `stop`.
+    /// Wakes due sagas until `stop`.
     ///
     /// # Errors
-    /// If a saga in flight has a definition that is not here.
+    /// Fails if this process lacks the definition of an unfinished saga, or if the database does not answer at the
+    /// start.
     pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
-        know_all(&self.db, &self.driver.registry).await?;
-        let mut looks = 0_u32;
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(COUNT_EVERY) {
+        check_definitions(&self.db, &self.driver.registry).await?;
+        let mut polls = 0_u32;
+        while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+            polls = polls.wrapping_add(1);
+            if polls.is_multiple_of(COUNT_EVERY) {
                 self.count().await;
             }
             match self.wake().await {
                 Ok(0) => {}
-                Ok(woken) => info!(woken, "sagas whose deadline may have passed were looked at"),
-                Err(fault) => warn!(%fault, "deadlines could not be looked up"),
+                Ok(woken) => info!(woken, "sagas with a possibly passed deadline were woken"),
+                Err(fault) => warn!(%fault, "due sagas could not be claimed"),
             }
         }
         Ok(())
@@ -105,7 +107,7 @@ impl Timers {
         let mut failed = None;
         together_or_each(due, wake, |due, woken| match (woken, due.as_slice()) {
             (Ok(()), _) => {}
-            // It stays taken for the lease, and is tried again then.
+            // The failing saga stays claimed for the lease and is then tried again.
             (Err(fault), [(saga, _)]) if fault.class() == Class::Permanent => {
                 error!(%saga, %fault, "a saga could not be woken");
             }

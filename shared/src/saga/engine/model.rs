@@ -1,5 +1,5 @@
-//! What the world outside sees of a saga: which commands were sent and which answers came. It knows nothing of how the
-//! engine decides, and complains of every decision that the rules forbid.
+//! A model of a saga as an observer sees it: the sent commands and the received answers. It does not know how the
+//! engine decides. It fails on every decision that the rules forbid.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use time::OffsetDateTime;
 
 use super::{CANCELLED, Decision, Input, Kind, Shape, State, Status, StepStatus, TOO_LATE};
 
-/// A step as the world sees it.
-struct Seen {
+/// A step as the observer sees it.
+struct ObservedStep {
     status: StepStatus,
     asked_at: Option<OffsetDateTime>,
-    /// How often it was asked since it began to be open, or since an operator had it asked.
+    /// The number of requests since the step became open, or since an operator's retry.
     asked: u32,
 }
 
 pub(super) struct Model<'s> {
     shape: &'s Shape,
-    steps: Vec<Seen>,
+    steps: Vec<ObservedStep>,
     /// The code of the first refusal.
     reason: Option<String>,
     cancelled: bool,
-    /// When it is to have ended, until that has passed.
+    /// The deadline of the saga, until it has passed.
     ends_by: Option<OffsetDateTime>,
-    /// That passed before the pivot was asked.
+    /// Whether the deadline passed before the pivot was asked.
     too_late: bool,
     turned_round: bool,
-    /// The step at which it is stuck.
+    /// The step at which the saga is stuck.
     stuck: Option<usize>,
     pub ended: Option<Status>,
-    /// Groups with something that can be undone, in the order in which they were done.
+    /// Groups with completed undoable steps, in the order of completion.
     done: Vec<usize>,
     /// Groups in the order in which their undo was asked.
     undone: Vec<usize>,
@@ -43,7 +43,7 @@ impl<'s> Model<'s> {
         let steps = shape
             .steps
             .iter()
-            .map(|_| Seen { status: StepStatus::Waiting, asked_at: None, asked: 0 })
+            .map(|_| ObservedStep { status: StepStatus::Waiting, asked_at: None, asked: 0 })
             .collect();
         Self {
             shape,
@@ -61,7 +61,7 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// The steps that an answer is missing from.
+    /// Returns the steps without an answer.
     pub fn open(&self) -> Vec<(usize, Direction)> {
         let open = |status| match status {
             StepStatus::Asked => Some(Direction::Do),
@@ -71,27 +71,27 @@ impl<'s> Model<'s> {
         self.steps.iter().enumerate().filter_map(|(index, step)| Some((index, open(step.status)?))).collect()
     }
 
-    /// Takes an input and what was decided upon it. `changed` tells whether the state is another one.
-    pub fn saw(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
+    /// Observes an input and the engine's decisions. `changed` means that the state has changed.
+    pub fn observe(&mut self, now: OffsetDateTime, input: &Input, decisions: &[Decision], changed: bool) {
         self.history.push((now, input.clone(), decisions.to_vec()));
         if *input == Input::Cancel {
-            self.hear_cancellation(decisions, changed);
+            self.observe_cancellation(decisions, changed);
         }
         if self.history.len() == 1 {
             self.ends_by = self.shape.deadline.map(|deadline| now + deadline);
         }
-        let answered = self.hear(input);
+        let answered = self.observe_answer(input);
         let woken = *input == Input::Due;
         let overdue = woken && self.ends_by.is_some_and(|by| by <= now);
         if overdue {
-            self.hear_deadline(decisions);
+            self.observe_deadline(decisions);
         }
         let other = matches!(input, Input::Cancel | Input::Retry { .. } | Input::Failing { .. });
         if !answered && !woken && !other && self.history.len() > 1 {
             self.must(decisions.is_empty() && !changed, "an answer that nobody waits for changes nothing");
         }
         if matches!(input, Input::Failing { .. }) {
-            self.must(decisions.is_empty(), "an excuse is no answer");
+            self.must(decisions.is_empty(), "a failing reply does not complete a step");
         }
         if matches!(input, Input::Retry { .. }) {
             self.must(decisions.len() == self.open().len(), "what is open is asked at once");
@@ -112,15 +112,15 @@ impl<'s> Model<'s> {
                     let open = self.open().contains(&(index, *direction));
                     self.must(
                         woken && open && (often || overdue) && self.stuck.is_none(),
-                        "a saga is stuck at an open step that was asked in vain often enough or too long, and it is told once",
+                        "a saga is stuck at an open step after enough unanswered requests or its deadline, and only one alert is sent",
                     );
                     self.stuck = Some(index);
                 }
                 Decision::Compensate { step, reason } => {
                     let refused = |step: &String| self.steps[self.index(step)].status == StepStatus::Refused;
-                    let why = step.as_ref().map_or(self.cancelled || self.too_late, refused);
+                    let justified = step.as_ref().map_or(self.cancelled || self.too_late, refused);
                     self.must(
-                        why && !self.turned_round,
+                        justified && !self.turned_round,
                         "a refusal, a cancellation or its deadline turns the saga round, once",
                     );
                     self.must(!self.any(StepStatus::Asked), "it turns round when no step is open any more");
@@ -149,14 +149,14 @@ impl<'s> Model<'s> {
         );
         if woken {
             let late = |index: usize| {
-                let patience = self.shape.steps[index].deadline.max(Duration::from_secs(60));
-                self.steps[index].asked_at.is_none_or(|asked| now - asked >= patience)
+                let interval = self.shape.steps[index].deadline.max(Duration::from_secs(60));
+                self.steps[index].asked_at.is_none_or(|asked| now - asked >= interval)
             };
             self.must(!self.open().iter().any(|(index, _)| late(*index)), "silence is not forgotten");
         }
     }
 
-    /// The engine's state says the same.
+    /// Compares the engine's state with the model.
     pub fn agrees_with(&self, state: &State) {
         let same = self.steps.iter().zip(&state.steps).all(|(seen, step)| seen.status == step.status);
         self.must(same, "the state says what was seen");
@@ -171,7 +171,7 @@ impl<'s> Model<'s> {
         self.must(state.due_at().is_some() == self.ended.is_none(), "it is woken until it has ended");
     }
 
-    /// The saga has got all its answers.
+    /// Checks the end of a saga that got all its answers.
     pub fn finish(&self) {
         let end = if self.reason.is_some() { Status::Compensated } else { Status::Completed };
         self.must(self.ended == Some(end), "a saga that gets its answers ends well");
@@ -181,8 +181,8 @@ impl<'s> Model<'s> {
         self.must(self.undone == wanted, "what was done is undone in reverse");
     }
 
-    /// Notes the answer, if someone waits for it.
-    fn hear(&mut self, input: &Input) -> bool {
+    /// Records an answer. Returns whether the step was waiting for it.
+    fn observe_answer(&mut self, input: &Input) -> bool {
         let (step, from, to) = match input {
             Input::Done { step, direction: Direction::Do } => (step, StepStatus::Asked, StepStatus::Done),
             Input::Done { step, direction: Direction::Undo } => {
@@ -197,9 +197,9 @@ impl<'s> Model<'s> {
             return false;
         };
         let kind = self.shape.steps[index].kind;
-        let deaf =
+        let ignored =
             to == StepStatus::Refused && matches!(kind, Kind::Forward | Kind::Closing | Kind::Cancelling);
-        if self.steps[index].status != from || deaf {
+        if self.steps[index].status != from || ignored {
             return false;
         }
         self.steps[index].status = to;
@@ -214,8 +214,8 @@ impl<'s> Model<'s> {
         true
     }
 
-    /// A cancellation is heard as long as the pivot was not asked and nothing was refused.
-    fn hear_cancellation(&mut self, decisions: &[Decision], changed: bool) {
+    /// Observes a cancellation. It has an effect only before the pivot was asked and before any refusal.
+    fn observe_cancellation(&mut self, decisions: &[Decision], changed: bool) {
         let foreseen = self.shape.steps.iter().any(|step| step.kind == Kind::Cancelling);
         let in_time = self.is_before_pivot() && self.reason.is_none();
         if self.cancelled {
@@ -229,8 +229,9 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// Its deadline has passed. It is told of once, as a turn or as an alarm, unless it is undone or stuck anyway.
-    fn hear_deadline(&mut self, decisions: &[Decision]) {
+    /// Observes that the deadline has passed. It turns the saga round or raises one alert, unless the saga is already
+    /// undone or stuck.
+    fn observe_deadline(&mut self, decisions: &[Decision]) {
         self.ends_by = None;
         if self.ended.is_some() || self.reason.is_some() {
             return;
@@ -239,8 +240,11 @@ impl<'s> Model<'s> {
             self.too_late = true;
             self.reason = Some(TOO_LATE.to_owned());
         } else {
-            let told = decisions.iter().any(|decision| matches!(decision, Decision::Stuck { .. }));
-            self.must(told || self.stuck.is_some(), "a saga that takes too long behind its pivot is stuck");
+            let alerted = decisions.iter().any(|decision| matches!(decision, Decision::Stuck { .. }));
+            self.must(
+                alerted || self.stuck.is_some(),
+                "a saga that takes too long behind its pivot is stuck",
+            );
         }
     }
 
@@ -253,8 +257,11 @@ impl<'s> Model<'s> {
         if self.open().contains(&(index, direction)) {
             let deadline = self.shape.steps[index].deadline;
             let overdue = self.steps[index].asked_at.is_some_and(|asked| now - asked >= deadline);
-            let why = matches!(input, Input::Retry { .. }) || (*input == Input::Due && overdue);
-            self.must(why, "who is open is asked again when the deadline has passed, or an operator says so");
+            let justified = matches!(input, Input::Retry { .. }) || (*input == Input::Due && overdue);
+            self.must(
+                justified,
+                "who is open is asked again when the deadline has passed, or an operator says so",
+            );
         } else if direction == Direction::Do {
             self.may_be_done(index);
             self.steps[index].status = StepStatus::Asked;
@@ -321,13 +328,13 @@ impl<'s> Model<'s> {
         self.steps.iter().any(|step| step.status == status)
     }
 
-    /// The step that closes the saga if it is undone.
+    /// Returns the step that closes the saga if it is undone.
     fn closing(&self) -> usize {
         let kind = if self.cancelled { Kind::Cancelling } else { Kind::Closing };
         self.shape.steps.iter().position(|step| step.kind == kind).unwrap_or_default()
     }
 
-    /// How many steps are not there to close the saga.
+    /// Returns the number of steps that are not closing steps.
     fn business(&self) -> usize {
         self.shape.steps.iter().filter(|step| !step.kind.closes()).count()
     }

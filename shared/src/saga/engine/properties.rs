@@ -1,4 +1,4 @@
-//! Random plans with random histories: whatever comes, in whatever order, the rules hold.
+//! Random plans with random histories. The rules must hold for any sequence of events.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -17,30 +17,30 @@ use super::{Decision, Input, Kind, Refusal, Shape, State, Status, StepShape};
 use crate::saga::plan::STUCK_AFTER;
 use crate::saga::testing::BEGINNING;
 
-/// A step's name is `'static`; a random plan takes its names from here.
+/// Step names are `'static`, so random plans take their names from here.
 const NAMES: [&str; 26] = [
     "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u",
     "v", "w", "x", "y", "z",
 ];
 
-/// Something happens to a saga.
+/// An event in the life of a saga.
 #[derive(Debug, Clone)]
 enum Event {
     /// A participant answers.
     Answer { which: Index, refused: bool },
-    /// A message comes again.
+    /// A message arrives again.
     Again { which: Index },
-    /// A reply comes about any step, asked or not.
+    /// A reply arrives for any step, asked or not.
     Stray { step: Index, direction: Direction, refused: bool },
     /// Time passes, and the saga is woken.
     Wait { seconds: u64 },
-    /// The customer wants it undone.
+    /// The customer cancels.
     Cancel,
-    /// An operator has it asked at once.
+    /// An operator has the open steps asked at once.
     Retry,
-    /// A participant says why there is no answer yet.
+    /// A participant reports why it cannot answer yet.
     Failing { which: Index },
-    /// The orchestrator stops, and another goes on.
+    /// The orchestrator stops, and another one continues.
     Restart,
 }
 
@@ -51,11 +51,11 @@ struct Play<'s> {
     state: State,
     now: OffsetDateTime,
     inputs: Vec<Input>,
-    /// As the database has it: inputs that changed nothing are not in it.
+    /// The log as the database has it. It has no entries for inputs without an effect.
     log: Vec<(OffsetDateTime, String, String)>,
 }
 
-/// How many histories are tried; `PROPTEST_CASES` says otherwise.
+/// The number of histories. `PROPTEST_CASES` overrides it.
 const HISTORIES: u32 = 100_000;
 
 #[test]
@@ -70,28 +70,28 @@ fn the_rules_hold_whatever_comes() {
                     play(&shape, &events, &rest);
                     Ok(())
                 });
-                // With the smallest history that breaks a rule.
+                // The error has the smallest history that breaks a rule.
                 tried.unwrap_or_else(|error| panic!("{error}"));
             });
         }
     });
 }
 
-/// Each thread's share of the histories.
+/// Returns the configuration of one thread, with its share of the histories.
 fn config(threads: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     let said = std::env::var_os("PROPTEST_CASES").is_some();
     let histories = if said { config.cases } else { HISTORIES };
     ProptestConfig {
         cases: histories.div_ceil(threads),
-        // Each choice has a generator of its own; without optimization, seeding ChaCha for it took most of the time.
+        // Each choice has its own generator. Without optimization, seeding ChaCha for it took most of the time.
         rng_algorithm: RngAlgorithm::XorShift,
         source_file: Some(file!()),
         ..config
     }
 }
 
-/// Guards the property against histories that never get anywhere.
+/// Guards the property against histories that never make progress.
 #[test]
 fn random_histories_end_in_every_way() {
     let mut runner = TestRunner::deterministic();
@@ -119,7 +119,7 @@ fn play(shape: &Shape, events: &[Event], rest: &[Index]) -> Status {
     for event in events {
         play.happens(event);
     }
-    // Each step is done and undone once at most, so this is enough for every answer that is still missing.
+    // Each step is done and undone at most once, so this is enough for all missing answers.
     for which in rest {
         play.happens(&Event::Answer { which: *which, refused: false });
     }
@@ -168,7 +168,7 @@ impl Play<'_> {
     fn answer(&mut self, index: usize, direction: Direction, refused: bool) {
         let step = self.shape.steps[index].name.to_owned();
         if refused {
-            // Each refusal has a reason of its own, so that the first can be told from the others.
+            // Each refusal has its own reason, so that the first one can be recognised.
             let code = format!("{step} said no, number {}", self.inputs.len());
             self.take(Input::Refused { step, refusal: Refusal { code, detail: None } });
         } else {
@@ -180,7 +180,7 @@ impl Play<'_> {
         let before = self.state.clone();
         let decisions = self.state.apply(self.shape, &input, self.now);
         let changed = before != self.state;
-        self.model.saw(self.now, &input, &decisions, changed);
+        self.model.observe(self.now, &input, &decisions, changed);
         self.model.agrees_with(&self.state);
         if changed || !decisions.is_empty() {
             let json = serde_json::to_string(&input).expect("an input is JSON");
@@ -189,7 +189,7 @@ impl Play<'_> {
         self.inputs.push(input);
     }
 
-    /// The row is the log's projection: the log, read from its beginning, leads to the same state.
+    /// The row is a projection of the log. Replaying the whole log must lead to the same state.
     fn replay(&self) {
         let mut state = State::new(self.shape);
         for (now, input, decisions) in &self.log {
@@ -202,13 +202,13 @@ impl Play<'_> {
     }
 }
 
-/// A plan, what happens to its saga, and in which order the answers come that are missing then.
+/// Generates a plan, the events of its saga, and the order of the missing answers.
 fn history() -> impl Strategy<Value = (Shape, Vec<Event>, Vec<Index>)> {
     (shape(), events(), vec(any::<Index>(), 64))
 }
 
-/// A plan as the types allow it: groups that can be undone, a pivot, groups that can't, a closing step. The undo flag
-/// is random everywhere, for the engine must not undo the pivot even if the flag is wrong.
+/// Generates a plan that the types allow: undoable groups, a pivot, forward groups, a closing step. The undo flag is
+/// random everywhere, because the engine must not undo the pivot even if the flag is wrong.
 fn shape() -> impl Strategy<Value = Shape> {
     let group = || vec((any::<bool>(), deadline()), 1..4);
     let single = || vec((any::<bool>(), deadline()), 1);

@@ -1,4 +1,4 @@
-//! Where a saga stands, and what an input makes of it.
+//! The state of a saga, and the effect of each input on it.
 
 use std::time::Duration;
 
@@ -8,22 +8,24 @@ use time::OffsetDateTime;
 
 use super::{CANCELLED, Decision, Input, Kind, NoCancellation, Refusal, Shape, Status, StepStatus, TOO_LATE};
 
-/// The longest time between two askings of a step.
-const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// The longest interval between two requests to a step, unless its deadline is longer.
+const MAX_ASK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A saga's state: all that the engine needs beside the shape.
+/// The state of a saga: everything that the engine needs beside the shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Where it stands, apart from being stuck.
+    /// The status of the saga. It never is [`Status::Stuck`]; see [`State::shown`].
     pub status: Status,
-    /// Why it turns round.
+    /// The first refusal, which is the reason for undoing the saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// Whether the saga was cancelled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
+    /// The step at which the saga is stuck, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<Stuck>,
-    /// When it is to have ended, as long as that is looked after.
+    /// The deadline of the saga, until it has passed or no longer matters.
     #[serde(
         default,
         rename = "endsBy",
@@ -31,13 +33,16 @@ pub struct State {
         skip_serializing_if = "Option::is_none"
     )]
     pub ends_by: Option<OffsetDateTime>,
+    /// The states of the steps, in the order of the shape.
     pub steps: Vec<StepState>,
 }
 
 /// The step at which a saga is stuck.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
+    /// The name of the step.
     pub step: String,
+    /// Whether it is being carried out or undone.
     pub direction: Direction,
 }
 
@@ -45,22 +50,26 @@ pub struct Stuck {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepState {
+    /// The status of the step.
     pub status: StepStatus,
-    /// How often it was asked in its present direction.
+    /// The number of requests in the current direction.
     pub attempts: u32,
+    /// The time of the first request in the current direction.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<OffsetDateTime>,
+    /// The time of the last answer.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<OffsetDateTime>,
-    /// When it is asked again.
+    /// The time at which the step is asked again.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub due_at: Option<OffsetDateTime>,
-    /// What its participant last said of why there is no answer yet.
+    /// The last error of the participant while it cannot answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
 impl State {
+    /// Creates the state of a saga in which no step was asked yet.
     pub fn new(shape: &Shape) -> Self {
         let step = StepState {
             status: StepStatus::Waiting,
@@ -74,17 +83,17 @@ impl State {
         Self { status: Status::Running, refusal: None, cancelled: false, stuck: None, ends_by: None, steps }
     }
 
-    /// Where the saga stands, as it is told.
+    /// Returns the status as users see it: stuck, or the status of the saga.
     pub fn shown(&self) -> Status {
         if self.stuck.is_some() { Status::Stuck } else { self.status }
     }
 
-    /// When the saga wants to be woken, if nothing happens before.
+    /// Returns the time at which the saga must be woken, if it must be.
     pub fn due_at(&self) -> Option<OffsetDateTime> {
         self.steps.iter().filter_map(|step| step.due_at).chain(self.ends_by).min()
     }
 
-    /// Whether a reply to this step would be taken: it is open in this direction.
+    /// Returns whether a reply to this step has an effect, because the step is open in this direction.
     pub fn awaits(&self, step: usize, direction: Direction) -> bool {
         let open = match direction {
             Direction::Do => StepStatus::Asked,
@@ -93,7 +102,7 @@ impl State {
         self.steps.get(step).is_some_and(|state| state.status == open)
     }
 
-    /// Takes an input, at this time. An input that changes nothing gives no decisions.
+    /// Applies an input at this time and returns the decisions. An input without an effect returns no decisions.
     pub fn apply(&mut self, shape: &Shape, input: &Input, now: OffsetDateTime) -> Vec<Decision> {
         let mut decisions = Vec::new();
         match input {
@@ -103,7 +112,7 @@ impl State {
             Input::Started => {}
             Input::Due => {
                 if self.ends_by.is_some_and(|by| by <= now) {
-                    self.is_too_late(shape, &mut decisions);
+                    self.pass_deadline(shape, &mut decisions);
                 }
                 self.ask_again(shape, now, &mut decisions);
             }
@@ -130,11 +139,12 @@ impl State {
                     return decisions;
                 };
                 if !shape.steps[index].kind.may_be_refused() {
-                    // The types rule it out; should it come all the same, the step is asked again when it is due.
+                    // The plan's types make this impossible. If it happens anyway, the step is asked again at its
+                    // deadline.
                     return decisions;
                 }
                 self.end(index, step, StepStatus::Refused, now);
-                // Of several refusals the first is the saga's reason.
+                // The first of several refusals is the saga's reason.
                 self.refusal.get_or_insert_with(|| refusal.clone());
             }
         }
@@ -143,14 +153,14 @@ impl State {
             Status::Compensating => self.retreat(shape, now, &mut decisions),
             Status::Completed | Status::Compensated | Status::Stuck => {}
         }
-        // Whatever turns it round, it can't be turned round again; and what has ended is not woken.
+        // A saga turns round only once, and an ended saga is not woken.
         if self.refusal.is_some() || self.status == Status::Completed {
             self.ends_by = None;
         }
         decisions
     }
 
-    /// Whether nothing was asked yet.
+    /// Returns whether no step was asked yet.
     fn is_new(&self) -> bool {
         self.status == Status::Running && self.steps.iter().all(|step| step.status == StepStatus::Waiting)
     }
@@ -159,8 +169,8 @@ impl State {
         shape.pivot().is_none_or(|pivot| self.steps[pivot].status == StepStatus::Waiting)
     }
 
-    /// Its deadline has passed, which happens once: before the pivot it is undone, later an operator is called.
-    fn is_too_late(&mut self, shape: &Shape, decisions: &mut Vec<Decision>) {
+    /// Handles the passed deadline, which happens once. Before the pivot the saga is undone; later it becomes stuck.
+    fn pass_deadline(&mut self, shape: &Shape, decisions: &mut Vec<Decision>) {
         self.ends_by = None;
         if self.is_before_pivot(shape) {
             self.refusal = Some(Refusal { code: TOO_LATE.to_owned(), detail: None });
@@ -174,7 +184,7 @@ impl State {
         }
     }
 
-    /// Notes that the saga is to be undone, if it still can be.
+    /// Marks the saga as cancelled, if it can still be undone.
     fn cancel(&mut self, shape: &Shape) -> Result<(), NoCancellation> {
         match self.status {
             _ if self.cancelled => Ok(()),
@@ -209,7 +219,7 @@ impl State {
             }
             return;
         }
-        // Not past an unresolved step: what is open may still be done.
+        // The saga waits for open steps, because they may still be done.
         if !group.clone().any(|i| self.steps[i].status == StepStatus::Asked) {
             self.status = Status::Compensating;
             let step = refused.map(|refused| shape.steps[refused].name.to_owned());
@@ -222,8 +232,8 @@ impl State {
         if self.steps.iter().any(|step| step.status == StepStatus::Undoing) {
             return;
         }
-        let can_be = |step: &super::StepShape| step.undo && step.kind == Kind::Compensatable;
-        let to_undo = |i: &usize| can_be(&shape.steps[*i]) && self.steps[*i].status == StepStatus::Done;
+        let is_undoable = |step: &super::StepShape| step.undo && step.kind == Kind::Compensatable;
+        let to_undo = |i: &usize| is_undoable(&shape.steps[*i]) && self.steps[*i].status == StepStatus::Done;
         if let Some(next) = (0..shape.steps.len()).rev().find(to_undo) {
             for index in shape.group(shape.steps[next].group).filter(to_undo).collect::<Vec<_>>() {
                 self.ask(shape, index, Direction::Undo, now, decisions);
@@ -272,12 +282,12 @@ impl State {
             }
             let wait = shape.deadline * 2_u32.saturating_pow(step.attempts.min(8));
             step.attempts = step.attempts.saturating_add(1);
-            step.due_at = Some(now + wait.min(ASK_AGAIN_AT_MOST.max(shape.deadline)));
+            step.due_at = Some(now + wait.min(MAX_ASK_INTERVAL.max(shape.deadline)));
             decisions.push(Decision::Ask { step: shape.name.to_owned(), direction });
         }
     }
 
-    /// Asks what is open as if it had not been asked before.
+    /// Asks all open steps at once and restarts their intervals.
     fn ask_at_once(&mut self, shape: &Shape, now: OffsetDateTime, decisions: &mut Vec<Decision>) {
         self.stuck = None;
         for (step, shape) in self.steps.iter_mut().zip(&shape.steps) {
@@ -289,7 +299,7 @@ impl State {
         }
     }
 
-    /// A step has its answer, and the saga goes on if it was stuck there.
+    /// Records the answer of a step. The saga continues if it was stuck there.
     fn end(&mut self, index: usize, step: &str, status: StepStatus, now: OffsetDateTime) {
         self.steps[index].end(status, now);
         self.stuck = self.stuck.take().filter(|stuck| stuck.step != step);
@@ -301,7 +311,7 @@ impl State {
 }
 
 impl StepState {
-    /// In which direction it is asked, if it is.
+    /// Returns the direction in which the step is asked.
     fn direction(&self) -> Direction {
         if self.status == StepStatus::Undoing { Direction::Undo } else { Direction::Do }
     }

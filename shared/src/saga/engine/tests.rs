@@ -1,4 +1,4 @@
-//! The engine's rules one by one, above all those about time.
+//! The engine's rules one by one, above all the rules about time.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ fn a_saga_that_has_ended_sleeps() {
     assert_eq!(state, ended);
 }
 
-/// The types rule it out; a participant of another release may know no better.
+/// The types make this impossible, but a participant of another release may still do it.
 #[test]
 fn a_refusal_behind_the_pivot_is_not_heard() {
     let (shape, mut state) = begun(&[(Kind::Pivot, 0, 10), (Kind::Forward, 1, 10)]);
@@ -174,7 +174,7 @@ fn a_cancellation_that_comes_behind_the_pivot_or_while_it_is_undone_is_refused()
     assert_eq!(state.apply(&shape, &Input::Cancel, at(4)), refuse(NoCancellation::PastPivot));
 }
 
-/// How many seconds pass between the askings of a step that never answers, if it is woken on time.
+/// Returns the seconds between the requests to a step that never answers, if the saga is woken on time.
 fn seconds_between_askings(deadline: u64, count: usize) -> Vec<u64> {
     let (shape, mut state) = begun(&[(Kind::Pivot, 0, deadline)]);
     let mut last = BEGINNING;
@@ -231,7 +231,7 @@ fn a_saga_that_is_undone_anyway_is_not_woken_for_its_deadline() {
     assert_eq!(state.refusal.as_ref().map(|refusal| refusal.code.as_str()), Some(CANCELLED));
 }
 
-/// A saga that has begun, of steps (kind, group, deadline in seconds) before a closing step.
+/// Returns a saga that has begun. Its steps (kind, group, deadline in seconds) come before a closing step.
 fn begun(steps: &[(Kind, usize, u64)]) -> (Shape, State) {
     let mut shape = Shape { steps: Vec::new(), deadline: None };
     for (index, &(kind, group, seconds)) in steps.iter().enumerate() {

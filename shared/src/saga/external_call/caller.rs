@@ -1,4 +1,4 @@
-//! The half of an effect that calls the outside, and writes down what it said or that it said nothing.
+//! The second half of an external call: calls the dependency, and records its answer or its silence.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,14 +22,14 @@ use crate::saga::participant::{self, Task};
 use crate::step_outcome::{self, Status, StepKey};
 use crate::unit_of_work::UnitOfWork;
 
-/// The wait before the second call; it doubles from call to call, up to 30 s.
-const CALL_AGAIN: Duration = Duration::from_millis(500);
-/// How often open intents are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Most outcomes written in one transaction.
+/// The wait before the second call. It doubles from call to call, up to 30 s.
+const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
+/// How often the database is checked for open intents.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The largest number of outcomes in one transaction.
 const BATCH: usize = 256;
 
-/// Calls the outside and writes down what it said.
+/// Calls the dependency and records its answers.
 pub(crate) struct Caller<C, E> {
     pub(super) db: Db,
     pub(super) handler: Arc<E>,
@@ -37,8 +37,8 @@ pub(crate) struct Caller<C, E> {
     pub(super) tasks: mpsc::Receiver<Task<C>>,
 }
 
-/// Collects the calls that have ended, as many as are written down at once. One that panicked stays open, and is taken
-/// up again when its claim has run out.
+/// Collects ended calls, as many as one transaction records. A call that panicked stays open, and is resumed when its
+/// claim expires.
 fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
     while answered.len() < BATCH
         && let Some(ended) = calls.try_join_next()
@@ -47,40 +47,40 @@ fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
     }
 }
 
-/// Calls under way. Tasks of their own: they go on while outcomes are written down.
+/// The running calls. They are separate tasks, so that they continue while outcomes are recorded.
 type Calls<C, O> = JoinSet<Ended<C, O>>;
 
 enum Ended<C, O> {
     Answered(Task<C>, O),
-    Unanswered(Unanswered<C>),
+    Unanswered(UnansweredCall<C>),
 }
 
-/// A step that was called, and why there is no answer.
-struct Unanswered<C> {
+/// A step whose call got no answer, and the reason.
+struct UnansweredCall<C> {
     task: Task<C>,
-    why: String,
+    reason: String,
 }
 
-/// A step that was not called, and for how long it is left alone.
-struct PutOff {
+/// A step that was not called, and the wait before its next attempt.
+struct Deferred {
     step: StepKey,
     wait: Duration,
 }
 
 impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
-    /// Runs until `stop`. What is under way then is taken up after the next start, or waited for where the outside would
-    /// do it twice.
+    /// Runs until `stop`. Running calls are resumed after the next start. If the dependency is not idempotent, they
+    /// are awaited instead.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut calls = JoinSet::new();
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut released, mut more) = (false, false);
         loop {
             if more && calls.len() <= E::MAX_CONCURRENCY / 2 {
-                look.reset_immediately();
+                poll.reset_immediately();
                 more = false;
             }
-            let (mut answered, mut put_off) = (Vec::new(), Vec::new());
+            let (mut answered, mut deferred) = (Vec::new(), Vec::new());
             tokio::select! {
                 () = stop.cancelled() => {
                     if !E::IDEMPOTENT {
@@ -88,58 +88,58 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     }
                     return;
                 }
-                Some(task) = self.tasks.recv(), if calls.len() < E::MAX_CONCURRENCY => put_off.extend(self.begin(task, &mut calls)),
+                Some(task) = self.tasks.recv(), if calls.len() < E::MAX_CONCURRENCY => deferred.extend(self.begin(task, &mut calls)),
                 Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
-                _ = look.tick() => {
+                _ = poll.tick() => {
                     let room = self.room(&calls);
-                    match self.take_up(&mut released, room).await {
+                    match self.claim_open(&mut released, room).await {
                         Ok(tasks) => {
                             more = room > 0 && tasks.len() == room;
                             for task in tasks {
-                                put_off.extend(self.begin(task, &mut calls));
+                                deferred.extend(self.begin(task, &mut calls));
                             }
                         }
-                        Err(fault) => warn!(%fault, "open calls could not be looked up"),
+                        Err(fault) => warn!(%fault, "open calls could not be claimed"),
                     }
                 }
             }
-            // What is ready now is called, put off, and written down together.
+            // Everything that is ready now is called, deferred and recorded together.
             while calls.len() < E::MAX_CONCURRENCY
-                && put_off.len() < BATCH
+                && deferred.len() < BATCH
                 && let Ok(task) = self.tasks.try_recv()
             {
-                put_off.extend(self.begin(task, &mut calls));
+                deferred.extend(self.begin(task, &mut calls));
             }
             ready(&mut calls, &mut answered);
-            self.put_off(&put_off).await;
-            if !answered.is_empty() && !self.write_down(answered, &stop).await {
+            self.defer(&deferred).await;
+            if !answered.is_empty() && !self.record(answered, &stop).await {
                 return;
             }
         }
     }
 
-    /// Waits for the calls under way and writes down what they say. The service's grace for stopping ends it.
+    /// Waits for the running calls and records their outcomes. The service's grace period limits the wait.
     async fn finish(&self, mut calls: Calls<C, E::Outcome>) {
         while let Some(ended) = calls.join_next().await {
             let mut answered: Vec<_> = ended.into_iter().collect();
             ready(&mut calls, &mut answered);
-            self.write_down(answered, &CancellationToken::new()).await;
+            self.record(answered, &CancellationToken::new()).await;
         }
     }
 
-    /// How many calls may be begun now.
+    /// Returns how many calls may begin now.
     fn room(&self, calls: &Calls<C, E::Outcome>) -> usize {
         self.dependency.room().min(E::MAX_CONCURRENCY.saturating_sub(calls.len()))
     }
 
-    /// Begins a call, unless the circuit is open.
-    fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<PutOff> {
+    /// Begins a call, or returns the deferral if the circuit is open.
+    fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
         match self.dependency.begin() {
             Ok(permit) => {
                 calls.spawn(self.call(task, permit));
                 None
             }
-            Err(wait) => Some(PutOff { step: task.step, wait }),
+            Err(wait) => Some(Deferred { step: task.step, wait }),
         }
     }
 
@@ -151,32 +151,32 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         let handler = Arc::clone(&self.handler);
         async move {
             let key = task.step.idempotency_key();
-            let said = tokio::time::timeout(E::TIMEOUT, handler.call(&key, &task)).await;
-            let why = match said {
+            let answer = tokio::time::timeout(E::TIMEOUT, handler.call(&key, &task)).await;
+            let reason = match answer {
                 Ok(Ok(outcome)) => {
                     permit.end(true);
                     return Ended::Answered(task, outcome);
                 }
                 Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<LocalError>() => {
                     drop(permit);
-                    return Ended::Unanswered(Unanswered { task, why: error.to_string() });
+                    return Ended::Unanswered(UnansweredCall { task, reason: error.to_string() });
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {:?}", E::TIMEOUT),
             };
             permit.end(false);
-            Ended::Unanswered(Unanswered { task, why })
+            Ended::Unanswered(UnansweredCall { task, reason })
         }
     }
 
-    /// Nothing is looked for while nothing could be called, so that an outage costs the database nothing.
-    async fn take_up(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
+    /// Claims open calls. It does nothing while no call could be made, so that an outage does not load the database.
+    async fn claim_open(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
         if limit == 0 {
             return Ok(Vec::new());
         }
         let mut uow = self.db.write(&[]).await?;
         if !*released {
-            // What was under way when this instance ended is nobody's now.
+            // Calls that were running when this instance ended belong to no process now.
             store::release(uow.db(), C::TYPE, self.db.instance()).await?;
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -185,65 +185,65 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         *released = true;
         let mut tasks = Vec::with_capacity(open.len());
         for row in open {
-            debug!(saga = %row.saga_id, step = row.step, "an open call is taken up again");
+            debug!(saga = %row.saga_id, step = row.step, "an open call is resumed");
             match task(&row) {
                 Ok(task) => tasks.push(task),
-                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can't be read any more"),
+                Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can no longer be read"),
             }
         }
         Ok(tasks)
     }
 
-    /// Gives back what was not called. If that fails, it is taken up again when its claim has run out.
-    async fn put_off(&self, put_off: &[PutOff]) {
-        if put_off.is_empty() {
+    /// Returns steps that were not called. If that fails, they are resumed when their claims expire.
+    async fn defer(&self, deferred: &[Deferred]) {
+        if deferred.is_empty() {
             return;
         }
-        debug!(command = C::TYPE, steps = put_off.len(), "the circuit is open; steps are put off");
-        metric::EXTERNAL_CALLS_DEFERRED.counter(&[C::TYPE]).increment(put_off.len() as u64);
-        let steps: Vec<&StepKey> = put_off.iter().map(|one| &one.step).collect();
-        let waits: Vec<f64> = put_off.iter().map(|one| one.wait.as_secs_f64()).collect();
+        debug!(command = C::TYPE, steps = deferred.len(), "the circuit is open; steps are deferred");
+        metric::EXTERNAL_CALLS_DEFERRED.counter(&[C::TYPE]).increment(deferred.len() as u64);
+        let steps: Vec<&StepKey> = deferred.iter().map(|one| &one.step).collect();
+        let waits: Vec<f64> = deferred.iter().map(|one| one.wait.as_secs_f64()).collect();
         let write = async {
             let mut uow = self.db.write(&[]).await?;
-            store::put_off(uow.db(), &steps, &waits).await?;
+            store::defer(uow.db(), &steps, &waits).await?;
             uow.commit().await
         };
         if let Err(error) = write.await {
-            warn!(%error, command = C::TYPE, "steps could not be put off");
+            warn!(%error, command = C::TYPE, "steps could not be deferred");
         }
     }
 
-    /// Whether it was written down before a stop.
-    async fn write_down(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
-        let (mut settled, mut later) = (Vec::new(), Vec::new());
+    /// Records ended calls. Returns whether that happened before a stop.
+    async fn record(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
+        let (mut answered, mut unanswered) = (Vec::new(), Vec::new());
         for one in ended {
             match one {
-                Ended::Answered(task, outcome) => settled.push((task, outcome)),
-                Ended::Unanswered(unanswered) => {
+                Ended::Answered(task, outcome) => answered.push((task, outcome)),
+                Ended::Unanswered(call) => {
                     metric::EXTERNAL_CALLS_UNANSWERED.counter(&[C::TYPE]).increment(1);
                     warn!(
-                        order = unanswered.task.subject,
-                        step = unanswered.task.step.step,
-                        why = unanswered.why,
-                        "the outside did not answer; it is asked again"
+                        order = call.task.subject,
+                        step = call.task.step.step,
+                        reason = call.reason,
+                        "the dependency did not answer; it is called again"
                     );
-                    later.push(unanswered);
+                    unanswered.push(call);
                 }
             }
         }
         let mut backoff = Duration::from_millis(50);
         while !stop.is_cancelled() {
-            let fault = match self.write(&settled, &later).await {
+            let fault = match self.write(&answered, &unanswered).await {
                 Ok(()) => return true,
                 Err(fault) => fault,
             };
-            warn!(%fault, command = C::TYPE, "outcomes could not be written down");
+            warn!(%fault, command = C::TYPE, "outcomes could not be recorded");
             if fault.class() == Class::Permanent {
-                if settled.is_empty() {
-                    // Nothing is left to try; the steps stay open until their claims have run out.
+                if answered.is_empty() {
+                    // Nothing is left to try. The steps stay open until their claims expire.
                     return true;
                 }
-                self.one_by_one(std::mem::take(&mut settled), &mut later).await;
+                self.record_one_by_one(std::mem::take(&mut answered), &mut unanswered).await;
                 continue;
             }
             tokio::time::sleep(jittered(backoff)).await;
@@ -252,80 +252,89 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         false
     }
 
-    /// One of them spoils it for all, so each is written on its own. What can't be written is asked for again later;
-    /// an operator has to look why.
-    async fn one_by_one(&self, settled: Vec<(Task<C>, E::Outcome)>, later: &mut Vec<Unanswered<C>>) {
-        for one in settled {
-            let written = match self.is_open(&one.0).await {
+    /// Records each outcome on its own, because one of them fails the whole batch. The failing one is called again
+    /// later, and an operator must look for the cause.
+    async fn record_one_by_one(
+        &self,
+        answered: Vec<(Task<C>, E::Outcome)>,
+        unanswered: &mut Vec<UnansweredCall<C>>,
+    ) {
+        for one in answered {
+            let written = match self.is_pending(&one.0).await {
                 Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
-                // Another process asked too, and was quicker; what it wrote is the answer.
+                // Another process has called too and was faster. Its record is the answer.
                 Ok(false) => Ok(()),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = written {
                 metric::EXTERNAL_CALLS_FAILED.counter(&[C::TYPE]).increment(1);
-                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome can't be written down");
-                let why = format!("the outcome can't be written down: {fault}");
-                later.push(Unanswered { task: one.0, why });
+                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome cannot be recorded");
+                let reason = format!("the outcome cannot be recorded: {fault}");
+                unanswered.push(UnansweredCall { task: one.0, reason });
             }
         }
     }
 
-    async fn is_open(&self, task: &Task<C>) -> Result<bool, Fault> {
+    async fn is_pending(&self, task: &Task<C>) -> Result<bool, Fault> {
         let known = step_outcome::find(&mut *self.db.read().await?, std::slice::from_ref(&task.step)).await?;
         Ok(known.iter().any(|record| record.status == Status::Pending))
     }
 
-    async fn write(&self, settled: &[(Task<C>, E::Outcome)], later: &[Unanswered<C>]) -> Result<(), Fault> {
-        let tasks = settled.iter().map(|(task, _)| task).chain(later.iter().map(|one| &one.task));
+    async fn write(
+        &self,
+        answered: &[(Task<C>, E::Outcome)],
+        unanswered: &[UnansweredCall<C>],
+    ) -> Result<(), Fault> {
+        let tasks = answered.iter().map(|(task, _)| task).chain(unanswered.iter().map(|one| &one.task));
         let mut keys: Vec<String> = tasks.map(|task| task.subject.clone()).collect();
         keys.sort_unstable();
         keys.dedup();
         let mut uow = self.db.write(&keys).await?;
-        if !later.is_empty() {
-            self.try_later(&mut uow, later).await?;
+        if !unanswered.is_empty() {
+            self.reschedule(&mut uow, unanswered).await?;
         }
-        if settled.is_empty() {
+        if answered.is_empty() {
             return Ok(uow.commit().await?);
         }
-        let answers = self.handler.record_outcome(&mut uow, settled).await?;
+        let answers = self.handler.record_outcome(&mut uow, answered).await?;
         let mut records = Vec::with_capacity(answers.len());
-        for ((task, _), answer) in settled.iter().zip(&answers) {
+        for ((task, _), answer) in answered.iter().zip(&answers) {
             records.push(participant::reply(&mut uow, task, answer)?);
         }
-        // Whoever asked a second time, after the claim had run out, may have written an outcome already.
+        // If the claim expired, another process may have recorded an outcome already.
         if store::resolve(uow.db(), &records).await? != records.len() as u64 {
-            return Err(Fault::permanent("some of the outcomes were written by another process"));
+            return Err(Fault::permanent("another process has recorded some of the outcomes"));
         }
         Ok(uow.commit().await?)
     }
 
-    /// Lets unanswered steps rest, and tells their sagas at the first, second, fourth, eighth ... time.
-    async fn try_later(&self, uow: &mut UnitOfWork, later: &[Unanswered<C>]) -> Result<(), Fault> {
-        let steps: Vec<&StepKey> = later.iter().map(|one| &one.task.step).collect();
-        let least = rest(&self.dependency).as_secs_f64();
-        let tried = store::try_later(uow.db(), &steps, CALL_AGAIN.as_secs_f64(), least);
+    /// Schedules unanswered steps for another call, and informs their sagas at the first, second, fourth, eighth ...
+    /// attempt.
+    async fn reschedule(&self, uow: &mut UnitOfWork, unanswered: &[UnansweredCall<C>]) -> Result<(), Fault> {
+        let steps: Vec<&StepKey> = unanswered.iter().map(|one| &one.task.step).collect();
+        let min_seconds = min_wait(&self.dependency).as_secs_f64();
+        let tried = store::reschedule(uow.db(), &steps, FIRST_RETRY_WAIT.as_secs_f64(), min_seconds);
         let tried: HashMap<StepKey, u32> = tried.await?.into_iter().collect();
-        for Unanswered { task, why } in later {
-            // A step that is not open any more was answered by another process.
+        for UnansweredCall { task, reason } in unanswered {
+            // A step that is no longer open was answered by another process.
             if let Some(&attempts) = tried.get(&task.step)
                 && attempts.is_power_of_two()
             {
-                participant::failing(uow, task, why, attempts)?;
+                participant::failing(uow, task, reason, attempts)?;
             }
         }
         Ok(())
     }
 }
 
-/// For how long a step rests at least that was called already: while the circuit is open, until those that were put off
-/// have had their turn, so that the next trial is not the step that has just failed.
-pub(super) fn rest(dependency: &Dependency) -> Duration {
-    let rest = dependency.rest();
-    if rest.is_zero() { rest } else { rest + 2 * LOOK_EVERY }
+/// Returns the minimum wait of a step that was already called. While the circuit is open, it is longer than the wait
+/// of deferred steps. The next trial is then another step than the one that has just failed.
+pub(super) fn min_wait(dependency: &Dependency) -> Duration {
+    let wait = dependency.open_for();
+    if wait.is_zero() { wait } else { wait + 2 * POLL_INTERVAL }
 }
 
-/// The task that a row was written for.
+/// Restores the task of a row.
 fn task<C: Command>(row: &store::Reclaimed) -> Result<Task<C>, serde_json::Error> {
     let envelope: Envelope = cloudevents::envelope(&row.command)?;
     let cause = Cause {

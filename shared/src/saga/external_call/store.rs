@@ -1,11 +1,11 @@
-//! Every statement about open steps: external calls whose outcome is not recorded yet.
+//! All SQL statements about open steps: external calls without a recorded outcome.
 
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use crate::step_outcome::{Record, StepKey, columns, key, outcome};
 
-/// Writes the outcomes of those steps that are pending. How many were.
+/// Records the outcomes of the steps that are pending. Returns the number of recorded outcomes.
 pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<u64, sqlx::Error> {
     let resolved = sqlx::query(
         "update step_outcome o
@@ -26,13 +26,14 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
     Ok(resolved.rows_affected())
 }
 
-/// Lets the open steps rest: after `seconds`, twice as long each time, but after `least` seconds at the soonest, anybody
-/// may take them up again. How often each has been tried; steps that are not open any more are left out.
-pub(crate) async fn try_later(
+/// Schedules open steps for another call. The wait is `seconds`, doubled with each attempt, but at least `min_seconds`
+/// seconds. Then any replica may claim them. Returns the number of attempts of each step; steps that are no longer
+/// open are left out.
+pub(crate) async fn reschedule(
     db: &mut PgConnection,
     steps: &[&StepKey],
     seconds: f64,
-    least: f64,
+    min_seconds: f64,
 ) -> Result<Vec<(StepKey, u32)>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     let tried: Vec<(Uuid, String, String, i32)> = sqlx::query_as(
@@ -49,18 +50,18 @@ pub(crate) async fn try_later(
     .bind(names)
     .bind(directions)
     .bind(seconds)
-    .bind(least)
+    .bind(min_seconds)
     .fetch_all(db)
     .await?;
     let tried = tried.into_iter();
     Ok(tried
-        .map(|(saga, step, direction, tries)| (key(saga, step, &direction), tries.unsigned_abs()))
+        .map(|(saga, step, direction, attempts)| (key(saga, step, &direction), attempts.unsigned_abs()))
         .collect())
 }
 
-/// Gives open steps back that were not tried; each may be taken up after so many seconds. A little chance is added, so
-/// that it is not always the same step that is tried first.
-pub(crate) async fn put_off(
+/// Releases open steps that were not called. Each may be claimed after its number of seconds. A small random part
+/// varies the step that is tried first.
+pub(crate) async fn defer(
     db: &mut PgConnection,
     steps: &[&StepKey],
     seconds: &[f64],
@@ -83,8 +84,12 @@ pub(crate) async fn put_off(
     Ok(())
 }
 
-/// Lets open steps be taken up after so many seconds, unless somebody has a claim on them, or it is sooner anyway.
-pub(crate) async fn hurry(db: &mut PgConnection, steps: &[StepKey], seconds: f64) -> Result<(), sqlx::Error> {
+/// Makes open steps available after `seconds`, unless a process has claimed them or they are available earlier.
+pub(crate) async fn expedite(
+    db: &mut PgConnection,
+    steps: &[StepKey],
+    seconds: f64,
+) -> Result<(), sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
     sqlx::query(
         "update step_outcome o set claimed_until = clock_timestamp() + $4 * interval '1 second'
@@ -102,7 +107,7 @@ pub(crate) async fn hurry(db: &mut PgConnection, steps: &[StepKey], seconds: f64
     Ok(())
 }
 
-/// An open step that is taken up again.
+/// An open step that is resumed.
 #[derive(FromRow)]
 pub(crate) struct Reclaimed {
     pub saga_id: Uuid,
@@ -119,7 +124,7 @@ impl Reclaimed {
     }
 }
 
-/// Gives up this instance's claims on open steps of a type, which it had before it was started again.
+/// Releases the claims of this instance on open steps of a type, left from before its restart.
 pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update step_outcome set claimed_by = null, claimed_until = clock_timestamp()
@@ -132,7 +137,7 @@ pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str)
     Ok(())
 }
 
-/// Takes up open steps of a type that nobody has a claim on any more.
+/// Claims open steps of a type whose claims have expired.
 pub(crate) async fn claim_open(
     db: &mut PgConnection,
     kind: &str,

@@ -1,5 +1,5 @@
-//! Several types of command that one handler carries out together, so that a batch of them is one set of statements
-//! and takes its locks once, in one order.
+//! Handlers for several command types at once. A batch of them is one set of statements and takes its locks once, in
+//! one order.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,18 +16,18 @@ use crate::router::{BatchHandler, MessageRouter};
 use crate::step_outcome::StepKey;
 use crate::unit_of_work::UnitOfWork;
 
-/// Commands that are carried out by one handler: a single type, or an enum with a variant for each of several.
+/// The commands of one handler: a single type, or an enum with a variant for each type.
 pub trait CommandSet: Sized + Send + Sync + 'static {
-    /// The types, each with its topic.
+    /// The command types, each with its topic.
     const TYPES: &'static [(&'static str, &'static str)];
 
     /// Reads the command in a message of one of these types.
     ///
     /// # Errors
-    /// If the data is not what the type says; the message is parked then.
+    /// Fails permanently if the data does not match the type. The message is then parked.
     fn read(message: &Incoming) -> Result<Self, Fault>;
 
-    /// The type of this very command, one of [`CommandSet::TYPES`].
+    /// Returns the type of this command, one of [`CommandSet::TYPES`].
     fn kind(&self) -> &'static str;
 }
 
@@ -43,7 +43,7 @@ impl<C: Command> CommandSet for C {
     }
 }
 
-/// The answer to a command, without its type.
+/// The answer to a command, without its Rust type.
 #[derive(Debug)]
 pub struct Reply {
     pub(super) refused: bool,
@@ -51,10 +51,10 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The answer to a command of type `C`.
+    /// Converts the answer to a command of type `C`.
     ///
     /// # Errors
-    /// If it can't be written as JSON.
+    /// Fails if the answer cannot be written as JSON.
     pub fn of<C: Command>(answer: &Answer<C>) -> Result<Self, Fault> {
         Ok(match answer {
             Answer::Done(reply) => Self { refused: false, result: to_raw_value(reply)? },
@@ -65,10 +65,11 @@ impl Reply {
 
 /// Carries out commands of several types inside the transaction that claimed them.
 pub trait CommandBatchHandler<S: CommandSet>: Send + Sync + 'static {
-    /// Carries out the commands in their order, each about another aggregate, and answers them in that order.
+    /// Carries out the commands in their order, each about a different aggregate, and returns the replies in that
+    /// order.
     ///
     /// # Errors
-    /// A technical failure, which rolls the batch back.
+    /// Fails on a technical failure, which rolls the batch back.
     fn handle(
         &self,
         uow: &mut UnitOfWork,
@@ -77,20 +78,23 @@ pub trait CommandBatchHandler<S: CommandSet>: Send + Sync + 'static {
 }
 
 impl MessageRouter {
-    /// Carries out the commands of all types of `S` with `handler`, those of a batch together.
+    /// Registers the handler of all command types in `S`. It gets the commands of a batch together.
+    ///
+    /// # Panics
+    /// Panics if one of the types already has a handler.
     #[must_use]
     pub fn commands<S: CommandSet>(self, handler: &Arc<impl CommandBatchHandler<S>>) -> Self {
-        let together = Together { handler: Arc::clone(handler), _commands: std::marker::PhantomData };
-        self.on(S::TYPES, Arc::new(together))
+        let route = BatchRoute { handler: Arc::clone(handler), _commands: std::marker::PhantomData };
+        self.on(S::TYPES, Arc::new(route))
     }
 }
 
-struct Together<S, H> {
+struct BatchRoute<S, H> {
     handler: Arc<H>,
     _commands: std::marker::PhantomData<fn(S)>,
 }
 
-impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for Together<S, H> {
+impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for BatchRoute<S, H> {
     fn takes_steps(&self) -> bool {
         true
     }
@@ -117,7 +121,7 @@ impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for Together<S, H> {
     }
 }
 
-/// Cuts a batch where a second step of one aggregate begins: it builds on what the first one has written.
+/// Splits a batch before each second step of an aggregate, because that step needs the results of the first one.
 fn runs<'s, 'm>(messages: &'s [&'m Incoming]) -> Result<Vec<&'s [&'m Incoming]>, Fault> {
     let mut runs = Vec::new();
     let mut begin = 0;

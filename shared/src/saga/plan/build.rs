@@ -1,4 +1,4 @@
-//! The chain of words in which a plan is written.
+//! The builder of plans.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use serde::de::DeserializeOwned;
 
 use super::{DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, closing, make, name_of};
 
-/// A plan before its pivot.
+/// The phase of a plan before its pivot.
 #[derive(Debug)]
 pub struct Undoable;
-/// A plan from its pivot on. `Last` is the command of the step that was just added, or [`Several`].
+/// The phase of a plan from its pivot on. `Last` is the command of the last added step, or [`Several`].
 #[derive(Debug)]
 pub struct Forward<Last = Several>(PhantomData<fn(Last)>);
-/// Not one step: a group was just added, or nothing yet.
+/// The last addition was not a single step: it was a group, or there was none.
 #[derive(Debug)]
 pub struct Several;
 
-/// Where a step may be undone.
+/// A phase in which steps can be undone.
 #[diagnostic::on_unimplemented(
     message = "this plan has its pivot already",
     label = "not behind the pivot",
@@ -28,7 +28,7 @@ pub struct Several;
 pub trait BeforePivot {}
 impl BeforePivot for Undoable {}
 
-/// Where nothing can be undone or refused any more.
+/// A phase in which nothing can be undone or refused.
 #[diagnostic::on_unimplemented(
     message = "this plan has no pivot yet",
     label = "not before the pivot",
@@ -38,21 +38,21 @@ impl BeforePivot for Undoable {}
 pub trait BehindPivot {}
 impl<Last> BehindPivot for Forward<Last> {}
 
-/// What one step may be told: how long it may take, and what is kept of its reply.
+/// A phase whose last addition is a single step, which settings such as its deadline can refer to.
 #[diagnostic::on_unimplemented(
     message = "this word is about one step, and no single step stands before it",
     label = "about which step?",
     note = "in `.together(..)` it stands behind the step that it is about: `.together(|group| group.then(..).deadline(..))`"
 )]
 pub trait OneStep {
-    /// What the step replies when it is done.
+    /// The reply of the step.
     type Reply: DeserializeOwned + 'static;
 }
 impl<C: Command> OneStep for C {
     type Reply = C::Reply;
 }
 
-/// The refusal of a command that can't be refused.
+/// The refusal type of a command that cannot be refused.
 #[diagnostic::on_unimplemented(
     message = "a command that may be refused, with `{Self}`, stands where nothing can be refused",
     label = "may be refused",
@@ -63,42 +63,42 @@ impl<C: Command> OneStep for C {
 pub trait Impossible {}
 impl Impossible for Never {}
 
-/// A plan that is being written.
+/// A plan that is being built.
 pub struct Plan<S, Phase> {
     pub(super) steps: Vec<StepPlan<S>>,
     groups: usize,
     phase: PhantomData<Phase>,
 }
 
-/// Steps that run side by side.
+/// Steps before the pivot that run side by side.
 pub struct Group<S> {
     steps: Vec<StepPlan<S>>,
     group: usize,
 }
 
-/// Steps behind the pivot that run side by side. `Last` is the command of the step that was just added.
+/// Steps behind the pivot that run side by side. `Last` is the command of the last added step.
 pub struct ForwardGroup<S, Last = Several> {
     group: Group<S>,
     last: PhantomData<fn(Last)>,
 }
 
-/// A step that does not say yet how it is undone. Only [`StepWithoutUndo::undo`] and
-/// [`StepWithoutUndo::nothing_to_undo`] lead on from it.
+/// A step whose undo is not set yet. Only [`StepWithoutUndo::undo`] and [`StepWithoutUndo::nothing_to_undo`] complete
+/// it.
 #[must_use = "say how the step is undone"]
 pub struct StepWithoutUndo<S, C, Onto> {
     onto: Onto,
-    /// Not called like the word: the compiler would think that this was meant.
+    /// The field must not have the name of a method, because the compiler would suggest the field.
     begun: StepPlan<S>,
     command: PhantomData<fn(C)>,
 }
 
-/// What a finished step is added to.
+/// A plan or group that accepts a finished step.
 pub trait Accepts<S>: Sized {
     #[doc(hidden)]
     fn accept(self, step: Finished<S>) -> Self;
 }
 
-/// A step that says how it is undone.
+/// A step with its undo.
 pub struct Finished<S>(StepPlan<S>);
 
 impl<S, Phase> Accepts<S> for Plan<S, Phase> {
@@ -140,12 +140,13 @@ impl<S: 'static> StepPlan<S> {
 }
 
 impl<S: 'static> Plan<S, Undoable> {
+    /// Begins an empty plan.
     pub fn begin() -> Self {
         Self { steps: Vec::new(), groups: 0, phase: PhantomData }
     }
 
-    /// Steps that run side by side. The plan goes on when all are done; if one is refused, the others are waited for
-    /// and then undone.
+    /// Adds steps that run side by side. The plan continues when all are done. If one is refused, the saga waits for
+    /// the others and then undoes them.
     #[must_use]
     pub fn together(mut self, steps: impl FnOnce(Group<S>) -> Group<S>) -> Self {
         let group = steps(Group { steps: Vec::new(), group: self.groups });
@@ -155,9 +156,9 @@ impl<S: 'static> Plan<S, Undoable> {
     }
 }
 
-/// The words for both phases of a plan, so that one that stands in the wrong phase is told so.
+/// The methods of both phases. A method in the wrong phase thus gives a helpful compiler error.
 impl<S: 'static, Phase> Plan<S, Phase> {
-    /// A step that can be undone.
+    /// Adds a step that can be undone.
     pub fn step<C: Command>(self, command: fn(&S) -> C) -> StepWithoutUndo<S, C, Self>
     where
         Phase: BeforePivot,
@@ -166,7 +167,7 @@ impl<S: 'static, Phase> Plan<S, Phase> {
         StepWithoutUndo { onto: self, begun, command: PhantomData }
     }
 
-    /// The point of no return: once it is done, the saga goes forward only.
+    /// Adds the point of no return. Once it is done, the saga only goes forward.
     pub fn pivot<C: Command>(self, command: fn(&S) -> C) -> Plan<S, Forward<C>>
     where
         Phase: BeforePivot,
@@ -175,7 +176,7 @@ impl<S: 'static, Phase> Plan<S, Phase> {
         self.with_group(vec![pivot])
     }
 
-    /// A step that is repeated until it is done. Its command can't be refused.
+    /// Adds a step that is repeated until it is done. Its command cannot be refused.
     #[must_use]
     pub fn then<C>(self, command: fn(&S) -> C) -> Plan<S, Forward<C>>
     where
@@ -191,7 +192,7 @@ impl<S: 'static, Phase> Plan<S, Phase> {
         Plan { steps: self.steps, groups: self.groups + 1, phase: PhantomData }
     }
 
-    /// Ends the plan with what closes a saga after everything was undone.
+    /// Completes the plan with the command that closes a saga after everything was undone.
     pub fn or_else<C>(self, close: fn(&S, &Refusal) -> C) -> Definition<S>
     where
         C: Command<Refusal: Impossible>,
@@ -202,7 +203,7 @@ impl<S: 'static, Phase> Plan<S, Phase> {
 }
 
 impl<S: 'static, Last> Plan<S, Forward<Last>> {
-    /// Steps behind the pivot that run side by side.
+    /// Adds steps behind the pivot that run side by side.
     #[must_use]
     pub fn together<L>(self, steps: impl FnOnce(ForwardGroup<S>) -> ForwardGroup<S, L>) -> Plan<S, Forward> {
         let empty = Group { steps: Vec::new(), group: self.groups };
@@ -210,7 +211,7 @@ impl<S: 'static, Last> Plan<S, Forward<Last>> {
         self.with_group(added.group.steps)
     }
 
-    /// Takes the reply of the pivot, or of the step that was just added, into the saga's memory.
+    /// Stores the reply of the last added step, or of the pivot, in the saga's memory.
     #[must_use]
     pub fn on_reply(mut self, on_reply: fn(&mut S, Last::Reply)) -> Self
     where
@@ -220,7 +221,7 @@ impl<S: 'static, Last> Plan<S, Forward<Last>> {
         self
     }
 
-    /// How long the pivot, or the step that was just added, may take before it is asked again.
+    /// Sets how long the last added step, or the pivot, may take before it is asked again.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self
     where
@@ -230,7 +231,7 @@ impl<S: 'static, Last> Plan<S, Forward<Last>> {
         self
     }
 
-    /// How often the pivot, or the step that was just added, may be asked in vain before the saga is stuck.
+    /// Sets the number of unanswered requests to the last added step, or the pivot, after which the saga is stuck.
     #[must_use]
     pub fn stuck_after(mut self, attempts: u32) -> Self
     where
@@ -242,7 +243,7 @@ impl<S: 'static, Last> Plan<S, Forward<Last>> {
 }
 
 impl<S: 'static> Group<S> {
-    /// A step that can be undone, beside the others of the group.
+    /// Adds a step that can be undone to the group.
     pub fn step<C: Command>(self, command: fn(&S) -> C) -> StepWithoutUndo<S, C, Self> {
         let begun = begin(command, self.group, Kind::Compensatable);
         StepWithoutUndo { onto: self, begun, command: PhantomData }
@@ -250,14 +251,14 @@ impl<S: 'static> Group<S> {
 }
 
 impl<S: 'static, Last> ForwardGroup<S, Last> {
-    /// A step that is repeated until it is done, beside the others of the group.
+    /// Adds a step that is repeated until it is done to the group.
     #[must_use]
     pub fn then<C: Command<Refusal: Impossible>>(mut self, command: fn(&S) -> C) -> ForwardGroup<S, C> {
         self.group.steps.push(begin(command, self.group.group, Kind::Forward));
         ForwardGroup { group: self.group, last: PhantomData }
     }
 
-    /// Takes the reply of the step that was just added into the saga's memory.
+    /// Stores the reply of the last added step in the saga's memory.
     #[must_use]
     pub fn on_reply(mut self, on_reply: fn(&mut S, Last::Reply)) -> Self
     where
@@ -267,7 +268,7 @@ impl<S: 'static, Last> ForwardGroup<S, Last> {
         self
     }
 
-    /// How long the step that was just added may take before it is asked again.
+    /// Sets how long the last added step may take before it is asked again.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self
     where
@@ -277,7 +278,7 @@ impl<S: 'static, Last> ForwardGroup<S, Last> {
         self
     }
 
-    /// How often the step that was just added may be asked in vain before the saga is stuck.
+    /// Sets the number of unanswered requests to the last added step after which the saga is stuck.
     #[must_use]
     pub fn stuck_after(mut self, attempts: u32) -> Self
     where
@@ -289,33 +290,33 @@ impl<S: 'static, Last> ForwardGroup<S, Last> {
 }
 
 impl<S: 'static, C: Command, Onto: Accepts<S>> StepWithoutUndo<S, C, Onto> {
-    /// Takes the reply into the saga's memory.
+    /// Stores the reply in the saga's memory.
     pub fn on_reply(mut self, on_reply: fn(&mut S, C::Reply)) -> Self {
         self.begun.on_reply(on_reply);
         self
     }
 
-    /// How long the step, or its undo, may take before it is asked again.
+    /// Sets how long the step, or its undo, may take before it is asked again.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.begun.deadline = deadline;
         self
     }
 
-    /// How often the step, or its undo, may be asked in vain before the saga is stuck.
+    /// Sets the number of unanswered requests to the step, or its undo, after which the saga is stuck.
     pub fn stuck_after(mut self, attempts: u32) -> Self {
         self.begun.stuck_after = attempts;
         self
     }
 
-    /// How the step is undone. An undo can't be refused: it is repeated until it is done.
+    /// Completes the step with its undo command. An undo cannot be refused: it is repeated until it is done.
     pub fn undo<U: Command<Refusal: Impossible>>(mut self, undo: fn(&S) -> U) -> Onto {
         self.begun.undo = Undo::By(name_of::<U>(), make(undo));
         self.onto.accept(Finished(self.begun))
     }
 
-    /// Why the step need not be undone.
-    pub fn nothing_to_undo(mut self, why: &'static str) -> Onto {
-        self.begun.undo = Undo::Nothing(why);
+    /// Completes the step with the reason why it need not be undone.
+    pub fn nothing_to_undo(mut self, reason: &'static str) -> Onto {
+        self.begun.undo = Undo::Nothing(reason);
         self.onto.accept(Finished(self.begun))
     }
 }

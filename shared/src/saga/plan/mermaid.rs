@@ -1,11 +1,11 @@
-//! A plan as a diagram.
+//! Plans as diagrams.
 
 use std::fmt::Write as _;
 
 use super::{Definition, Undo};
 
 impl<S> Definition<S> {
-    /// The plan as a Mermaid flow chart: forward along the solid arrows, back along the dotted ones.
+    /// Returns the plan as a Mermaid flow chart. Solid arrows go forward, dotted arrows go back.
     pub fn as_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
         let groups = self.steps.last().map_or(0, |last| last.group + 1);

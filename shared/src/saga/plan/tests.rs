@@ -1,4 +1,4 @@
-//! Plans that differ in one thing each: what the engine and a saga in flight see of it.
+//! Plans that differ in one thing each, and what the engine and a running saga see of the difference.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::saga::engine::{Input, Refusal};
 use crate::saga::registry::Registry;
 use crate::saga::testing::given;
 
-/// The commands that the plans are made of.
+/// The commands of the plans.
 macro_rules! commands {
     ($($command:ident $({ $($member:ident: $type:ty),* })? = $kind:literal, refused with $refusal:ty;)*) => {
         $(
@@ -42,7 +42,7 @@ commands! {
     RejectOrder { reason: String } = "test.reject_order.v1", refused with Never;
 }
 
-/// A reply says by the name which step it answers.
+/// A reply identifies its step by name.
 #[test]
 #[should_panic(
     expected = "the plan of toy@8 has two steps `commit_stock`, number 4 and number 5; give one of them"
@@ -59,7 +59,7 @@ fn a_step_with_the_name_of_what_closes_the_saga_is_not_taken() {
     let _ = Registry::default().with::<Toy<CLOSING_TWICE>>();
 }
 
-/// What is said of a step behind the pivot is said of that one, in a group too.
+/// A setting of a step behind the pivot applies to that step only, in a group too.
 #[test]
 fn a_step_behind_the_pivot_has_its_own_deadline_attempts_and_reply() {
     let plan = Toy::<WORDS>::plan();
@@ -128,7 +128,7 @@ const ONE_NAME_TWICE: i32 = 8;
 const CLOSING_TWICE: i32 = 9;
 const WORDS: i32 = 10;
 
-/// A saga of which each version differs from [`PLAIN`] in one thing.
+/// A saga whose versions each differ from [`PLAIN`] in one thing.
 #[derive(Serialize, Deserialize)]
 struct Toy<const VERSION: i32>;
 

@@ -1,5 +1,5 @@
-//! Every history that a saga can have: who may answer answers, in every order, and who may refuse refuses, too. A plan
-//! with few steps has few dozens of them, so nothing is left to chance.
+//! Finds every history of a saga. Each open step answers in every order, and each refusable step also refuses. A plan
+//! with few steps has a few dozen histories, so none is left out.
 
 use crate::envelope::Direction;
 use serde_json::Value;
@@ -8,23 +8,27 @@ use super::{Run, given};
 use crate::saga::engine::{Decision, Input, Kind, Refusal};
 use crate::saga::plan::Saga;
 
-/// What a participant answered.
+/// The answer of a participant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
+    /// The name of the step.
     pub step: String,
+    /// Whether the step is undone.
     pub undo: bool,
+    /// Whether the step is refused.
     pub refused: bool,
 }
 
 /// A saga and all its histories.
 pub struct Sweep<S> {
     saga: S,
-    /// What a step replies when it is done.
+    /// Returns the reply of a step that is done.
     reply: fn(&str) -> Value,
+    /// All histories, each with its answers in order.
     pub histories: Vec<Vec<Answer>>,
 }
 
-/// Finds every history of a saga.
+/// Finds every history of a saga. `reply` returns the reply of a step by its name.
 pub fn sweep<S: Saga + Clone>(saga: S, reply: fn(&str) -> Value) -> Sweep<S> {
     let mut sweep = Sweep { saga, reply, histories: Vec::new() };
     sweep.explore(&mut Vec::new());
@@ -32,11 +36,12 @@ pub fn sweep<S: Saga + Clone>(saga: S, reply: fn(&str) -> Value) -> Sweep<S> {
 }
 
 impl<S: Saga + Clone> Sweep<S> {
+    /// Begins the saga.
     pub fn begin(&self) -> Run {
         given(self.saga.clone())
     }
 
-    /// A run that got these answers.
+    /// Begins the saga and applies these answers.
     pub fn play(&self, history: &[Answer]) -> Run {
         let mut run = self.begin();
         for answer in history {
@@ -45,7 +50,7 @@ impl<S: Saga + Clone> Sweep<S> {
         run
     }
 
-    /// The participant's answer arrives.
+    /// Applies one answer and returns the decisions.
     pub fn answer(&self, run: &mut Run, answer: &Answer) -> Vec<Decision> {
         let step = answer.step.clone();
         if answer.refused {
@@ -57,7 +62,7 @@ impl<S: Saga + Clone> Sweep<S> {
         run.take(&Input::Done { step, direction }, Some(&reply))
     }
 
-    /// Whoever is asked carries it out, until nobody is any more.
+    /// Answers that each asked step is carried out, until no step is open.
     pub fn answer_all(&self, run: &mut Run) {
         while let Some((step, direction)) = run.open().pop() {
             self.answer(run, &Answer { step, undo: direction == Direction::Undo, refused: false });

@@ -1,5 +1,5 @@
-//! `/parked`: what is parked here, and what an operator can do about it. Every service has these routes. A key is
-//! percent-encoded in the path; it may have slashes.
+//! The routes under `/parked`: the parked messages of a service, and the actions of operators on them. Every service
+//! has these routes. A key is percent-encoded in the path and may contain slashes.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::router::MessageRouter;
 use crate::service::http::{Body, Path, Query};
 use crate::service::problem::{Invalid, Problem};
 
-/// Most characters of what an operator says: a name, a reason.
-const MAX_SAID_CHARS: usize = 500;
+/// The largest number of characters of an operator's name or reason.
+const MAX_OPERATOR_TEXT: usize = 500;
 
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Clone)]
 pub(crate) struct App {
     pub db: Db,
@@ -32,12 +32,12 @@ pub(crate) struct App {
     pub stopping: CancellationToken,
 }
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn router(app: App) -> axum::Router {
     documented().with_state(app).into()
 }
 
-/// What the routes add to a service's OpenAPI document.
+/// Returns the OpenAPI document of the routes.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
@@ -51,7 +51,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(skip))
 }
 
-/// Why a message is skipped, and who says so.
+/// The reason for skipping a message, and the name of the operator.
 #[derive(Debug, Deserialize, ToSchema)]
 struct Skip {
     reason: String,
@@ -61,14 +61,14 @@ struct Skip {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Page {
-    /// How many, at most 200.
+    /// The largest number of entries, at most 200.
     limit: Option<u16>,
-    /// Where the page before ended.
+    /// The `next` of the previous page.
     cursor: Option<i64>,
 }
 
 impl Page {
-    /// One more than are shown, to see whether there is a next page.
+    /// Returns the cursor and the limit of the page.
     fn bounds(&self, usual: u16) -> (i64, usize) {
         (self.cursor.unwrap_or(0), usize::from(self.limit.unwrap_or(usual).clamp(1, 200)))
     }
@@ -77,11 +77,11 @@ impl Page {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct By {
-    /// Who edits.
+    /// The name of the operator.
     by: String,
 }
 
-/// What is parked here, the longest parked key first.
+/// Lists the parked keys, the longest parked first.
 #[utoipa::path(get, path = "/parked", tag = "parked", params(Page), responses((status = 200, body = ParkedKeys)))]
 async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<ParkedKeys>, Problem> {
     let (after, limit) = page.bounds(50);
@@ -92,7 +92,7 @@ async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<P
     Ok(Json(ParkedKeys { keys: rows.into_iter().map(ParkedKey::from).collect(), next }))
 }
 
-/// The messages of a key, in order.
+/// Lists the messages of a key, in order.
 #[utoipa::path(get, path = "/parked/{key}", tag = "parked", params(("key" = String, Path), Page), responses(
     (status = 200, body = ParkedMessages),
     (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -113,11 +113,11 @@ async fn show(
     Ok(Json(ParkedMessages { key, messages: rows.into_iter().map(ParkedMessage::from).collect(), next }))
 }
 
-/// Replays a key's messages in order, up to the first that fails again.
+/// Replays the messages of a key in order, up to the first that fails again.
 #[utoipa::path(post, path = "/parked/{key}/retry", tag = "parked", params(("key" = String, Path)), responses(
     (status = 200, body = Retried),
     (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "Nothing of the key is parked any more",
+    (status = 409, description = "No message of the key is parked any more",
      body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "A message failed again",
      body = Problem, content_type = "application/problem+json"),
@@ -143,8 +143,8 @@ async fn retry(State(app): State<App>, Path(key): Path<String>) -> Result<Json<R
     }
 }
 
-/// Puts a corrected envelope, the request's body, in the place of a message's. It keeps the message's id, and its
-/// subject is the key; the body as it was before is kept too. Nothing is replayed by it.
+/// Replaces the body of a message with a corrected envelope, which is the body of the request. The id of the message
+/// must stay, and the subject must be the key. The old body is kept. This does not replay the message.
 #[utoipa::path(put, path = "/parked/{key}/messages/{id}", tag = "parked",
     params(("key" = String, Path), ("id" = i64, Path), By),
     request_body(content = Object, description = "The envelope"),
@@ -160,7 +160,7 @@ async fn edit(
     Query(query): Query<By>,
     Body(body): Body<Box<RawValue>>,
 ) -> Result<Json<Changed>, Problem> {
-    let by = said("by", &query.by);
+    let by = operator_text("by", &query.by);
     let by = by.map_err(|invalid| Problem::bad_request(format!("query: `by` {}", invalid.detail)))?;
     let edited = replay::edit(&app.db, &app.messages, &key, id, &body, by).await;
     edited.map_err(|refused| problem(&key, id, refused))?;
@@ -168,7 +168,7 @@ async fn edit(
     Ok(Json(Changed { key, id, left }))
 }
 
-/// Passes over one message for good, so that those behind it can be replayed. It stays on record.
+/// Skips one message for good, so that those behind it can be replayed. The message stays on record.
 #[utoipa::path(post, path = "/parked/{key}/messages/{id}/skip", tag = "parked",
     params(("key" = String, Path), ("id" = i64, Path)), request_body = Skip,
     responses(
@@ -182,7 +182,7 @@ async fn skip(
     Path((key, id)): Path<(String, i64)>,
     Body(skip): Body<Skip>,
 ) -> Result<Json<Changed>, Problem> {
-    let (reason, by) = match (said("reason", &skip.reason), said("by", &skip.by)) {
+    let (reason, by) = match (operator_text("reason", &skip.reason), operator_text("by", &skip.by)) {
         (Ok(reason), Ok(by)) => (reason, by),
         (reason, by) => {
             return Err(Problem::invalid([reason.err(), by.err()].into_iter().flatten().collect()));
@@ -193,14 +193,14 @@ async fn skip(
     Ok(Json(Changed { key, id, left }))
 }
 
-/// What an operator says must be there, and be text that a database can hold.
-fn said<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
+/// Validates a text from an operator: it must be present, and valid in the database.
+fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Invalid::new(format!("/{name}"), "must not be empty"));
     }
-    if text.chars().count() > MAX_SAID_CHARS || text.contains('\0') {
-        let detail = format!("must be text of at most {MAX_SAID_CHARS} characters, without NUL");
+    if text.chars().count() > MAX_OPERATOR_TEXT || text.contains('\0') {
+        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters, without NUL");
         return Err(Invalid::new(format!("/{name}"), detail));
     }
     Ok(text)

@@ -1,47 +1,48 @@
-//! What an operator sees of parked messages.
+//! The JSON views of parked messages.
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::parked::store::{KeyRow, Row};
+use crate::parked::store::{ParkedKeyRow, ParkedRow};
 use crate::parked::{Encoding, readable};
 
 /// The parked keys of a service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ParkedKeys {
     pub keys: Vec<ParkedKey>,
-    /// Give it as `cursor` to get the next page.
+    /// The `cursor` of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,
 }
 
-/// A parked key: its first message failed for good, the others wait behind it.
+/// A parked key. Its first message failed permanently, and the others wait behind it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ParkedKey {
+    /// The parked key.
     pub key: String,
-    /// How many messages wait.
+    /// The number of waiting messages.
     pub count: i64,
-    /// Why the first of them was not handled.
+    /// The reason why the first message was not handled.
     pub reason: String,
-    /// The type of the first, where it could be read.
+    /// The type of the first message, if it could be read.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The topic of the first.
+    /// The topic of the first message.
     pub topic: String,
-    /// When the first was parked.
+    /// The time at which the first message was parked.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
 }
 
-/// The messages of a key in the order in which they came, those too that were replayed or skipped.
+/// The messages of a key in their order, including replayed and skipped ones.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ParkedMessages {
     pub key: String,
     pub messages: Vec<ParkedMessage>,
-    /// Give it as `cursor` to get the next page.
+    /// The `cursor` of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,
 }
@@ -50,63 +51,70 @@ pub(super) struct ParkedMessages {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ParkedMessage {
-    /// Its number here.
+    /// The number of the message.
     pub id: i64,
-    /// `parked`, `replayed` or `skipped`.
+    /// The status: `parked`, `replayed` or `skipped`.
     pub status: String,
-    /// Why it was not handled, when it was tried last.
+    /// The reason of the last failure.
     pub reason: String,
+    /// The topic of the record.
     pub topic: String,
+    /// The partition of the record.
     pub partition: i32,
+    /// The offset of the record in its partition.
     pub offset: i64,
+    /// The type of the message, if it could be read.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// The id of the message, if it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<Uuid>,
-    /// The record's value, of which at most 1 MiB is kept. May be personal data.
+    /// The value of the record, at most 1 MiB of it. It may contain personal data.
     pub body: String,
     pub encoding: Encoding,
+    /// The time at which the message was parked.
     #[serde(with = "time::serde::rfc3339")]
     pub parked_at: OffsetDateTime,
-    /// How often its replay was attempted.
+    /// The number of replays so far.
     pub attempts: i32,
+    /// The time of the last replay.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub last_attempt_at: Option<OffsetDateTime>,
-    /// How often it was edited. The table `parked_edit` has each body as it was before.
+    /// The number of edits. The table `parked_edit` has the earlier bodies.
     pub edits: i64,
-    /// When it was replayed or skipped.
+    /// The time at which the message was replayed or skipped.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<OffsetDateTime>,
-    /// Who skipped it.
+    /// The operator who skipped the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
-    /// Why it was skipped.
+    /// The reason for skipping the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_reason: Option<String>,
 }
 
-/// What was replayed.
+/// The result of a retry.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Retried {
     pub key: String,
-    /// How many messages had their effect now.
+    /// The number of messages that had their effect now.
     pub replayed: u64,
-    /// How many still wait; more than 0 where one request is too short for all.
+    /// The number of messages that still wait. It is above 0 if one request was too short for all of them.
     pub left: i64,
 }
 
-/// What became of a key by an edit or a skip.
+/// The result of an edit or a skip.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Changed {
     pub key: String,
-    /// The message's number.
+    /// The number of the message.
     pub id: i64,
-    /// How many messages of the key still wait.
+    /// The number of messages of the key that still wait.
     pub left: i64,
 }
 
-impl From<KeyRow> for ParkedKey {
-    fn from(row: KeyRow) -> Self {
+impl From<ParkedKeyRow> for ParkedKey {
+    fn from(row: ParkedKeyRow) -> Self {
         Self {
             key: row.key,
             count: row.count,
@@ -118,8 +126,8 @@ impl From<KeyRow> for ParkedKey {
     }
 }
 
-impl From<Row> for ParkedMessage {
-    fn from(row: Row) -> Self {
+impl From<ParkedRow> for ParkedMessage {
+    fn from(row: ParkedRow) -> Self {
         let (body, encoding) = readable(&row.body);
         Self {
             id: row.id,

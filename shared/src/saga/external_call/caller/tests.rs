@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
 use super::*;
-use crate::circuit_breaker::{FIRST_REST, IN_A_ROW};
+use crate::circuit_breaker::{FIRST_OPEN, IN_A_ROW};
 use crate::db::DbOptions;
 use crate::envelope::{Direction, Message, new_id};
 use crate::saga::participant::Answer;
@@ -23,7 +23,7 @@ impl Command for Print {
     type Refusal = ();
 }
 
-/// Counts its calls, and answers those that are made while it is on.
+/// Counts its calls, and answers while it is switched on.
 #[derive(Default)]
 struct Printer {
     on: AtomicBool,
@@ -58,7 +58,7 @@ fn task() -> Task<Print> {
     Task { command: Print {}, subject: saga_id.to_string(), cause: Cause::request(saga_id, None), step }
 }
 
-/// A caller of this printer. Its database is never asked.
+/// Returns a caller of this printer. The test never uses its database.
 fn caller(printer: &Arc<Printer>, dependency: &Arc<Dependency>) -> Caller<Print, Printer> {
     let db = DbOptions::new("test").connect(PgConnectOptions::new_without_pgpass());
     let (_, tasks) = mpsc::channel(1);
@@ -82,8 +82,8 @@ async fn a_dependency_that_does_not_answer_is_not_called_by_any_who_share_its_ci
     end_all(&mut calls).await;
     for caller in [&one, &other] {
         assert_eq!(caller.room(&calls), 0, "nothing is taken up");
-        let put_off = caller.begin(task(), &mut calls).expect("the circuit is open");
-        assert!(!put_off.wait.is_zero() && put_off.wait <= FIRST_REST, "{:?}", put_off.wait);
+        let deferred = caller.begin(task(), &mut calls).expect("the circuit is open");
+        assert!(!deferred.wait.is_zero() && deferred.wait <= FIRST_OPEN, "{:?}", deferred.wait);
     }
     assert!(calls.is_empty());
     assert_eq!(printer.calls.load(Ordering::Relaxed), IN_A_ROW as usize);

@@ -1,0 +1,113 @@
+//! Gathers the next batch of messages.
+
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use rdkafka::consumer::{MessageStream, StreamConsumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{Consumer, Context, Offsets};
+use crate::cloudevents;
+use crate::consumer::pause_buffer::PauseBuffer;
+use crate::incoming::Incoming;
+
+/// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
+/// statement.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// How long messages that may wait (see [`crate::router::BatchHandler::may_wait`]) are collected before they are handled.
+const DEFERRABLE_LINGER: Duration = Duration::from_millis(50);
+/// How often an idle consumer polls. Usually the client wakes it earlier; the poll is a safety net.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Consumer {
+    /// Waits for the first record, and adds the records that are already there or arrive within `linger`. While the
+    /// batch has only messages that may wait, it waits for more.
+    pub(super) async fn gather(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        buffer: &mut PauseBuffer,
+        offsets: &mut Offsets,
+        linger: Duration,
+        stop: &CancellationToken,
+    ) -> Vec<Incoming> {
+        let mut batch: Vec<Incoming> = Vec::new();
+        let mut since = None;
+        // How many messages of the batch were checked, and whether all of them may wait.
+        let (mut checked, mut all_deferrable) = (0, true);
+        let mut stream = consumer.stream();
+        let mut bytes = 0;
+        for message in buffer.take() {
+            offsets.insert((self.kafka.name(&message.topic), message.partition), message.offset + 1);
+            bytes += message.body.len();
+            batch.push(message);
+        }
+        let mut taken = batch.len();
+        while taken < self.batch && bytes < MAX_BATCH_BYTES {
+            all_deferrable =
+                all_deferrable && batch[checked..].iter().all(|message| self.router.may_wait(message.kind()));
+            checked = batch.len();
+            let linger = if all_deferrable && !batch.is_empty() { DEFERRABLE_LINGER } else { linger };
+            let wait_for = match taken {
+                0 => Wait::First,
+                _ if linger.is_zero() => Wait::Available,
+                _ => Wait::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
+            };
+            let next = next(&mut stream, wait_for, stop).await;
+            match next {
+                Some(Ok(record)) => {
+                    taken += 1;
+                    bytes += record.payload_len();
+                    offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
+                    batch.extend(self.incoming(&record));
+                }
+                Some(Err(error)) => {
+                    // librdkafka recovers without help unless the error is fatal; `member` checks for that.
+                    debug!(%error, "the consumer reports");
+                    break;
+                }
+                None => break,
+            }
+        }
+        batch
+    }
+
+    /// Returns the message, unless this router ignores it.
+    pub(super) fn incoming(&self, record: &BorrowedMessage<'_>) -> Option<Incoming> {
+        let topic = record.topic().strip_prefix(self.kafka.prefix.as_str()).unwrap_or(record.topic());
+        let kind = cloudevents::header(record.headers(), cloudevents::TYPE);
+        if kind.is_some_and(|kind| self.router.skips(topic, kind)) {
+            return None;
+        }
+        let mut message = Incoming::new(record, topic.to_owned());
+        self.router.admit(&mut message).then_some(message)
+    }
+}
+
+/// How long to wait for the next record of a batch.
+enum Wait {
+    /// The batch is empty.
+    First,
+    /// Take only records that are already there.
+    Available,
+    Until(tokio::time::Instant),
+}
+
+/// Returns the next record, or `None` if it does not arrive in time or a stop comes first.
+async fn next<'c>(
+    stream: &mut MessageStream<'c, Context>,
+    wait_for: Wait,
+    stop: &CancellationToken,
+) -> Option<KafkaResult<BorrowedMessage<'c>>> {
+    let until = match wait_for {
+        Wait::Available => return stream.next().now_or_never().flatten(),
+        Wait::First => tokio::time::Instant::now() + POLL_INTERVAL,
+        Wait::Until(until) => until,
+    };
+    tokio::select! {
+        next = tokio::time::timeout_at(until, stream.next()) => next.ok().flatten(),
+        () = stop.cancelled() => None,
+    }
+}

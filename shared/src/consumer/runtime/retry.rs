@@ -1,0 +1,166 @@
+//! Repeats a batch until it is committed or its bad messages are parked.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{Consumer, Context};
+use crate::backoff::jittered;
+use crate::consumer::pause_buffer::PauseBuffer;
+use crate::consumer::{attempt, park};
+use crate::deadline::bounded;
+use crate::fault::{Class, Fault};
+use crate::incoming::Incoming;
+use crate::metric;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A batch that exhausts the database is halved after this many attempts.
+const ATTEMPTS_BEFORE_HALVING: u32 = 2;
+/// The timeout of a seek.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Work that is repeated until it succeeds.
+#[derive(Clone, Copy)]
+enum Work<'w> {
+    Handle(&'w [&'w Incoming]),
+    Park(&'w Incoming, &'w str),
+}
+
+impl Consumer {
+    /// Repeats until the batch is committed or its bad messages are parked. Returns whether that happened before a
+    /// stop.
+    pub(super) async fn commit_or_park(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        batch: &[&Incoming],
+        buffer: &mut PauseBuffer,
+        stop: &CancellationToken,
+    ) -> bool {
+        let Some(fault) = self.retried(consumer, buffer, stop, Work::Handle(batch)).await else {
+            return false;
+        };
+        let Err(fault) = fault else { return true };
+        let &[message] = batch else {
+            let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
+            warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
+            for part in batch.chunks(size) {
+                if !Box::pin(self.commit_or_park(consumer, part, buffer, stop)).await {
+                    return false;
+                }
+            }
+            return true;
+        };
+        error!(
+            key = %message.key, message = ?message.envelope.as_ref().map(|envelope| envelope.id),
+            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
+            "the message failed for good; its key is parked"
+        );
+        let reason = fault.chain();
+        self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
+    }
+
+    /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
+    /// attempts, to be halved. Returns `None` if a stop came first.
+    async fn retried(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        buffer: &mut PauseBuffer,
+        stop: &CancellationToken,
+        work: Work<'_>,
+    ) -> Option<Result<(), Fault>> {
+        let mut backoff = BACKOFF_MIN;
+        let mut exhausted = 0;
+        loop {
+            let ended = match work {
+                Work::Handle(batch) => bounded(attempt(&self.db, &self.router, batch)).await,
+                Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
+            };
+            if let (Err(fault), Work::Handle(batch)) = (&ended, work)
+                && fault.exhausts()
+                && batch.len() > 1
+            {
+                exhausted += 1;
+                if exhausted == ATTEMPTS_BEFORE_HALVING {
+                    return Some(ended);
+                }
+            }
+            match ended {
+                // Parking is repeated after any failure, because a message that is neither handled nor parked is
+                // lost.
+                Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
+                    metric::CONSUMER_RETRIES.counter(&[]).increment(1);
+                    warn!(%fault, retry_in = ?backoff, "the batch is tried again");
+                }
+                ended => return Some(ended),
+            }
+            if stop.is_cancelled() {
+                return None;
+            }
+            if let Err(error) = self.wait_paused(consumer, jittered(backoff), buffer, stop).await {
+                warn!(%error, "a partition could not be set back; the member joins anew");
+                return None;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits while polling, with the partitions paused. Polling keeps the member in its group during a long wait.
+    ///
+    /// # Errors
+    /// Fails if a seek to the first rejected record fails. The membership must end then, because continuing would
+    /// skip that record.
+    async fn wait_paused(
+        &self,
+        consumer: &StreamConsumer<Context>,
+        wait: Duration,
+        buffer: &mut PauseBuffer,
+        stop: &CancellationToken,
+    ) -> Result<(), KafkaError> {
+        let mut partitions = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
+        if let Err(error) = consumer.pause(&partitions) {
+            warn!(%error, "the partitions could not be paused");
+        }
+        let mut stream = consumer.stream();
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => break,
+                () = stop.cancelled() => break,
+                next = stream.next() => {
+                    // The record was on its way before the pause. It is handled after the current batch.
+                    if let Some(Ok(record)) = next {
+                        if buffer.has_room(record.topic(), record.partition(), record.offset()) {
+                            self.incoming(&record).into_iter().for_each(|message| buffer.push(message));
+                        }
+                        // The record may belong to a newly assigned partition, so that one is paused too.
+                        if let Ok(all) = consumer.assignment() {
+                            let _ = consumer.pause(&all);
+                            partitions = all;
+                        }
+                    }
+                }
+            }
+        }
+        let owned = consumer.assignment()?;
+        for ((topic, partition), offset) in buffer.take_rewinds() {
+            // If the partition has a new owner, that owner continues from the stored offset.
+            if owned.find_partition(&topic, partition).is_none() {
+                continue;
+            }
+            metric::CONSUMER_SEEKS.counter(&[]).increment(1);
+            consumer.seek(&topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)?;
+        }
+        if let Err(error) = consumer.resume(&partitions) {
+            warn!(%error, "the partitions could not be resumed");
+        }
+        Ok(())
+    }
+}
