@@ -1,7 +1,7 @@
 //! Tells requests in this process what happens to orders.
 //!
 //! What this process commits, waiting requests learn at once. What other replicas commit, they learn by looking again
-//! twice a second: a watch reads its order again, and [`OrderNotifier::run`] looks up all awaited orders in one statement.
+//! twice a second: a watch reads its order again, and `OrderNotifier::run` looks up all awaited orders in one statement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ const FEED_CAPACITY: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct OrderNotifier {
     waiting: Arc<Mutex<Waiting>>,
-    /// Wakes [`OrderNotifier::run`] when orders are due.
+    /// Wakes `OrderNotifier::run` when orders are due.
     look_up: Arc<Notify>,
     feed: broadcast::Sender<Settlement>,
 }
