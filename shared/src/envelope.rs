@@ -14,6 +14,14 @@ use uuid::Uuid;
 /// appended. If the broker refused it later, the messages behind it would overtake it.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
+/// The longest key of a message, in bytes of UTF-8. Keys appear in indexes and URLs.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// Returns whether a message's key is valid in a text column, in an index and in a URL.
+pub(crate) fn is_usable_key(key: &str) -> bool {
+    !key.contains('\0') && key.len() <= MAX_KEY_BYTES && !matches!(key, "" | "." | "..")
+}
+
 /// The data of a message, with its type name and its topic.
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The type name: `<domain>.<past-tense action>.v<major>` for an event, an imperative action for a command.

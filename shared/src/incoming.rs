@@ -7,7 +7,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::cloudevents;
-use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES};
+use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, is_usable_key};
 use crate::fault::Fault;
 use crate::trace::{self, RecordOrigin};
 
@@ -38,9 +38,6 @@ pub struct Incoming {
     span: Span,
 }
 
-/// The longest key, in bytes. Keys appear in indexes and URLs.
-const MAX_KEY_BYTES: usize = 512;
-
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Incoming({}/{}/{} {})", self.topic, self.partition, self.offset, self.kind())
@@ -51,7 +48,7 @@ impl Incoming {
     pub(crate) fn new(record: &BorrowedMessage<'_>, topic: String) -> Self {
         let (partition, offset) = (record.partition(), record.offset());
         // A record without a usable key gets a key of its own, so that it can be parked without blocking others.
-        let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| is_usable(key));
+        let key = record.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| is_usable_key(key));
         let key = key.map_or_else(|| own_key(&topic, partition, offset), str::to_owned);
         let traceparent = cloudevents::header(record.headers(), cloudevents::TRACEPARENT).map(str::to_owned);
         Self::read((topic, partition, offset), key, record.payload().unwrap_or_default(), traceparent)
@@ -163,11 +160,6 @@ impl Incoming {
             traceparent: trace::traceparent_of(&self.span).or_else(|| self.traceparent.clone()),
         })
     }
-}
-
-/// Returns whether a record's key is valid in a text column, in an index and in a URL.
-fn is_usable(key: &str) -> bool {
-    !key.contains('\0') && key.len() <= MAX_KEY_BYTES && !matches!(key, "" | "." | "..")
 }
 
 fn own_key(topic: &str, partition: i32, offset: i64) -> String {

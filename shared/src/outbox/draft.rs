@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::OutboxRow;
 use crate::db::Db;
-use crate::envelope::{Cause, Envelope, MAX_MESSAGE_BYTES, Message, Metadata, new_id};
+use crate::envelope::{
+    Cause, Envelope, MAX_KEY_BYTES, MAX_MESSAGE_BYTES, Message, Metadata, is_usable_key, new_id,
+};
 use crate::fault::{Class, Classified};
 
 /// The reason why a message could not be appended.
@@ -24,6 +26,18 @@ pub enum AppendError {
         /// The aggregate that the message is about.
         key: String,
         /// The size of the message in bytes of JSON.
+        bytes: usize,
+    },
+    /// No consumer could use the key: it is empty, `.` or `..`, contains a NUL character, or has more than
+    /// [`MAX_KEY_BYTES`].
+    #[error(
+        "a {kind} has an unusable key of {bytes} bytes; a key has 1 to {MAX_KEY_BYTES} bytes without a NUL character, \
+         and is neither `.` nor `..`"
+    )]
+    Key {
+        /// The type of the message.
+        kind: &'static str,
+        /// The size of the key in bytes.
         bytes: usize,
     },
     /// The transaction does not hold the key's lock, so the order of the key's messages could not be kept.
@@ -48,7 +62,9 @@ pub enum AppendError {
 impl Classified for AppendError {
     fn class(&self) -> Class {
         match self {
-            Self::TooLarge { .. } | Self::NotLocked { .. } | Self::Json { .. } => Class::Permanent,
+            Self::TooLarge { .. } | Self::Key { .. } | Self::NotLocked { .. } | Self::Json { .. } => {
+                Class::Permanent
+            }
         }
     }
 }
@@ -113,6 +129,9 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         cause: &Cause,
     ) -> Result<(Uuid, OutboxRow), AppendError> {
         let (id, kind) = (new_id(), self.kind);
+        if !is_usable_key(key) {
+            return Err(AppendError::Key { kind, bytes: key.len() });
+        }
         let envelope = Envelope {
             id,
             kind: Cow::Borrowed(kind),
