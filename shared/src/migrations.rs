@@ -45,12 +45,29 @@ pub async fn apply_with_sagas(db: &Db) -> Result<(), MigrateError> {
     apply_sets(&mut db.connect().await?, db.schema(), &[&CORE, &SAGA]).await
 }
 
-/// Applies sets of migrations over this connection, in this schema. Afterwards the connection has its default search
-/// path.
+/// Applies sets of migrations over this connection, in this schema. Replicas that start together wait for each other.
+/// Afterwards the connection has its default search path and statement timeout.
 ///
 /// # Errors
 /// Fails as [`apply`] does.
 pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), MigrateError> {
+    // A migration, and the wait for another replica's, may take longer than the statements of a service.
+    db.execute(sqlx::raw_sql(
+        "set statement_timeout = 0; select pg_advisory_lock(hashtext('shared::migrations'))",
+    ))
+    .await?;
+    let applied = apply_alone(&mut *db, schema, sets).await;
+    let released = db
+        .execute(sqlx::raw_sql(
+            "select pg_advisory_unlock(hashtext('shared::migrations')); reset search_path; reset statement_timeout",
+        ))
+        .await;
+    applied?;
+    released?;
+    Ok(())
+}
+
+async fn apply_alone(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), MigrateError> {
     let known: bool = sqlx::query_scalar("select to_regnamespace($1) is not null")
         .bind(quote_ident(schema))
         .fetch_one(&mut *db)
@@ -58,13 +75,11 @@ pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> R
     let schema = quote_ident(schema);
     // `create schema if not exists` needs the right to create schemas even if the schema exists.
     let create = if known { "" } else { &format!("create schema if not exists {schema};") };
-    // A migration may take longer than the statements of a service.
-    let prepare = format!("{create} set search_path = {schema}; set statement_timeout = 0");
+    let prepare = format!("{create} set search_path = {schema}");
     db.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await?;
     for set in sets {
         set.migrator(&schema).run_direct(None, &mut *db, false).await?;
     }
-    db.execute(sqlx::raw_sql("reset search_path")).await?;
     Ok(())
 }
 
