@@ -72,6 +72,9 @@ pub struct MessageRouter {
     topics: BTreeSet<String>,
     /// Topics with events. Messages on them are skipped if their type has no handler.
     event_topics: BTreeSet<String>,
+    /// Topics on which no message is skipped, because its sender may wait for an answer. They win over
+    /// `event_topics`.
+    strict_topics: BTreeSet<String>,
     pub(crate) versions: Versions,
     workers: Mutex<Vec<(&'static str, Worker)>>,
     /// The external dependencies that handlers call, by name.
@@ -131,9 +134,8 @@ impl MessageRouter {
             let previous = self.routes.insert(kind, index);
             assert!(previous.is_none(), "two handlers for {kind}");
             self.versions.add(kind);
-            if has_events {
-                self.event_topics.insert(topic.clone());
-            }
+            let marked = if has_events { &mut self.event_topics } else { &mut self.strict_topics };
+            marked.insert(topic.clone());
             self.topics.insert(topic);
         }
         self
@@ -157,6 +159,9 @@ impl MessageRouter {
         assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
         assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
         self.versions.upcast(convert);
+        if self.event_topics.contains(New::TOPIC) {
+            self.event_topics.insert(Old::TOPIC.to_owned());
+        }
         self.topics.insert(Old::TOPIC.to_owned());
         self
     }
@@ -207,7 +212,10 @@ impl MessageRouter {
     /// no message is skipped, because its sender may wait for an answer. A consumed event is not skipped if it has
     /// another version.
     pub(crate) fn skips(&self, topic: &str, kind: &str) -> bool {
-        self.event_topics.contains(topic) && !self.routes.contains_key(kind) && !self.versions.knows(kind)
+        self.event_topics.contains(topic)
+            && !self.strict_topics.contains(topic)
+            && !self.routes.contains_key(kind)
+            && !self.versions.knows(kind)
     }
 
     /// Prepares a message for its handler: converts it to the current version, or refuses it with a reason. Returns

@@ -82,7 +82,6 @@ impl MessageRouter {
     ///
     /// # Panics
     /// Panics if the type already has a handler.
-    /// If the type has a handler already.
     #[must_use]
     pub fn message<M: Message>(self, handler: &Arc<impl MessageHandler<M>>) -> Self {
         self.on(&[(M::TYPE, M::TOPIC)], plain(handler))

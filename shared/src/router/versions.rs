@@ -200,4 +200,10 @@ mod tests {
         assert!(router().admit(&mut unknown), "somebody may wait for an answer");
         assert_eq!(unknown.refused(), Some("there is no handler for thing.moved.v1 here"));
     }
+
+    #[test]
+    fn nothing_is_skipped_on_a_topic_that_also_has_commands() {
+        let router = router().on(&[("thing.move.v1", PricedV3::TOPIC)], Arc::new(NoHandler));
+        assert!(router.admit(&mut message("thing.events", "thing.moved.v1", "{}")), "its sender may wait");
+    }
 }
