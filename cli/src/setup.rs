@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use shared::db::DEFAULT_SCHEMA;
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -92,7 +93,7 @@ impl Migrate {
                 if let Some(role) = &self.grant_to {
                     let mut db = connect(service, &url).await?;
                     let role = named(role);
-                    let granted = shared::service::roles::grant(&mut db, &role).await;
+                    let granted = shared::service::roles::grant(&mut db, DEFAULT_SCHEMA, &role).await;
                     granted
                         .with_context(|| format!("granting {role} the use of the {} database", service))?;
                 }

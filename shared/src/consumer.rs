@@ -16,7 +16,7 @@ use std::time::Duration;
 use tracing::debug;
 use uuid::Uuid;
 
-pub use self::runtime::Consumer;
+pub use self::runtime::{Consumer, ConsumerError};
 use crate::db::Db;
 use crate::fault::Fault;
 use crate::inbox::{self, ClaimRequest, Claims};
@@ -35,7 +35,7 @@ async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result
     }
     uow.commit().await?;
     for message in fresh {
-        debug!(key = %message.key, message = ?message.id(), kind = message.kind(), "handled");
+        debug!(key = %message.key, message_id = ?message.id(), kind = message.kind(), "handled");
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ async fn admit<'m>(
             continue;
         }
         if parked.contains(&message.key) {
-            parked::park(uow, message, "an earlier message of this key is parked").await?;
+            parked::park_behind(uow, message).await?;
         } else if let Some(reason) = refused {
             if parked::park(uow, message, reason).await? {
                 parked.insert(message.key.clone());

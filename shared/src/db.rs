@@ -4,7 +4,7 @@
 mod connections;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -27,6 +27,9 @@ const ALIVE_FOR: Duration = Duration::from_millis(500);
 
 /// The default schema of the core's tables.
 pub const DEFAULT_SCHEMA: &str = "amends";
+
+/// The default topic to which saga participants reply, without the installation's prefix.
+pub const DEFAULT_REPLY_TOPIC: &str = "orchestrator.replies";
 
 /// A statement whose parameters are being bound.
 pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
@@ -64,7 +67,7 @@ impl DbOptions {
             source,
             schema: DEFAULT_SCHEMA.to_owned(),
             instance: format!("{source}-{}", new_id().simple()),
-            reply_topic: "orchestrator.replies".to_owned(),
+            reply_topic: DEFAULT_REPLY_TOPIC.to_owned(),
             parked_topic: format!("{source}.parked"),
             connections: 10,
             shards: 1,
@@ -72,7 +75,8 @@ impl DbOptions {
         }
     }
 
-    /// Sets the schema of the core's tables. It comes first in the search path of the connections that handlers get.
+    /// Sets the schema of the core's tables. Each consumer group needs a schema of its own, because the inbox
+    /// remembers only the id of a message and not the group that handled it. The schema comes first in the search path of the connections that handlers get.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
@@ -100,7 +104,7 @@ impl DbOptions {
     /// Sets the largest number of connections in the pool. The relay uses two more per shard outside the pool.
     #[must_use]
     pub fn connections(self, connections: u32) -> Self {
-        Self { connections, ..self }
+        Self { connections: connections.max(1), ..self }
     }
 
     /// Sets the number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
@@ -135,7 +139,7 @@ impl DbOptions {
             .build();
         #[expect(clippy::expect_used, reason = "it fails only where timeouts are set without a runtime")]
         let pool = pool.expect("a runtime is given");
-        Db { pool, relay: watch::Sender::new(()), options: Arc::new(self) }
+        Db { pool, relay: watch::Sender::new(()), group: Arc::default(), options: Arc::new(self) }
     }
 
     /// Opens a database with the connection options of the application's own pool.
@@ -153,6 +157,8 @@ pub struct Db {
     pool: Pool<Connections>,
     /// Changes with every commit that wrote messages.
     relay: watch::Sender<()>,
+    /// The consumer group whose messages the inbox remembers.
+    group: Arc<OnceLock<String>>,
     options: Arc<DbOptions>,
 }
 
@@ -238,6 +244,11 @@ impl Db {
     /// Returns the topic to which saga participants reply, without the installation's prefix.
     pub fn reply_topic(&self) -> &str {
         &self.options.reply_topic
+    }
+
+    /// Returns the consumer group that the inbox belongs to: the first one that was named.
+    pub(crate) fn group_or(&self, group: &str) -> &str {
+        self.group.get_or_init(|| group.to_owned())
     }
 
     pub(crate) fn parked_topic(&self) -> &str {

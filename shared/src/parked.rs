@@ -17,7 +17,7 @@ pub mod store;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error, info};
 
 #[cfg(feature = "service")]
 pub(crate) use self::copy::readable;
@@ -37,10 +37,41 @@ const MAX_REASON_CHARS: usize = 1000;
 /// parked the key. A redelivered record that an operator has already resolved is not parked again.
 pub(crate) async fn park(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<bool, Fault> {
     let reason = storable(reason);
-    if !store::insert(uow.db(), message, &reason).await? {
+    if !insert(uow, message, &reason).await? {
         return Ok(false);
     }
-    copy::append(uow, message, &reason)?;
+    let (key, message_id) = (message.key.clone(), message.id());
+    let (topic, partition, offset) = (message.topic.clone(), message.partition, message.offset);
+    uow.after_commit(move || {
+        error!(
+            key,
+            ?message_id,
+            topic,
+            partition,
+            offset,
+            reason,
+            "the message cannot be handled; its key is parked"
+        );
+    });
+    Ok(true)
+}
+
+/// Parks a message whose key is parked already.
+pub(crate) async fn park_behind(uow: &mut UnitOfWork, message: &Incoming) -> Result<(), Fault> {
+    if insert(uow, message, "an earlier message of this key is parked").await? {
+        let (key, message_id) = (message.key.clone(), message.id());
+        uow.after_commit(move || {
+            info!(key, ?message_id, "a message is parked behind an earlier one of its key")
+        });
+    }
+    Ok(())
+}
+
+async fn insert(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<bool, Fault> {
+    if !store::insert(uow.db(), message, reason).await? {
+        return Ok(false);
+    }
+    copy::append(uow, message, reason)?;
     uow.after_commit(|| metric::PARKED_MESSAGES.counter(&[]).increment(1));
     Ok(true)
 }

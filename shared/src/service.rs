@@ -7,6 +7,7 @@ pub mod audit;
 pub mod config;
 mod health;
 pub mod http;
+mod migrations;
 mod parked;
 pub mod problem;
 mod readiness_probe;
@@ -25,19 +26,20 @@ use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use futures::future::BoxFuture;
 use sqlx::PgConnection;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::config::Common;
 use self::health::Health;
+use self::migrations::Migrations;
+pub use self::migrations::migrate;
 use crate::circuit_breaker::Dependency;
 use crate::consumer::Consumer;
-use crate::db::{DEFAULT_SCHEMA, Db, DbOptions};
+use crate::db::{DEFAULT_REPLY_TOPIC, DEFAULT_SCHEMA, Db, DbOptions};
 use crate::housekeeper::Housekeeper;
 use crate::kafka::Kafka;
-use crate::migrations::{self, Set};
 use crate::relay::Relay;
 use crate::router::MessageRouter;
 
@@ -49,6 +51,12 @@ pub trait App: 'static {
     const PORT: u16;
     /// The service's own settings beside [`Common`].
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
+    /// The schema of the core's tables in the service's database.
+    const SCHEMA: &'static str = DEFAULT_SCHEMA;
+    /// The topic to which the service replies as a participant of sagas, without the installation's prefix.
+    const REPLY_TOPIC: &'static str = DEFAULT_REPLY_TOPIC;
+    /// The name of the service's Kafka clients, for the broker's logs and quotas.
+    const CLIENT_ID: &'static str = "amends";
     /// How long the consumed topics keep messages. The default is Kafka's. The inbox must remember ids for longer.
     const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
     /// Whether the service coordinates sagas, and therefore needs their tables.
@@ -102,13 +110,6 @@ pub struct Service<C> {
     /// The messages that the service consumes.
     messages: Arc<MessageRouter>,
     assigned: Arc<AtomicBool>,
-}
-
-/// The migrations of a service's database.
-#[derive(Clone, Copy)]
-struct Migrations {
-    sets: &'static [&'static Set],
-    own: Option<&'static Migrator>,
 }
 
 /// The order of stopping: first the tasks that accept work, then those that finish it, then the relay.
@@ -299,7 +300,7 @@ pub fn main_from<A: App>(
 
 /// Returns the service's command line, from which the help and the documents are generated.
 pub fn command<A: App>() -> clap::Command {
-    CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service of Amends", A::NAME))
+    CommandLine::<A::Config>::command().name(A::NAME).about(format!("The {} service", A::NAME))
 }
 
 /// Returns the types of messages that a service consumes, sorted. It sets the service up with its default settings,
@@ -322,44 +323,4 @@ pub fn consumed_types<A: App>() -> anyhow::Result<Vec<&'static str>> {
 /// Returns the OpenAPI document of a service, with the routes that all services have.
 pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
     A::openapi().merge_from(parked::document()).merge_from(audit::document())
-}
-
-/// Applies the migrations of a service: the core's tables in their own schema, and the service's own tables in the
-/// role's schema.
-///
-/// # Errors
-/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
-pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
-    Migrations::of::<A>().apply(db).await
-}
-
-impl Migrations {
-    fn of<A: App>() -> Self {
-        static WITH_SAGAS: [&Set; 2] = [&migrations::CORE, &migrations::SAGA];
-        let sets = if A::COORDINATES_SAGAS { &WITH_SAGAS[..] } else { &WITH_SAGAS[..1] };
-        Self { sets, own: A::migrations() }
-    }
-
-    async fn apply(self, db: &mut PgConnection) -> Result<(), MigrateError> {
-        migrations::apply_sets(&mut *db, DEFAULT_SCHEMA, self.sets).await?;
-        if let Some(own) = self.own {
-            own.run_direct(None, db, false).await?;
-        }
-        Ok(())
-    }
-
-    /// Returns the migrations that are not applied: `core/0002` for the core's, `0002` for the service's own.
-    async fn missing(self, db: &mut PgConnection) -> Vec<String> {
-        let mut missing = Vec::new();
-        for set in self.sets {
-            let of = |version| format!("{}/{version:04}", set.name);
-            missing.extend(set.missing(db, DEFAULT_SCHEMA).await.into_iter().map(of));
-        }
-        if let Some(own) = self.own {
-            let versions = own.iter().map(|migration| migration.version);
-            let own = migrations::missing(db, "_sqlx_migrations", versions).await;
-            missing.extend(own.into_iter().map(|version| format!("{version:04}")));
-        }
-        missing
-    }
 }

@@ -46,6 +46,26 @@ pub struct Consumer {
     assigned: Arc<AtomicBool>,
 }
 
+/// The reason why a consumer cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// Another group of this process uses the same inbox. One of them would take the other's messages for
+    /// repetitions.
+    #[error(
+        "the consumer group {group} uses the inbox of the group {first}, and each would skip what the other has \
+         handled; give it a `Db` with another schema (`DbOptions::schema`)"
+    )]
+    SharedInbox {
+        /// The group that was to run.
+        group: String,
+        /// The group that the inbox belongs to.
+        first: String,
+    },
+    /// The settings of the Kafka client are invalid.
+    #[error("the Kafka client cannot be created")]
+    Kafka(#[from] KafkaError),
+}
+
 /// The offset of the next record of each partition.
 type Offsets = HashMap<(String, i32), i64>;
 
@@ -79,7 +99,8 @@ impl ConsumerContext for Context {
 }
 
 impl Consumer {
-    /// Creates a consumer of the group `group`. It passes the messages to the router's handlers.
+    /// Creates a consumer of the group `group`. It passes the messages to the router's handlers. Two groups must not
+    /// share the schema of one [`Db`].
     pub fn new(db: Db, kafka: Kafka, group: impl Into<String>, router: Arc<MessageRouter>) -> Self {
         let (group, assigned) = (group.into(), Arc::default());
         Self { db, kafka, router, group, member: None, batch: 500, assigned }
@@ -108,8 +129,13 @@ impl Consumer {
     /// must exist; see [`crate::migrations`].
     ///
     /// # Errors
-    /// Fails if the settings of the Kafka client are invalid.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), KafkaError> {
+    /// Fails if another group of this process uses the inbox of this [`Db`], or if the settings of the Kafka client
+    /// are invalid.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ConsumerError> {
+        let first = self.db.group_or(&self.group);
+        if first != self.group {
+            return Err(ConsumerError::SharedInbox { first: first.to_owned(), group: self.group });
+        }
         // A consumer that cannot start stops its workers, because they would run for ever.
         let workers_stop = stop.child_token();
         let workers = self.router.take_workers().into_iter();
@@ -119,7 +145,7 @@ impl Consumer {
             workers_stop.cancel();
             ended
         };
-        tokio::join!(consumed, join_all(workers)).0
+        Ok(tokio::join!(consumed, join_all(workers)).0?)
     }
 
     async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
@@ -188,6 +214,8 @@ impl Consumer {
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "500")
+            // A topic that is created after the start is noticed this soon. The client's default is five minutes.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
             // The number of bytes limits prefetching. The limit by messages counts all partitions together. At either
@@ -209,5 +237,29 @@ fn store(consumer: &StreamConsumer<Context>, offsets: &Offsets) {
         if let Err(error) = consumer.store_offset(topic, *partition, next - 1) {
             info!(topic, partition, %error, "the offset was not stored; the partition has another owner now");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+    use crate::db::DbOptions;
+
+    #[tokio::test]
+    async fn a_second_group_on_one_database_is_refused() {
+        let db = DbOptions::new("shop").connect(PgConnectOptions::new_without_pgpass());
+        let (kafka, router) = (Kafka::new("127.0.0.1:1"), Arc::new(MessageRouter::new()));
+        let run = async |group: &str| {
+            let stopped = CancellationToken::new();
+            stopped.cancel();
+            Consumer::new(db.clone(), kafka.clone(), group, Arc::clone(&router)).run(stopped).await
+        };
+        for group in ["points", "points"] {
+            run(group).await.expect("replicas and restarts are of the same group");
+        }
+        let refused = run("mail").await.expect_err("the inbox is of another group");
+        assert!(matches!(refused, ConsumerError::SharedInbox { .. }), "{refused}");
     }
 }

@@ -128,7 +128,7 @@ async fn replay_first(
     }
     store::mark_replayed(uow.db(), id).await?;
     uow.commit().await?;
-    info!(key, id, message = ?message.id(), kind = message.kind(), "a parked message was replayed");
+    info!(key, id, message_id = ?message.id(), kind = message.kind(), "a parked message was replayed");
     Ok(true)
 }
 

@@ -16,7 +16,8 @@ use crate::circuit_breaker::Dependency;
 use crate::db::Db;
 use crate::kafka::{Kafka, TopicChecker};
 use crate::relay;
-use crate::service::{Migrations, telemetry};
+use crate::service::migrations::Migrations;
+use crate::service::telemetry;
 
 /// The timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -3,22 +3,22 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::db::{DEFAULT_SCHEMA, quote_ident};
+use crate::db::quote_ident;
 
-/// Grants `role` the permissions for the current schema and the core's schema. The connection must be the owner's.
+/// Grants `role` the permissions for the current schema and for `schema`, which has the core's tables. The connection must be the owner's.
 ///
 /// The role may read and write rows, and truncate the slots of the outbox, as the relay does. It may not create,
 /// change or drop anything, and it may not mark a migration as applied.
 ///
 /// # Errors
 /// Fails if the role does not exist, or if the connection's role may not grant.
-pub async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
+pub async fn grant(db: &mut PgConnection, schema: &str, role: &str) -> Result<(), sqlx::Error> {
     let (role, own): (String, String) =
         sqlx::query_as("select quote_ident($1), quote_ident(current_schema())")
             .bind(role)
             .fetch_one(&mut *db)
             .await?;
-    let core = quote_ident(DEFAULT_SCHEMA);
+    let core = quote_ident(schema);
     for schema in [&own, &core] {
         run(db, format!("grant usage on schema {schema} to {role}")).await?;
         run(db, format!("grant select, insert, update, delete on all tables in schema {schema} to {role}"))
@@ -31,7 +31,7 @@ pub async fn grant(db: &mut PgConnection, role: &str) -> Result<(), sqlx::Error>
         "select format('%I.%I', schemaname, tablename) from pg_tables
          where schemaname in (current_schema(), $1) and tablename ~ '^_.*_migrations$'",
     )
-    .bind(DEFAULT_SCHEMA)
+    .bind(schema)
     .fetch_all(&mut *db)
     .await?;
     for history in histories {

@@ -70,6 +70,8 @@ async fn run<A: App>(
     let common = line.common;
     let instance = common.instance.clone().unwrap_or_else(|| new_id().simple().to_string());
     let db = DbOptions::new(A::NAME)
+        .schema(A::SCHEMA)
+        .reply_topic(A::REPLY_TOPIC)
         .instance(format!("{}-{instance}", A::NAME))
         .connections(common.database_connections)
         .shards(common.outbox_shards)
@@ -89,7 +91,7 @@ async fn run<A: App>(
     let kafka = Kafka {
         brokers: common.kafka_brokers.clone(),
         prefix: common.topic_prefix.clone(),
-        client_id: "amends".to_owned(),
+        client_id: A::CLIENT_ID.to_owned(),
         settings: common.kafka_settings.0.clone(),
     };
     let mut service = Service::new::<A>(line.own, common, db, kafka);

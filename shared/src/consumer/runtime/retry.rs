@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{Consumer, Context};
 use crate::backoff::jittered;
@@ -57,11 +57,6 @@ impl Consumer {
             }
             return true;
         };
-        error!(
-            key = %message.key, message = ?message.envelope.as_ref().map(|envelope| envelope.id),
-            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
-            "the message failed for good; its key is parked"
-        );
         let reason = fault.chain();
         self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
     }

@@ -1,0 +1,60 @@
+//! The migrations of a service: the core's tables in their own schema, and the service's own tables in the role's
+//! schema.
+
+use sqlx::PgConnection;
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::App;
+use crate::migrations::{self, Set};
+
+/// The migrations of a service's database.
+#[derive(Clone, Copy)]
+pub(super) struct Migrations {
+    schema: &'static str,
+    sets: &'static [&'static Set],
+    own: Option<&'static Migrator>,
+}
+
+/// Applies the migrations of a service: the core's tables in their own schema, and the service's own tables in the
+/// role's schema.
+///
+/// # Errors
+/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
+pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
+    Migrations::of::<A>().apply(db).await
+}
+
+impl Migrations {
+    pub(super) fn of<A: App>() -> Self {
+        static WITH_SAGAS: [&Set; 2] = [&migrations::CORE, &migrations::SAGA];
+        let sets = if A::COORDINATES_SAGAS { &WITH_SAGAS[..] } else { &WITH_SAGAS[..1] };
+        Self { schema: A::SCHEMA, sets, own: A::migrations() }
+    }
+
+    pub(super) async fn apply(self, db: &mut PgConnection) -> Result<(), MigrateError> {
+        migrations::apply_sets(&mut *db, self.schema, self.sets).await?;
+        if let Some(own) = self.own {
+            // A migration may take longer than the statements of a service.
+            sqlx::raw_sql("set statement_timeout = 0").execute(&mut *db).await?;
+            let applied = own.run_direct(None, &mut *db, false).await;
+            sqlx::raw_sql("reset statement_timeout").execute(db).await?;
+            applied?;
+        }
+        Ok(())
+    }
+
+    /// Returns the migrations that are not applied: `core/0002` for the core's, `0002` for the service's own.
+    pub(super) async fn missing(self, db: &mut PgConnection) -> Vec<String> {
+        let mut missing = Vec::new();
+        for set in self.sets {
+            let of = |version| format!("{}/{version:04}", set.name);
+            missing.extend(set.missing(db, self.schema).await.into_iter().map(of));
+        }
+        if let Some(own) = self.own {
+            let versions = own.iter().map(|migration| migration.version);
+            let own = migrations::missing(db, "_sqlx_migrations", versions).await;
+            missing.extend(own.into_iter().map(|version| format!("{version:04}")));
+        }
+        missing
+    }
+}
