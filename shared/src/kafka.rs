@@ -111,6 +111,10 @@ impl Kafka {
     /// # Errors
     /// Fails if the broker does not answer or refuses a topic.
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
+        // The client refuses an empty request.
+        if topics.is_empty() {
+            return Ok(());
+        }
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
         let admin = self.client().create_with_context::<_, AdminClient<_>>(LogOnly).map_err(client)?;
         let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();

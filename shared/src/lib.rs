@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
+#![cfg_attr(not(all(feature = "saga", feature = "service")), allow(rustdoc::broken_intra_doc_links))]
 
 pub mod backoff;
 pub mod circuit_breaker;

@@ -56,7 +56,7 @@ pub(crate) enum RelayError {
     Fenced,
     #[error(
         "the checkpoint belongs to another database cluster: after a restore transaction ids start again and rows \
-         could be skipped; check the records on the topics, then `delete from relay_checkpoint` to send the outbox again"
+         could be skipped; check the records on the topics, then delete the rows of `relay_checkpoint` in the core's schema to send the outbox again"
     )]
     OtherCluster,
     #[error("the database did not answer")]

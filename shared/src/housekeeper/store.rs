@@ -10,7 +10,7 @@ use crate::retention::floor;
 
 /// Tries to take the housekeeping lock until the end of the transaction. Returns whether this replica has it.
 pub(super) async fn try_lock(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtext('amends'), hashtext('retention'))")
+    sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtext(current_schema()), hashtext('retention'))")
         .fetch_one(db)
         .await
 }

@@ -99,7 +99,6 @@ pub trait OpenSaga: Send + Sync {
     ///
     /// # Errors
     /// Fails if the command cannot be written as JSON.
-    /// If it can't be written as JSON.
     fn command(
         &self,
         step: usize,

@@ -35,15 +35,12 @@ pub enum TimersError {
         "sagas are in flight whose definitions this orchestrator does not have: {0}; run the release that has them"
     )]
     UnknownDefinitions(String),
-    /// The definitions of unfinished sagas could not be read.
-    #[error("the sagas in flight could not be read")]
-    Database(#[from] sqlx::Error),
 }
 
-/// Checks that all definitions of unfinished sagas are known. A saga without its definition would wait for ever.
-async fn check_definitions(db: &Db, registry: &Registry) -> Result<(), TimersError> {
+/// Returns the definitions of unfinished sagas that this process does not have, each with an example.
+async fn unknown_definitions(db: &Db, registry: &Registry) -> Result<Vec<String>, sqlx::Error> {
     let in_flight = store::definitions_in_flight(&mut *db.read().await?).await?;
-    let unknown: Vec<String> = in_flight
+    Ok(in_flight
         .into_iter()
         .filter(|(name, version, hash, _)| {
             registry.find(name, *version).map_or(true, |known| known.hash() != hash)
@@ -51,8 +48,7 @@ async fn check_definitions(db: &Db, registry: &Registry) -> Result<(), TimersErr
         .map(|(name, version, hash, saga)| {
             format!("{name}@{version} with the plan {hash}, for example saga {saga}")
         })
-        .collect();
-    if unknown.is_empty() { Ok(()) } else { Err(TimersError::UnknownDefinitions(unknown.join("; "))) }
+        .collect())
 }
 
 /// Wakes sagas whose deadline has passed.
@@ -62,15 +58,23 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Wakes due sagas until `stop`.
+    /// Wakes due sagas until `stop`. A database that does not answer is tried again.
     ///
     /// # Errors
-    /// Fails if this process lacks the definition of an unfinished saga, or if the database does not answer at the
-    /// start.
+    /// Fails if this process lacks the definition of an unfinished saga. Such a saga would wait for ever.
     pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
-        check_definitions(&self.db, &self.driver.registry).await?;
-        let mut polls = 0_u32;
+        let (mut checked, mut polls) = (false, 0_u32);
         while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+            if !checked {
+                match unknown_definitions(&self.db, &self.driver.registry).await {
+                    Ok(unknown) if unknown.is_empty() => checked = true,
+                    Ok(unknown) => return Err(TimersError::UnknownDefinitions(unknown.join("; "))),
+                    Err(error) => {
+                        warn!(%error, "the sagas in flight could not be read; the timers wait");
+                        continue;
+                    }
+                }
+            }
             polls = polls.wrapping_add(1);
             if polls.is_multiple_of(COUNT_EVERY) {
                 self.count().await;

@@ -222,7 +222,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 Ended::Unanswered(call) => {
                     metric::EXTERNAL_CALLS_UNANSWERED.counter(&[C::TYPE]).increment(1);
                     warn!(
-                        order = call.task.subject,
+                        subject = call.task.subject,
                         step = call.task.step.step,
                         reason = call.reason,
                         "the dependency did not answer; it is called again"
@@ -268,7 +268,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             };
             if let Err(fault) = written {
                 metric::EXTERNAL_CALLS_FAILED.counter(&[C::TYPE]).increment(1);
-                error!(order = one.0.subject, step = one.0.step.step, %fault, "an outcome cannot be recorded");
+                error!(subject = one.0.subject, step = one.0.step.step, %fault, "an outcome cannot be recorded");
                 let reason = format!("the outcome cannot be recorded: {fault}");
                 unanswered.push(UnansweredCall { task: one.0, reason });
             }
