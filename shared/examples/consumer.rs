@@ -1,5 +1,5 @@
-//! An idempotent consumer: it grants points for every sale that another service has published, once for each, however
-//! often the record comes. The points and the claim on the message's id are one transaction.
+//! An idempotent consumer. It grants points for the sales that another service publishes. Each sale counts once, even
+//! if its record is delivered several times: the points and the claim of the message's id are one transaction.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example consumer
@@ -66,21 +66,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);
     let retention = std::time::Duration::from_secs(7 * 24 * 3600);
     let topic = |name: &str| Topic { name: name.to_owned(), partitions: 4, retention };
-    // A message that fails for good is parked in the database, and a copy of it goes to `points.parked`.
+    // A message that fails permanently is parked in the database. A copy of it goes to the topic `points.parked`.
     kafka.create_topics(&[topic(SaleMade::TOPIC), topic("points.parked")]).await?;
 
-    let stop = CancellationToken::new();
     let router = MessageRouter::new().event::<SaleMade>(&Arc::new(Points));
     let consumer = Consumer::new(db.clone(), kafka.clone(), "points", Arc::new(router));
-    let told = stop.clone();
+
+    // Ctrl-C stops the consumer first. The relay stops after it, so that it also sends the messages of the last batch.
+    let (stop, stop_relay) = (CancellationToken::new(), CancellationToken::new());
+    let consume = async {
+        let consumed = consumer.run(stop.clone()).await;
+        stop.cancel();
+        stop_relay.cancel();
+        consumed
+    };
+    let interrupt = async {
+        // The wait also ends if the consumer fails.
+        stop.run_until_cancelled(tokio::signal::ctrl_c()).await;
+        stop.cancel();
+    };
     let (consumed, (), (), ()) = tokio::join!(
-        consumer.run(stop.clone()),
-        Relay::new(db.clone(), kafka).run(stop.clone()),
+        consume,
+        Relay::new(db.clone(), kafka).run(stop_relay.clone()),
         Housekeeper::new(db).run(stop.clone()),
-        async move {
-            let _ = tokio::signal::ctrl_c().await;
-            told.cancel();
-        }
+        interrupt
     );
     Ok(consumed?)
 }

@@ -1,5 +1,5 @@
-//! An outbox beside your own code: an axum handler that writes a row through your own pool and publishes an event in the
-//! same transaction. Either both are there or none is.
+//! The outbox beside your own code. An axum handler writes a row through your own pool, and publishes an event in the
+//! same transaction. Either both take effect or neither does.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example outbox
@@ -23,7 +23,7 @@ use shared::relay::Relay;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-/// Your event: a name on the wire, and a topic.
+/// Your event, with its type name and its topic.
 #[derive(Serialize, Deserialize)]
 struct SaleMade {
     customer: String,
@@ -43,7 +43,7 @@ struct App {
     outbox: Outbox,
 }
 
-/// Your handler, with your pool and your SQL.
+/// Your handler. It uses your pool and your SQL.
 async fn sell(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -72,25 +72,29 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let create = "create table if not exists sale (id text primary key, customer text not null, amount bigint not null)";
     sqlx::query(create).execute(&pool).await?;
 
-    // The core's tables go into the schema `amends` of your database, and its records to your topic.
+    // The crate's own tables are in the schema `amends` of your database.
     let db = DbOptions::new("shop").connect_like(&pool);
     shared::migrations::apply(&db).await?;
     let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);
     let retention = std::time::Duration::from_secs(7 * 24 * 3600);
     kafka.create_topics(&[Topic { name: SaleMade::TOPIC.to_owned(), partitions: 4, retention }]).await?;
 
-    let stop = CancellationToken::new();
     let app = App { pool, outbox: Outbox::new(&db) };
     let address = env::var("HTTP_ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(&address).await?;
     println!("listening on {}", listener.local_addr()?);
     let router = Router::new().route("/sales/{id}", post(sell)).with_state(app);
-    let told = stop.clone();
-    let serve = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = tokio::signal::ctrl_c().await;
-        told.cancel();
-    });
-    // The relay ends behind the server, when everything that was committed is on the topic.
-    let (served, ()) = tokio::join!(serve.into_future(), Relay::new(db, kafka).run(stop));
+
+    // Ctrl-C stops the server first. The relay stops after it, so that it also sends the events of the last requests.
+    let stop_relay = CancellationToken::new();
+    let serve = async {
+        let interrupt = async {
+            let _ = tokio::signal::ctrl_c().await;
+        };
+        let served = axum::serve(listener, router).with_graceful_shutdown(interrupt).await;
+        stop_relay.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serve, Relay::new(db, kafka).run(stop_relay.clone()));
     Ok(served?)
 }

@@ -1,5 +1,6 @@
-//! A participant of somebody else's saga: it carries out a command and its undo, each once per step of the saga, and
-//! answers on the coordinator's topic. A business refusal is an answer; an error is repeated, or parks the command.
+//! A participant of another service's saga. It carries out a command and its undo, each once per step of the saga, and
+//! replies on the coordinator's topic. A business refusal is a reply. After a technical error the command is repeated
+//! or parked.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example participant
@@ -21,7 +22,7 @@ use shared::saga::participant::{Answer, CommandHandler, Task};
 use shared::unit_of_work::UnitOfWork;
 use tokio_util::sync::CancellationToken;
 
-/// The command: what is asked, what a reply says, and why it may be refused.
+/// The command. Its reply is a [`Seat`], and its refusal a [`NoSeat`].
 #[derive(Serialize, Deserialize)]
 struct ReserveSeat {
     flight: String,
@@ -48,7 +49,7 @@ impl Command for ReserveSeat {
     type Refusal = NoSeat;
 }
 
-/// Its undo, which can't be refused.
+/// The undo of the command. It cannot be refused.
 #[derive(Serialize, Deserialize)]
 struct ReleaseSeat {}
 
@@ -62,7 +63,7 @@ impl Command for ReleaseSeat {
     type Refusal = Never;
 }
 
-/// What the airline tells everybody.
+/// The event about a reserved seat. Any service may consume it.
 #[derive(Serialize, Deserialize)]
 struct SeatReserved {
     flight: String,
@@ -141,19 +142,28 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let topics = topics.map(|name| Topic { name: name.to_owned(), partitions: 4, retention });
     kafka.create_topics(&topics).await?;
 
-    let stop = CancellationToken::new();
     let airline = Arc::new(Airline);
     let router = MessageRouter::new().command::<ReserveSeat>(&airline).command::<ReleaseSeat>(&airline);
     let consumer = Consumer::new(db.clone(), kafka.clone(), "airline", Arc::new(router));
-    let told = stop.clone();
+
+    // Ctrl-C stops the consumer first. The relay stops after it, so that it also sends the messages of the last batch.
+    let (stop, stop_relay) = (CancellationToken::new(), CancellationToken::new());
+    let consume = async {
+        let consumed = consumer.run(stop.clone()).await;
+        stop.cancel();
+        stop_relay.cancel();
+        consumed
+    };
+    let interrupt = async {
+        // The wait also ends if the consumer fails.
+        stop.run_until_cancelled(tokio::signal::ctrl_c()).await;
+        stop.cancel();
+    };
     let (consumed, (), (), ()) = tokio::join!(
-        consumer.run(stop.clone()),
-        Relay::new(db.clone(), kafka).run(stop.clone()),
+        consume,
+        Relay::new(db.clone(), kafka).run(stop_relay.clone()),
         Housekeeper::new(db).run(stop.clone()),
-        async move {
-            let _ = tokio::signal::ctrl_c().await;
-            told.cancel();
-        }
+        interrupt
     );
     Ok(consumed?)
 }

@@ -1,6 +1,6 @@
-//! A complete saga of two steps in one file: a trip is a room that can be given back, and a payment that can't. One trip is
-//! paid, and one is refused, so that its room is free again. Coordinator and participants are one process here, to be read
-//! in one sitting; in earnest each has its own.
+//! A complete saga of two steps in one file. A trip needs a room, which can be freed again, and a payment, which is
+//! final. The first trip's card is declined, so its room becomes free again. The second trip is paid.
+//! Coordinator and participants share one process here to keep the example short. In production each is a service.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example saga
@@ -17,6 +17,7 @@ use shared::consumer::Consumer;
 use shared::db::{Db, DbOptions};
 use shared::envelope::{Cause, Command, Event, Message, Never, new_id};
 use shared::fault::Fault;
+use shared::housekeeper::Housekeeper;
 use shared::kafka::{Kafka, Topic};
 use shared::relay::Relay;
 use shared::router::MessageRouter;
@@ -29,7 +30,7 @@ use shared::unit_of_work::UnitOfWork;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Declares the messages: a type, its name on the wire, and its topic.
+/// Declares messages. Each has a Rust type, a type name and a topic.
 macro_rules! messages {
     ($($message:ident { $($member:ident: $kind:ty),* } = $name:literal on $topic:literal;)*) => {
         $(
@@ -80,7 +81,7 @@ impl Command for RejectTrip {
     type Refusal = Never;
 }
 
-/// A business refusal is JSON with a `code`.
+/// The business refusals. In JSON each is an object with a `code`.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 enum Refused {
@@ -88,7 +89,7 @@ enum Refused {
     CardDeclined,
 }
 
-/// What the saga remembers of a trip, and its plan.
+/// The saga: its memory and its plan.
 #[derive(Serialize, Deserialize)]
 struct BookTrip {
     trip: TripRequested,
@@ -110,7 +111,7 @@ impl Saga for BookTrip {
     }
 }
 
-/// The participants: hotel, bank, and the trips themselves.
+/// The participants: the hotel, the bank, and the list of trips.
 struct Travel;
 
 impl CommandHandler<BookRoom> for Travel {
@@ -155,7 +156,7 @@ impl CommandHandler<PayTrip> for Travel {
         _: &mut UnitOfWork,
         tasks: &[Task<PayTrip>],
     ) -> Result<Vec<Answer<PayTrip>>, Fault> {
-        // A bank that is asked over the network is an `ExternalCall`.
+        // For a bank that is called over the network, implement `ExternalCall` instead.
         let pay = |task: &Task<PayTrip>| match task.command.card.as_str() {
             "good" => Answer::Done(()),
             _ => Answer::Refused(Refused::CardDeclined),
@@ -164,6 +165,7 @@ impl CommandHandler<PayTrip> for Travel {
     }
 }
 
+/// Records the final status of a trip.
 async fn end(uow: &mut UnitOfWork, trip: &str, status: &str) -> Result<(), Fault> {
     sqlx::query("insert into trip (id, status) values ($1, $2)")
         .bind(trip)
@@ -199,7 +201,7 @@ impl CommandHandler<RejectTrip> for Travel {
     }
 }
 
-/// Asks for a trip. The event begins the saga, which has the id of the trip.
+/// Requests a trip. The event begins a saga with the id of the trip.
 async fn request(db: &Db, traveller: &str, card: &str) -> Result<Uuid, Fault> {
     let trip = new_id();
     let key = trip.to_string();
@@ -210,7 +212,7 @@ async fn request(db: &Db, traveller: &str, card: &str) -> Result<Uuid, Fault> {
     Ok(trip)
 }
 
-/// What has become of a trip, when it has come to its end.
+/// Waits for the end of a trip and returns its final status.
 async fn outcome(db: &Db, trip: Uuid) -> Result<String, sqlx::Error> {
     loop {
         let status = sqlx::query_scalar("select status from trip where id = $1")
@@ -222,6 +224,16 @@ async fn outcome(db: &Db, trip: Uuid) -> Result<String, sqlx::Error> {
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
+}
+
+/// Requests two trips, one after the other, and prints how they ended.
+async fn book_trips(db: &Db) -> Result<(), Fault> {
+    // There is one room. It is free for Bob only because Ada's card was declined.
+    let declined = request(db, "Ada", "bad").await?;
+    println!("Ada's trip was {}", outcome(db, declined).await?);
+    let paid = request(db, "Bob", "good").await?;
+    println!("Bob's trip was {}", outcome(db, paid).await?);
+    Ok(())
 }
 
 #[tokio::main]
@@ -251,25 +263,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .command::<PayTrip>(&travel)
         .command::<ConfirmTrip>(&travel)
         .command::<RejectTrip>(&travel);
-
-    let stop = CancellationToken::new();
     let consumer = Consumer::new(db.clone(), kafka.clone(), "travel", Arc::new(router));
+
+    // After the last trip, everything stops that publishes messages: the consumer and the timers. The relay stops after
+    // them, so that it also sends their last messages.
+    let (stop, stop_relay) = (CancellationToken::new(), CancellationToken::new());
     let trips = async {
-        // There is one room: it is free for Bob only because Ada's card was declined.
-        let declined = request(&db, "Ada", "bad").await?;
-        println!("Ada's trip was {}", outcome(&db, declined).await?);
-        let paid = request(&db, "Bob", "good").await?;
-        println!("Bob's trip was {}", outcome(&db, paid).await?);
+        let booked = book_trips(&db).await;
         stop.cancel();
-        Ok::<_, Fault>(())
+        booked
     };
-    let (consumed, timed, (), ended) = tokio::join!(
-        consumer.run(stop.clone()),
-        timers.run(stop.clone()),
-        Relay::new(db.clone(), kafka).run(stop.clone()),
-        trips
+    let publishers = async {
+        let ended = tokio::join!(trips, consumer.run(stop.clone()), timers.run(stop.clone()));
+        stop_relay.cancel();
+        ended
+    };
+    let ((booked, consumed, timed), (), ()) = tokio::join!(
+        publishers,
+        Relay::new(db.clone(), kafka).run(stop_relay.clone()),
+        Housekeeper::new(db.clone()).run(stop.clone())
     );
     consumed?;
     timed?;
-    ended.map_err(|fault| fault.to_string().into())
+    booked.map_err(|fault| fault.to_string().into())
 }

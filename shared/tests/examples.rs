@@ -1,4 +1,5 @@
-//! Runs every example against a real PostgreSQL and a real Kafka, as a reader of the crate would, and looks at what it did.
+//! Runs every example against a real PostgreSQL and a real Kafka, as a reader of the crate would. Checks what it printed,
+//! wrote and published.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -23,7 +24,10 @@ use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// The longest wait. It only ends a broken test.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The number of partitions of each topic of the examples.
+const PARTITIONS: i32 = 4;
 
 /// Servers for all examples, and a database for each.
 struct Ground {
@@ -34,7 +38,8 @@ impl Ground {
     fn start() -> Self {
         let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("examples");
         let ports = Ports::free().expect("free ports");
-        let options = Options { ports, fresh: true, backend: Backend::Local, ..Options::new(state) };
+        let backend = Backend::from_env().expect("a known backend");
+        let options = Options { ports, fresh: true, backend, ..Options::new(state) };
         Self { servers: Servers::start(&options, &Silent).expect("the servers start") }
     }
 
@@ -58,12 +63,12 @@ impl Ground {
         Example::start(name, &database, &self.servers.kafka_brokers())
     }
 
-    /// The first records of a topic, at least so many.
+    /// Waits until a topic has at least `count` records, and returns them.
     fn records(&self, topic: &str, count: usize) -> Vec<OwnedMessage> {
         let consumer: BaseConsumer =
             self.kafka().client().set("group.id", "test").create().expect("a consumer");
         let mut partitions = TopicPartitionList::new();
-        for partition in 0..4 {
+        for partition in 0..PARTITIONS {
             partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
         }
         consumer.assign(&partitions).expect("an assignment");
@@ -79,7 +84,7 @@ impl Ground {
     }
 }
 
-/// An example that runs.
+/// A running example.
 struct Example {
     name: String,
     child: Child,
@@ -88,7 +93,7 @@ struct Example {
 
 impl Example {
     fn start(name: &str, database: &str, brokers: &str) -> Self {
-        // Cargo builds the examples beside the tests, unless it was asked for this test alone.
+        // `cargo test` builds the examples too, but `cargo test --test examples` does not.
         let tests = std::env::current_exe().expect("a path");
         let target = tests.parent().and_then(|deps| deps.parent()).expect("the target folder");
         let program = target.join("examples").join(name);
@@ -107,19 +112,24 @@ impl Example {
         Self { name: name.to_owned(), child, lines }
     }
 
-    /// The next line that it prints.
+    /// Returns the next line that the example prints.
     fn line(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE);
         line.unwrap_or_else(|error| panic!("the example {} prints nothing: {error}", self.name))
     }
 
-    /// Told to stop, it ends well.
+    /// Stops the example as Ctrl-C does. It must end without an error.
     fn stop(mut self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        self.interrupt();
         self.ends();
     }
 
+    /// Sends the signal of Ctrl-C.
+    fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+    }
+
+    /// Waits until the example has ended without an error.
     fn ends(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -140,20 +150,44 @@ impl Drop for Example {
     }
 }
 
-/// Sells something; returns the HTTP status.
+/// Requests a sale and returns the HTTP status.
 fn sell(address: &str, id: &str, sale: &Value) -> u16 {
-    let body = sale.to_string();
-    let mut stream = TcpStream::connect(address).expect("the example listens");
-    let length = body.len();
-    write!(
-        stream,
-        "POST /sales/{id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    SaleRequest::begin(address, id, sale).finish()
+}
+
+/// A request whose body has not been sent yet.
+struct SaleRequest {
+    stream: TcpStream,
+    body: String,
+}
+
+impl SaleRequest {
+    /// Sends the head of the request. Waits until the handler reads the body, because only then does the server answer
+    /// `100 Continue`.
+    fn begin(address: &str, id: &str, sale: &Value) -> Self {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let body = sale.to_string();
+        let mut stream = TcpStream::connect(address).expect("the example listens");
+        let length = body.len();
+        write!(
+            stream,
+            "POST /sales/{id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = [0; CONTINUE.len()];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer, CONTINUE);
+        Self { stream, body }
+    }
+
+    /// Sends the body and returns the HTTP status.
+    fn finish(mut self) -> u16 {
+        self.stream.write_all(self.body.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).expect("an answer");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,25 +202,28 @@ async fn every_example_does_what_it_says() {
     tokio::task::block_in_place(|| ground.servers.stop());
 }
 
-/// `outbox` and `consumer` together.
+/// Runs the examples `outbox` and `consumer` together.
 async fn a_sale_is_published_and_rewarded_once(ground: &Ground) {
-    let shop = ground.example("outbox").await;
+    let mut shop = ground.example("outbox").await;
     let line = shop.line();
     let address = line.strip_prefix("listening on ").expect("an address");
     let points = ground.example("consumer").await;
 
     assert_eq!(sell(address, "sale-1", &json!({"customer": "ada", "amount": 1900})), 201);
     assert_eq!(points.line(), "ada has points for sale-1");
-    // The row is there already, so the transaction fails, and with it the message.
+    // The row exists already, so the transaction fails and publishes nothing.
     assert_eq!(sell(address, "sale-1", &json!({"customer": "ada", "amount": 1900})), 409);
-    // The same record once more.
+    // Kafka delivers the same record again.
     let record = ground.records("sales.events", 1).remove(0);
     send_again(&ground.kafka(), &record);
     assert_eq!(sell(address, "sale-2", &json!({"customer": "ada", "amount": 200})), 201);
     assert_eq!(points.line(), "ada has points for sale-2");
-    // Whatever partition it is on, it has been handled by the time that one behind it has.
-    assert_eq!(sell(address, "sale-1b", &json!({"customer": "ada", "amount": 100})), 201);
-    assert_eq!(points.line(), "ada has points for sale-1b");
+    // A sale behind the repeated record, on the same partition. Once it is handled, so is the repeated record.
+    assert_eq!(sell(address, "sale-3", &json!({"customer": "ada", "amount": 100})), 201);
+    assert_eq!(points.line(), "ada has points for sale-3");
+    let records = ground.records("sales.events", 4);
+    let last = records.iter().find(|record| record.key() == Some(b"sale-3".as_slice()));
+    assert_eq!(last.map(|last| last.partition()), Some(record.partition()));
     let mut db = PgConnection::connect(&ground.url("consumer")).await.expect("the database answers");
     let total: i64 = sqlx::query_scalar("select points from points where customer = 'ada'")
         .fetch_one(&mut db)
@@ -194,7 +231,19 @@ async fn a_sale_is_published_and_rewarded_once(ground: &Ground) {
         .expect("points");
     assert_eq!(total, 19 + 2 + 1);
     points.stop();
-    shop.stop();
+
+    // The shop stops while a request is under way. The request is answered, and the shop still sends its event.
+    let request = SaleRequest::begin(address, "sale-4", &json!({"customer": "ada", "amount": 100}));
+    shop.interrupt();
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < deadline, "the shop accepts connections after it was told to stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(request.finish(), 201);
+    shop.ends();
+    let records = ground.all_records("sales.events");
+    assert!(records.iter().any(|record| record.key() == Some(b"sale-4".as_slice())));
 }
 
 fn send_again(kafka: &Kafka, record: &OwnedMessage) {
@@ -212,74 +261,151 @@ fn send_again(kafka: &Kafka, record: &OwnedMessage) {
     producer.flush(PATIENCE).expect("acknowledged");
 }
 
-/// `participant`, with the test as the coordinator.
+/// Runs the example `participant`. The test is the coordinator.
 async fn a_seat_is_reserved_once_per_step(ground: &Ground) {
     let airline = ground.example("participant").await;
     let url = ground.database("coordinator").await;
     let db = DbOptions::new("trips").connect(url.parse().expect("a URL"));
     shared::migrations::apply(&db).await.expect("migrations");
-    // The example makes its topics when it starts.
+    // The example creates its topics when it starts.
     ground.topic("airline.commands");
     let stop = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the test ends it")]
     let relay = tokio::spawn(Relay::new(db.clone(), ground.kafka()).run(stop.clone()));
-    let (first, second) = (new_id(), new_id());
-    // Asked twice about one step, it answers twice and reserves one seat.
-    ask(&db, first).await;
-    ask(&db, first).await;
-    let replies = ground.replies(2);
-    assert_eq!(replies[0], (first, "done".to_owned(), json!({"number": 1})));
-    assert_eq!(replies[0], replies[1]);
-    // There was one seat.
-    ask(&db, second).await;
-    let replies = ground.replies(3);
-    assert!(
-        replies.contains(&(second, "refused".to_owned(), json!({"code": "fully_booked"}))),
-        "{replies:?}"
-    );
+    let (first, second, third) = (new_id(), new_id(), new_id());
+    let seat = json!({"number": 1});
+
+    reserve(&db, first).await;
+    let reserved = Reply::new(first, "do", "done", &seat);
+    assert_eq!(ground.replies(1), std::slice::from_ref(&reserved));
+    // The repeated command gets the recorded answer.
+    reserve(&db, first).await;
+    assert_eq!(ground.replies(2), [reserved.clone(), reserved.clone()]);
+    // There is only one seat.
+    reserve(&db, second).await;
+    let refused = Reply::new(second, "do", "refused", &json!({"code": "fully_booked"}));
+    assert_eq!(of_saga(second, ground.replies(3)), [refused]);
+    // The undo frees the seat, so another saga can reserve it.
+    release(&db, first).await;
+    let released = Reply::new(first, "undo", "done", &Value::Null);
+    assert_eq!(of_saga(first, ground.replies(4)), [reserved.clone(), reserved.clone(), released.clone()]);
+    reserve(&db, third).await;
+    assert_eq!(of_saga(third, ground.replies(5)), [Reply::new(third, "do", "done", &seat)]);
+    // A late copy of the first command gets its recorded answer too, and reserves nothing.
+    reserve(&db, first).await;
+    let answers = of_saga(first, ground.replies(6));
+    assert_eq!(answers, [reserved.clone(), reserved.clone(), released, reserved]);
     stop.cancel();
     relay.await.expect("no panic");
     airline.stop();
+
+    let mut db = PgConnection::connect(&ground.url("participant")).await.expect("the database answers");
+    let booking: String =
+        sqlx::query_scalar("select booking from seat").fetch_one(&mut db).await.expect("a seat");
+    assert_eq!(booking, third.to_string());
+    // Each reservation has published one event. The example has stopped, so no further event follows.
+    let mut events = ground.all_records("airline.events").iter().map(event).collect::<Vec<_>>();
+    events.sort_unstable();
+    let reserved = |saga| (saga, "airline.seat_reserved.v1".to_owned());
+    assert_eq!(events, [reserved(first), reserved(third)]);
 }
 
-/// Asks for a seat, as a step of a saga.
-async fn ask(db: &Db, saga: Uuid) {
+/// Sends the command of the step `reserve_seat`.
+async fn reserve(db: &Db, saga: Uuid) {
+    send(db, saga, "airline.reserve_seat.v1", Direction::Do, &json!({"flight": "AM1"})).await;
+}
+
+/// Sends the undo of the step `reserve_seat`.
+async fn release(db: &Db, saga: Uuid) {
+    send(db, saga, "airline.release_seat.v1", Direction::Undo, &json!({})).await;
+}
+
+/// Sends a command of the step `reserve_seat`, as the saga's coordinator does.
+async fn send(db: &Db, saga: Uuid, kind: &'static str, direction: Direction, command: &Value) {
     let key = saga.to_string();
     let mut uow = db.write(std::slice::from_ref(&key)).await.expect("the database answers");
-    let metadata = Metadata {
-        step: Some("reserve_seat".to_owned()),
-        direction: Some(Direction::Do),
-        ..Metadata::default()
-    };
-    let command = json!({"flight": "AM1"});
-    let draft = Draft::untyped(("airline.reserve_seat.v1", "1.0.0"), "airline.commands", &command);
+    let metadata =
+        Metadata { step: Some("reserve_seat".to_owned()), direction: Some(direction), ..Metadata::default() };
+    let draft = Draft::untyped((kind, "1.0.0"), "airline.commands", command);
     uow.publish(&key, &Cause::request(saga, None), draft.metadata(metadata)).expect("appended");
     uow.commit().await.expect("committed");
 }
 
+/// The reply of a step.
+#[derive(Debug, Clone, PartialEq)]
+struct Reply {
+    saga: Uuid,
+    direction: String,
+    outcome: String,
+    result: Value,
+}
+
+impl Reply {
+    fn new(saga: Uuid, direction: &str, outcome: &str, result: &Value) -> Self {
+        Self { saga, direction: direction.to_owned(), outcome: outcome.to_owned(), result: result.clone() }
+    }
+}
+
+impl From<&OwnedMessage> for Reply {
+    fn from(record: &OwnedMessage) -> Self {
+        let (saga, envelope) = envelope(record);
+        let text = |member: &str| envelope["data"][member].as_str().expect("a text").to_owned();
+        assert_eq!(envelope["data"]["step"], "reserve_seat");
+        Self {
+            saga,
+            direction: text("direction"),
+            outcome: text("outcome"),
+            result: envelope["data"]["result"].clone(),
+        }
+    }
+}
+
+/// Returns the replies to one saga, in the order of their topic.
+fn of_saga(saga: Uuid, replies: Vec<Reply>) -> Vec<Reply> {
+    replies.into_iter().filter(|reply| reply.saga == saga).collect()
+}
+
+/// Returns the saga and the type of an event.
+fn event(record: &OwnedMessage) -> (Uuid, String) {
+    let (saga, envelope) = envelope(record);
+    (saga, envelope["type"].as_str().expect("a type").to_owned())
+}
+
+/// Returns the saga and the envelope of a record.
+fn envelope(record: &OwnedMessage) -> (Uuid, Value) {
+    let envelope: Value = serde_json::from_slice(record.payload().expect("a value")).expect("JSON");
+    let saga = envelope["correlationId"].as_str().and_then(|id| id.parse().ok()).expect("a saga");
+    (saga, envelope)
+}
+
 impl Ground {
-    /// Waits until a topic is there.
+    /// Waits until a topic exists.
     fn topic(&self, topic: &str) {
         let consumer: BaseConsumer =
             self.kafka().client().set("group.id", "test").create().expect("a consumer");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let metadata = consumer.fetch_metadata(None, PATIENCE).expect("the broker answers");
-            if metadata.topics().iter().any(|there| there.name() == topic) {
+            if metadata.topics().iter().any(|existing| existing.name() == topic) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{topic} is not there");
+            assert!(Instant::now() < deadline, "the topic {topic} does not exist");
         }
     }
 
-    /// The first replies: saga, outcome and result.
-    fn replies(&self, count: usize) -> Vec<(Uuid, String, Value)> {
-        let reply = |record: &OwnedMessage| {
-            let envelope: Value = serde_json::from_slice(record.payload().expect("a value")).expect("JSON");
-            let saga = envelope["correlationId"].as_str().and_then(|id| id.parse().ok()).expect("a saga");
-            let outcome = envelope["data"]["outcome"].as_str().expect("an outcome").to_owned();
-            (saga, outcome, envelope["data"]["result"].clone())
+    /// Waits until there are at least `count` replies, and returns them.
+    fn replies(&self, count: usize) -> Vec<Reply> {
+        self.records("trips.replies", count).iter().map(Reply::from).collect()
+    }
+
+    /// Returns all records of a topic to which nobody writes any more.
+    fn all_records(&self, topic: &str) -> Vec<OwnedMessage> {
+        let consumer: BaseConsumer =
+            self.kafka().client().set("group.id", "test").create().expect("a consumer");
+        let count = |partition| {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("watermarks");
+            usize::try_from(high - low).expect("a number of records")
         };
-        self.records("trips.replies", count).iter().map(reply).collect()
+        self.records(topic, (0..PARTITIONS).map(count).sum())
     }
 }

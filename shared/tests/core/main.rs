@@ -11,6 +11,7 @@ mod relayed;
 
 mod barrier;
 mod inbox;
+mod own_names;
 mod parked;
 mod relay;
 mod retention;
