@@ -35,6 +35,12 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
+fn no_page_has_a_gap_to_be_filled_in() {
+    let gaps: Vec<PathBuf> = pages().into_iter().filter(|page| read(page).contains("<<")).collect();
+    assert!(gaps.is_empty(), "`<<` marks a text that is still missing: {gaps:?}");
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let mut dead = Vec::new();
     let pages = pages();
