@@ -88,8 +88,11 @@ impl ProductInput {
     fn invalid(&self, sku: &str) -> Vec<Invalid> {
         let mut errors = Vec::new();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if sku.is_empty() || sku.len() > 64 || !sku.chars().all(plain) {
-            errors.push(Invalid::new("/sku", "has 1 to 64 letters, digits, dots, dashes or underscores"));
+        if sku.len() > 64 || !sku.chars().all(plain) || matches!(sku, "" | "." | "..") {
+            errors.push(Invalid::new(
+                "/sku",
+                "has 1 to 64 letters, digits, dots, dashes or underscores, and is neither `.` nor `..`",
+            ));
         }
         let control = self.name.chars().any(char::is_control);
         if self.name.trim().is_empty() || self.name.chars().count() > 200 || control {
@@ -189,4 +192,22 @@ async fn receive(
 
 fn unknown(sku: &str) -> Problem {
     Problem::not_found(format!("there is no product `{sku}`; GET /products lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sku_is_usable_as_a_key_and_in_a_url() {
+        let price = Money { amount: 4900, currency: "EUR".to_owned() };
+        let lamp = ProductInput { name: "Lamp".to_owned(), price, low_threshold: None };
+        for usable in ["lamp", "a.b-c_1", "..."] {
+            assert_eq!(lamp.invalid(usable), [], "{usable}");
+        }
+        for unusable in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(65)] {
+            let errors = lamp.invalid(unusable);
+            assert!(matches!(errors.as_slice(), [only] if only.pointer == "/sku"), "{unusable}: {errors:?}");
+        }
+    }
 }

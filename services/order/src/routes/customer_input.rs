@@ -22,6 +22,9 @@ pub struct CustomerInput {
 pub fn read_customer(id: &str, body: &Value) -> (NewCustomer, Vec<Invalid>) {
     let mut reader = Reader::default();
     let id = reader.text_of(Some(&Value::from(id)), "/id", 64);
+    if matches!(id.as_str(), "." | "..") {
+        reader.wrong("/id", "is neither `.` nor `..`");
+    }
     if !body.is_object() {
         reader.wrong("", "is a JSON object");
         return (NewCustomer { id, name: None, email: String::new() }, reader.errors);
@@ -63,6 +66,9 @@ mod tests {
         assert_eq!(pointers("a\u{7}", &json!({"name": " ", "email": "a b@c"})), ["/id", "/name", "/email"]);
         assert_eq!(pointers("ada", &json!({"email": 7})), ["/email"]);
         assert_eq!(pointers("ada", &json!([])), [""]);
+        for unusable_key in [".", ".."] {
+            assert_eq!(pointers(unusable_key, &json!({"email": "ada@example.com"})), ["/id"]);
+        }
     }
 
     #[test]
