@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use shared::db::DEFAULT_SCHEMA;
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -91,11 +90,8 @@ impl Migrate {
                 patiently(self.wait, async || Ok(connect(service, &url).await?.close().await?)).await?;
                 migrate(service, &url).await?;
                 if let Some(role) = &self.grant_to {
-                    let mut db = connect(service, &url).await?;
-                    let role = named(role);
-                    let granted = shared::service::roles::grant(&mut db, DEFAULT_SCHEMA, &role).await;
-                    granted
-                        .with_context(|| format!("granting {role} the use of the {} database", service))?;
+                    let (db, role) = (connect(service, &url).await?, named(role));
+                    visit(service, Grant(db, role)).with_context(|| format!("no service {service}"))?.await?;
                 }
                 say!("{}: up to date", service);
             }
@@ -113,6 +109,21 @@ impl Visit for Migration {
         Box::pin(async move {
             service::migrate::<A>(&mut self.0).await.with_context(|| format!("migrating {}", A::NAME))?;
             Ok(self.0.close().await?)
+        })
+    }
+}
+
+struct Grant(PgConnection, String);
+
+impl Visit for Grant {
+    type Output = BoxFuture<'static, anyhow::Result<()>>;
+
+    fn visit<A: App>(self) -> Self::Output {
+        let Self(mut db, role) = self;
+        Box::pin(async move {
+            let granted = service::roles::grant(&mut db, A::SCHEMA, &role).await;
+            granted.with_context(|| format!("granting {role} the use of the {} database", A::NAME))?;
+            Ok(db.close().await?)
         })
     }
 }

@@ -100,6 +100,8 @@ impl Set {
     pub(crate) fn migrator(&self, schema: &str) -> Migrator {
         let mut migrator = Migrator::with_migrations(self.migrator.iter().cloned().collect());
         migrator.dangerous_set_table_name(self.history(schema));
+        // `apply_sets` locks, and unlocks after a failure too.
+        migrator.set_locking(false);
         migrator
     }
 

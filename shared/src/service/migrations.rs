@@ -20,6 +20,7 @@ pub(super) struct Migrations {
 ///
 /// # Errors
 /// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
+/// Close the connection then, because it may still hold the lock on the service's own migrations.
 pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
     Migrations::of::<A>().apply(db).await
 }
@@ -37,8 +38,9 @@ impl Migrations {
             // A migration may take longer than the statements of a service.
             sqlx::raw_sql("set statement_timeout = 0").execute(&mut *db).await?;
             let applied = own.run_direct(None, &mut *db, false).await;
-            sqlx::raw_sql("reset statement_timeout").execute(db).await?;
+            let reset = sqlx::raw_sql("reset statement_timeout").execute(db).await;
             applied?;
+            reset?;
         }
         Ok(())
     }
