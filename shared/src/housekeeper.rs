@@ -18,7 +18,6 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::jittered;
 use crate::db::Db;
-use crate::fault::{Class, Classified};
 use crate::metric;
 use crate::unit_of_work::UnitOfWork;
 
@@ -160,10 +159,11 @@ impl Housekeeper {
 /// Logs a day whose partition cannot be created or dropped now. The next run tries again, and the other days are not
 /// affected. Returns the error if it concerns the connection.
 fn log_skipped_day(day: time::Date, error: sqlx::Error) -> Result<(), sqlx::Error> {
-    if error.as_database_error().is_none() {
-        return Err(error);
-    }
-    if error.class() == Class::Retry {
+    let Some(refusal) = error.as_database_error() else { return Err(error) };
+    let code = refusal.code().map(|code| code.into_owned());
+    // The lock was not available, the statement waited too long for it, or there was a deadlock.
+    let in_use = matches!(code.as_deref(), Some("55P03" | "57014" | "40P01"));
+    if in_use {
         debug!(%day, %error, "the inbox is in use; the next run changes its partitions");
     } else {
         warn!(%day, %error, "a partition of the inbox could not be created or dropped; the next run tries again");

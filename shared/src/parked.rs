@@ -17,7 +17,7 @@ pub mod store;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 #[cfg(feature = "service")]
 pub(crate) use self::copy::readable;
@@ -69,6 +69,10 @@ pub(crate) async fn park_behind(uow: &mut UnitOfWork, message: &Incoming) -> Res
 
 async fn insert(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<bool, Fault> {
     if !store::insert(uow.db(), message, reason).await? {
+        warn!(
+            key = %message.key, topic = %message.topic, partition = message.partition, offset = message.offset,
+            "the record is in the table of parked messages already, and is not parked again"
+        );
         return Ok(false);
     }
     copy::append(uow, message, reason)?;

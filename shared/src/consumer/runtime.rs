@@ -49,7 +49,7 @@ pub struct Consumer {
 /// The reason why a consumer cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
-    /// Another group of this process uses the same inbox. One of them would take the other's messages for
+    /// A consumer of another group has run on this [`Db`] or a clone of it. One of them would take the other's messages for
     /// repetitions.
     #[error(
         "the consumer group {group} uses the inbox of the group {first}, and each would skip what the other has \
@@ -62,7 +62,7 @@ pub enum ConsumerError {
         first: String,
     },
     /// The settings of the Kafka client are invalid.
-    #[error("the Kafka client cannot be created")]
+    #[error("the Kafka client cannot be created, or cannot subscribe")]
     Kafka(#[from] KafkaError),
 }
 
@@ -129,7 +129,7 @@ impl Consumer {
     /// must exist; see [`crate::migrations`].
     ///
     /// # Errors
-    /// Fails if another group of this process uses the inbox of this [`Db`], or if the settings of the Kafka client
+    /// Fails if a consumer of another group has run on this [`Db`] or a clone of it, or if the settings of the Kafka client
     /// are invalid.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let first = self.db.group_or(&self.group);

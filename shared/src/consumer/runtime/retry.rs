@@ -57,6 +57,11 @@ impl Consumer {
             }
             return true;
         };
+        warn!(
+            key = %message.key, message_id = ?message.id(),
+            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
+            "the message failed for good and is being parked"
+        );
         let reason = fault.chain();
         self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
     }
