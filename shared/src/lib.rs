@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
-#![cfg_attr(not(all(feature = "saga", feature = "service")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "saga", feature = "service")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the crate's page describes all features")
+)]
 
 pub mod backoff;
 pub mod circuit_breaker;

@@ -159,7 +159,7 @@ metrics_table! {
         "The number of calls to an external dependency that got no answer. They are repeated.", "The log has the reason.";
     EXTERNAL_CALLS_FAILED: Counter "external_calls_failed_total" ["command"],
         "The number of external calls whose outcome could not be recorded.",
-        "Alert on any. The log names the order, the step and the failure.";
+        "Alert on any. The log names the subject (the order), the step and the failure.";
     COMPENSATIONS_BEFORE_COMPLETION: Counter "compensations_before_completion_total" [],
         "The number of undo commands that arrived while their action was still under way.",
         "More than a few mean that a participant's database has lost commits.";

@@ -113,8 +113,8 @@ impl Outbox {
     /// two transactions may deadlock, and PostgreSQL ends one of them.
     ///
     /// # Errors
-    /// Fails if the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], or if the database does not
-    /// answer.
+    /// Fails if the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], if the key is unusable (see
+    /// [`AppendError::Key`]), or if the database does not answer.
     pub async fn publish<'m, D: Serialize + ?Sized + 'm>(
         &self,
         tx: &mut Transaction<'_, Postgres>,

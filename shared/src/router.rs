@@ -112,7 +112,7 @@ impl MessageRouter {
     }
 
     /// Registers one handler for these event types, each with its topic. Messages on these topics are skipped if
-    /// their type has no handler.
+    /// their type has no handler, unless a command or message is consumed on the same topic.
     ///
     /// # Panics
     /// Panics if one of the types already has a handler.
@@ -159,9 +159,9 @@ impl MessageRouter {
         assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
         assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
         self.versions.upcast(convert);
-        if self.event_topics.contains(New::TOPIC) {
-            self.event_topics.insert(Old::TOPIC.to_owned());
-        }
+        let strict = self.strict_topics.contains(New::TOPIC);
+        let marked = if strict { &mut self.strict_topics } else { &mut self.event_topics };
+        marked.insert(Old::TOPIC.to_owned());
         self.topics.insert(Old::TOPIC.to_owned());
         self
     }

@@ -111,7 +111,8 @@ impl UnitOfWork {
     ///
     /// # Errors
     /// Fails if the lock of the key is not held, because the order of the key's messages could not be kept. Fails if
-    /// the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`].
+    /// the message is larger than [`crate::envelope::MAX_MESSAGE_BYTES`], or if the key is unusable; see
+    /// [`AppendError::Key`].
     pub fn publish<'m, D: Serialize + ?Sized + 'm>(
         &mut self,
         key: &str,

@@ -68,7 +68,8 @@ impl<M: Message, H: MessageHandler<M>> BatchHandler for Plain<M, H> {
 }
 
 impl MessageRouter {
-    /// Registers the handler of the events of type `E`. Events of other types on their topic are skipped.
+    /// Registers the handler of the events of type `E`. Events of other types on their topic are skipped,
+    /// unless a command or message is consumed there too.
     ///
     /// # Panics
     /// Panics if the type already has a handler.
