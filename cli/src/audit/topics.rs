@@ -28,7 +28,7 @@ const LONGEST_UNSENT: Duration = Duration::from_secs(60);
 /// A service, a minute and a topic.
 pub type Place = (String, String, String);
 
-/// How many messages there are, and a checksum of which they are.
+/// The number of messages, and a checksum of their identities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: i64,

@@ -73,7 +73,7 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
     /// Calls the dependency, outside any transaction.
     ///
     /// # Errors
-    /// Fails if there is no answer. Nothing is concluded from that: the call is repeated later with the same key.
+    /// Fails if no answer comes. Nothing is concluded from that: the call is repeated later with the same key.
     ///
     /// The text of the error goes to the log and to the saga, so it must not contain personal data. A database error
     /// or [`LocalError`] says nothing about the dependency. Any other error counts against it; see
