@@ -37,6 +37,10 @@ test-all:
 run *OPTIONS:
     cargo run -- up {{OPTIONS}}
 
+# Builds the binary for measuring, without LTO and incrementally: `target/measure/amends`.
+measure:
+    cargo build --profile measure -p amends
+
 # Audits the running suite. Options go to `amends audit`.
 audit *OPTIONS:
     cargo run -- audit {{OPTIONS}}

@@ -137,11 +137,9 @@ impl Suite {
             visit(service, Migrate(self)).expect("a service").await;
         }
         let mut topics = schemas::topics::all();
-        // Every service replies to the orchestrator.
         topics.retain(|topic| {
             let owner = topic.name.split('.').next().unwrap_or_default();
-            owner == "orchestrator"
-                || self.services.contains(&owner)
+            self.services.contains(&owner)
                 || self.services.iter().any(|service| kafka::listens(service, &topic.name))
         });
         self.kafka().create_topics(&topics).await.expect("topics");

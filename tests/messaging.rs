@@ -1,6 +1,7 @@
 //! The guarantees for messages: each takes effect once, in the order of its key, and none is lost.
 
 mod duplicates;
+mod forged;
 mod parked;
 mod records;
 mod retention;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod command_line;
+mod cost;
 mod dependencies;
 mod invariants;
 mod load;

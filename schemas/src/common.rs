@@ -5,10 +5,6 @@ use serde::{Deserialize, Serialize};
 pub use shared::envelope::Never;
 use utoipa::ToSchema;
 
-/// An answer without content.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Nothing {}
-
 /// An amount of money in the smallest unit of its currency. It is never a float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct Money {

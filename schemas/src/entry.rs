@@ -1,7 +1,7 @@
 //! An entry of the message catalogue.
 
 use schemars::{JsonSchema, Schema, schema_for};
-use shared::envelope::{Command, Message};
+use shared::envelope::{Command, Message, Never};
 use shared::parked::ParkedCopy;
 
 /// A message of the catalogue.
@@ -15,8 +15,9 @@ pub struct Entry {
     pub data_version: &'static str,
     /// The JSON schema of the data.
     pub schema: Schema,
-    /// The schemas of a command's reply and refusal; `None` for an event.
-    pub answers: Option<(Schema, Schema)>,
+    /// The types of the events that answer a command: that of its reply, and that of its refusal if it can be refused.
+    /// `None` for an event.
+    pub answers: Option<(&'static str, Option<&'static str>)>,
 }
 
 impl Entry {
@@ -30,12 +31,15 @@ impl Entry {
         }
     }
 
-    pub(crate) fn command<C>() -> Self
-    where
-        C: Command<Reply: JsonSchema, Refusal: JsonSchema> + JsonSchema,
-    {
-        let answers = Some((schema_for!(C::Reply), schema_for!(C::Refusal)));
-        Self { answers, ..Self::event::<C>() }
+    pub(crate) fn command<C: Command + JsonSchema>() -> Self {
+        let refusal = <C::Refusal as Message>::TYPE;
+        let refusal = (refusal != Never::TYPE).then_some(refusal);
+        Self { answers: Some((<C::Reply as Message>::TYPE, refusal)), ..Self::event::<C>() }
+    }
+
+    /// A message that every participant of a saga publishes to its own topic of events.
+    pub(crate) fn of_participants<D: JsonSchema>(kind: &'static str, data_version: &'static str) -> Self {
+        Self { kind, topic: crate::topics::EVENTS, data_version, schema: schema_for!(D), answers: None }
     }
 
     /// The copy of a parked message. Every service publishes it to its own topic.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::common::{Line, Money, Never, Nothing};
+use crate::common::{Line, Money, Never};
 use crate::macros::{commands, events};
 
 /// Reserves stock for an order: all of its lines or none.
@@ -17,7 +17,7 @@ pub struct ReserveStock {
 
 /// The reason why stock was not reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "code", rename_all = "snake_case")]
+#[serde(tag = "code", content = "detail", rename_all = "snake_case")]
 pub enum ReserveRefused {
     /// Less stock is available than was requested.
     OutOfStock {
@@ -71,6 +71,15 @@ pub struct Reserved {
     pub items: Vec<Line>,
 }
 
+/// No stock was reserved for an order, because some of it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservationRefused {
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub refusal: ReserveRefused,
+}
+
 /// Reserved stock was released and is available again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -120,6 +129,7 @@ pub struct ProductUpdated {
 
 events! {
     Reserved = "inventory.reserved.v1", on "inventory.events";
+    ReservationRefused = "inventory.reservation_refused.v1", on "inventory.events";
     Released = "inventory.released.v1", on "inventory.events";
     Committed = "inventory.committed.v1", on "inventory.events";
     Restocked = "inventory.restocked.v1", on "inventory.events";
@@ -128,8 +138,8 @@ events! {
 }
 
 commands! {
-    ReserveStock = "inventory.reserve_stock.v1", on "inventory.commands", answers Nothing, or ReserveRefused;
-    ReleaseStock = "inventory.release_stock.v1", on "inventory.commands", answers Nothing, or Never;
-    CommitStock = "inventory.commit_stock.v1", on "inventory.commands", answers Nothing, or Never;
-    RestockOrder = "inventory.restock_order.v1", on "inventory.commands", answers Nothing, or Never;
+    ReserveStock = "inventory.reserve_stock.v1", on "inventory.commands", answers Reserved, or ReservationRefused;
+    ReleaseStock = "inventory.release_stock.v1", on "inventory.commands", answers Released, or Never;
+    CommitStock = "inventory.commit_stock.v1", on "inventory.commands", answers Committed, or Never;
+    RestockOrder = "inventory.restock_order.v1", on "inventory.commands", answers Restocked, or Never;
 }

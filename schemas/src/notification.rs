@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::common::{Money, Never, Nothing};
+use crate::common::{Money, Never};
 use crate::macros::{commands, events};
 
 /// Notifies a customer about an order.
@@ -85,5 +85,5 @@ events! {
 }
 
 commands! {
-    NotifyCustomer = "notification.notify_customer.v1", on "notification.commands", answers Nothing, or Never;
+    NotifyCustomer = "notification.notify_customer.v1", on "notification.commands", answers Sent, or Never;
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::common::{Address, Money, Never, Nothing, PricedLine};
+use crate::common::{Address, Money, Never, PricedLine};
 use crate::macros::{commands, events};
 
 /// An order was placed. The order saga begins with this event.
@@ -134,7 +134,7 @@ pub struct RejectOrder {
     pub order_id: Uuid,
     /// The reason, as a code.
     pub reason: String,
-    /// The other members of the refusal.
+    /// More about the refusal, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
@@ -177,9 +177,9 @@ events! {
 }
 
 commands! {
-    ConfirmOrder = "order.confirm_order.v1", on "order.commands", answers Nothing, or Never;
-    RejectOrder = "order.reject_order.v1", on "order.commands", answers Nothing, or Never;
-    CancelOrder = "order.cancel_order.v1", on "order.commands", answers Nothing, or Never;
-    ReturnOrder = "order.return_order.v1", on "order.commands", answers Nothing, or Never;
-    RefuseReturn = "order.refuse_return.v1", on "order.commands", answers Nothing, or Never;
+    ConfirmOrder = "order.confirm_order.v1", on "order.commands", answers OrderConfirmed, or Never;
+    RejectOrder = "order.reject_order.v1", on "order.commands", answers OrderRejected, or Never;
+    CancelOrder = "order.cancel_order.v1", on "order.commands", answers OrderCancelled, or Never;
+    ReturnOrder = "order.return_order.v1", on "order.commands", answers OrderReturned, or Never;
+    RefuseReturn = "order.refuse_return.v1", on "order.commands", answers ReturnRefused, or Never;
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::common::{Money, Never, Nothing};
+use crate::common::{Money, Never};
 use crate::macros::{commands, events};
 
 /// Authorizes the amount with the card provider.
@@ -21,14 +21,6 @@ impl std::fmt::Debug for AuthorizePayment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AuthorizePayment({})", self.order_id)
     }
-}
-
-/// The amount is authorized.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Authorization {
-    /// The provider's id of the authorization.
-    pub authorization_id: String,
 }
 
 /// The reason why the card provider declined.
@@ -80,6 +72,8 @@ pub enum RefundRefused {
 pub struct Authorized {
     pub order_id: Uuid,
     pub amount: Money,
+    /// The provider's id of the authorization.
+    pub authorization_id: String,
 }
 
 /// The card provider declined the payment of an order.
@@ -87,8 +81,8 @@ pub struct Authorized {
 #[serde(rename_all = "camelCase")]
 pub struct Declined {
     pub order_id: Uuid,
-    /// The reason: `card_declined` or `insufficient_funds`.
-    pub reason: String,
+    #[serde(flatten)]
+    pub refusal: AuthorizeRefused,
 }
 
 /// The authorization of an order is voided.
@@ -115,17 +109,27 @@ pub struct Refunded {
     pub amount: Money,
 }
 
+/// The card provider declined the refund of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefundDeclined {
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub refusal: RefundRefused,
+}
+
 events! {
     Authorized = "payment.authorized.v1", on "payment.events";
     Declined = "payment.declined.v1", on "payment.events";
     Voided = "payment.voided.v1", on "payment.events";
     Captured = "payment.captured.v1", on "payment.events";
     Refunded = "payment.refunded.v1", on "payment.events";
+    RefundDeclined = "payment.refund_declined.v1", on "payment.events";
 }
 
 commands! {
-    AuthorizePayment = "payment.authorize_payment.v1", on "payment.commands", answers Authorization, or AuthorizeRefused;
-    VoidPayment = "payment.void_payment.v1", on "payment.commands", answers Nothing, or Never;
-    CapturePayment = "payment.capture_payment.v1", on "payment.commands", answers Nothing, or Never;
-    RefundPayment = "payment.refund_payment.v1", on "payment.commands", answers Nothing, or RefundRefused;
+    AuthorizePayment = "payment.authorize_payment.v1", on "payment.commands", answers Authorized, or Declined;
+    VoidPayment = "payment.void_payment.v1", on "payment.commands", answers Voided, or Never;
+    CapturePayment = "payment.capture_payment.v1", on "payment.commands", answers Captured, or Never;
+    RefundPayment = "payment.refund_payment.v1", on "payment.commands", answers Refunded, or RefundDeclined;
 }

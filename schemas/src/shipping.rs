@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::common::{Address, Line, Never, Nothing};
+use crate::common::{Address, Line, Never};
 use crate::macros::{commands, events};
 
 /// Books a shipment with the carrier.
@@ -14,14 +14,6 @@ pub struct BookShipment {
     pub order_id: Uuid,
     pub address: Address,
     pub items: Vec<Line>,
-}
-
-/// The booking of a shipment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Booking {
-    /// The carrier's tracking number.
-    pub tracking_number: String,
 }
 
 /// The reason why the carrier refused the booking.
@@ -55,14 +47,6 @@ pub struct ResumeShipment {
     pub order_id: Uuid,
 }
 
-/// The parcel is not on its way. It was not dispatched, or it is already delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stopped {
-    /// Whether the parcel is already delivered.
-    pub delivered: bool,
-}
-
 /// The reason why a parcel could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
@@ -87,6 +71,43 @@ pub struct Cancelled {
     pub order_id: Uuid,
 }
 
+/// The carrier does not accept a booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BookingRefused {
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub refusal: BookRefused,
+}
+
+/// The parcel of an order that is being returned is not on its way. It was stopped, or it is already delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stopped {
+    pub order_id: Uuid,
+    /// Whether the parcel is already delivered.
+    pub delivered: bool,
+}
+
+/// The parcel of an order that was to be returned could not be stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StopDeclined {
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub refusal: StopRefused,
+}
+
+/// A stopped parcel may go after all. A parcel that was already delivered has no new booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resumed {
+    pub order_id: Uuid,
+    /// The carrier's tracking number of the new booking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking_number: Option<String>,
+}
+
 /// The carrier has picked up the parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -108,11 +129,15 @@ events! {
     Dispatched = "shipping.dispatched.v1", on "shipping.events";
     Delivered = "shipping.delivered.v1", on "shipping.events";
     Cancelled = "shipping.cancelled.v1", on "shipping.events";
+    BookingRefused = "shipping.booking_refused.v1", on "shipping.events";
+    Stopped = "shipping.stopped.v1", on "shipping.events";
+    StopDeclined = "shipping.stop_refused.v1", on "shipping.events";
+    Resumed = "shipping.resumed.v1", on "shipping.events";
 }
 
 commands! {
-    BookShipment = "shipping.book_shipment.v1", on "shipping.commands", answers Booking, or BookRefused;
-    CancelShipment = "shipping.cancel_shipment.v1", on "shipping.commands", answers Nothing, or Never;
-    StopShipment = "shipping.stop_shipment.v1", on "shipping.commands", answers Stopped, or StopRefused;
-    ResumeShipment = "shipping.resume_shipment.v1", on "shipping.commands", answers Nothing, or Never;
+    BookShipment = "shipping.book_shipment.v1", on "shipping.commands", answers Booked, or BookingRefused;
+    CancelShipment = "shipping.cancel_shipment.v1", on "shipping.commands", answers Cancelled, or Never;
+    StopShipment = "shipping.stop_shipment.v1", on "shipping.commands", answers Stopped, or StopDeclined;
+    ResumeShipment = "shipping.resume_shipment.v1", on "shipping.commands", answers Resumed, or Never;
 }

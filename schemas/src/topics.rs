@@ -19,13 +19,18 @@ pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The topic for copies of the messages that a service has parked.
 pub const PARKED: &str = "{service}.parked";
 
-/// Returns every topic of the suite. Each service has a topic for events, one for commands (the orchestrator for
-/// replies) and one for copies of parked messages. Order also has the topic of customers.
+/// The topic for events of a service, among them its answers to sagas.
+pub const EVENTS: &str = "{service}.events";
+
+/// Returns every topic of the suite. Each service has a topic for events, one for copies of parked messages, and one for
+/// commands, except the orchestrator, which takes none. Order also has the topic of customers.
 pub fn all() -> Vec<Topic> {
     let mut names = Vec::new();
     for service in SERVICES {
-        let inbound = if service == "orchestrator" { "replies" } else { "commands" };
-        names.extend(["events", inbound, "parked"].map(|kind| format!("{service}.{kind}")));
+        names.extend(["events", "parked"].map(|kind| format!("{service}.{kind}")));
+        if service != "orchestrator" {
+            names.push(format!("{service}.commands"));
+        }
     }
     names.push("customer.events".to_owned());
     names.into_iter().map(|name| Topic { name, partitions: PARTITIONS, retention: RETENTION }).collect()

@@ -1,6 +1,6 @@
 //! A participant of another service's saga. It carries out a command and its undo, each once per step of the saga, and
-//! replies on the coordinator's topic. A business refusal is a reply. After a technical error the command is repeated
-//! or parked.
+//! answers with an event on its own topic. Any service may consume the event, and the coordinator takes it as the answer.
+//! A business refusal is an answer too. After a technical error the command is repeated or parked.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://postgres@127.0.0.1:8090/postgres KAFKA_BROKERS=127.0.0.1:8091 cargo run -p shared --example participant
@@ -22,31 +22,23 @@ use shared::saga::participant::{Answer, CommandHandler, Task};
 use shared::unit_of_work::UnitOfWork;
 use tokio_util::sync::CancellationToken;
 
-/// The command. Its reply is a [`Seat`], and its refusal a [`NoSeat`].
+const COMMANDS: &str = "airline.commands";
+const EVENTS: &str = "airline.events";
+
+/// The command. It is answered with [`SeatReserved`] or [`SeatRefused`].
 #[derive(Serialize, Deserialize)]
 struct ReserveSeat {
     flight: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Seat {
-    number: i32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "code", rename_all = "snake_case")]
-enum NoSeat {
-    FullyBooked,
-}
-
 impl Message for ReserveSeat {
     const TYPE: &'static str = "airline.reserve_seat.v1";
-    const TOPIC: &'static str = "airline.commands";
+    const TOPIC: &'static str = COMMANDS;
 }
 
 impl Command for ReserveSeat {
-    type Reply = Seat;
-    type Refusal = NoSeat;
+    type Reply = SeatReserved;
+    type Refusal = SeatRefused;
 }
 
 /// The undo of the command. It cannot be refused.
@@ -55,15 +47,14 @@ struct ReleaseSeat {}
 
 impl Message for ReleaseSeat {
     const TYPE: &'static str = "airline.release_seat.v1";
-    const TOPIC: &'static str = "airline.commands";
+    const TOPIC: &'static str = COMMANDS;
 }
 
 impl Command for ReleaseSeat {
-    type Reply = ();
+    type Reply = SeatReleased;
     type Refusal = Never;
 }
 
-/// The event about a reserved seat. Any service may consume it.
 #[derive(Serialize, Deserialize)]
 struct SeatReserved {
     flight: String,
@@ -72,10 +63,34 @@ struct SeatReserved {
 
 impl Message for SeatReserved {
     const TYPE: &'static str = "airline.seat_reserved.v1";
-    const TOPIC: &'static str = "airline.events";
+    const TOPIC: &'static str = EVENTS;
 }
 
 impl Event for SeatReserved {}
+
+/// The reason of a refusal is the member `code`.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+enum SeatRefused {
+    FullyBooked,
+}
+
+impl Message for SeatRefused {
+    const TYPE: &'static str = "airline.seat_refused.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for SeatRefused {}
+
+#[derive(Serialize, Deserialize)]
+struct SeatReleased {}
+
+impl Message for SeatReleased {
+    const TYPE: &'static str = "airline.seat_released.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for SeatReleased {}
 
 struct Airline;
 
@@ -99,12 +114,8 @@ impl CommandHandler<ReserveSeat> for Airline {
             .fetch_optional(uow.db())
             .await?;
             answers.push(match seat {
-                Some(number) => {
-                    let reserved = SeatReserved { flight: flight.clone(), number };
-                    uow.publish(&task.subject, &task.cause, &reserved)?;
-                    Answer::Done(Seat { number })
-                }
-                None => Answer::Refused(NoSeat::FullyBooked),
+                Some(number) => Answer::done(SeatReserved { flight: flight.clone(), number }),
+                None => Answer::refused(SeatRefused::FullyBooked),
             });
         }
         Ok(answers)
@@ -122,14 +133,14 @@ impl CommandHandler<ReleaseSeat> for Airline {
             .bind(bookings)
             .execute(uow.db())
             .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+        Ok(tasks.iter().map(|_| Answer::done(SeatReleased {})).collect())
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = env::var("DATABASE_URL")?.parse()?;
-    let db = DbOptions::new("airline").reply_topic("trips.replies").connect(options);
+    let db = DbOptions::new("airline").connect(options);
     shared::migrations::apply(&db).await?;
     let create = "create table if not exists public.seat (
                       flight text not null, number integer not null, booking text, primary key (flight, number));
@@ -138,7 +149,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);
     let retention = std::time::Duration::from_secs(7 * 24 * 3600);
-    let topics = ["airline.commands", "airline.events", "airline.parked", "trips.replies"];
+    let topics = [COMMANDS, EVENTS, "airline.parked"];
     let topics = topics.map(|name| Topic { name: name.to_owned(), partitions: 4, retention });
     kafka.create_topics(&topics).await?;
 

@@ -52,41 +52,57 @@ messages! {
     PayTrip { card: String } = "bank.pay_trip.v1" on "travel.commands";
     ConfirmTrip { room: i32 } = "trip.confirm_trip.v1" on "travel.commands";
     RejectTrip { reason: String } = "trip.reject_trip.v1" on "travel.commands";
+
+    // The answers to the commands. Any service may consume them, and the coordinator does.
+    RoomBooked { room: i32 } = "hotel.room_booked.v1" on "travel.events";
+    RoomRefused { code: Reason } = "hotel.room_refused.v1" on "travel.events";
+    RoomFreed { room: i32 } = "hotel.room_freed.v1" on "travel.events";
+    TripPaid {} = "bank.trip_paid.v1" on "travel.events";
+    PaymentRefused { code: Reason } = "bank.payment_refused.v1" on "travel.events";
+    TripConfirmed { room: i32 } = "trip.confirmed.v1" on "travel.events";
+    TripRejected { reason: String } = "trip.rejected.v1" on "travel.events";
+}
+
+/// The reasons of refusals. In JSON they are texts, such as `no_room`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reason {
+    NoRoom,
+    CardDeclined,
 }
 
 impl Event for TripRequested {}
+impl Event for RoomBooked {}
+impl Event for RoomRefused {}
+impl Event for RoomFreed {}
+impl Event for TripPaid {}
+impl Event for PaymentRefused {}
+impl Event for TripConfirmed {}
+impl Event for TripRejected {}
 
 impl Command for BookRoom {
-    type Reply = i32;
-    type Refusal = Refused;
+    type Reply = RoomBooked;
+    type Refusal = RoomRefused;
 }
 
 impl Command for FreeRoom {
-    type Reply = ();
+    type Reply = RoomFreed;
     type Refusal = Never;
 }
 
 impl Command for PayTrip {
-    type Reply = ();
-    type Refusal = Refused;
+    type Reply = TripPaid;
+    type Refusal = PaymentRefused;
 }
 
 impl Command for ConfirmTrip {
-    type Reply = ();
+    type Reply = TripConfirmed;
     type Refusal = Never;
 }
 
 impl Command for RejectTrip {
-    type Reply = ();
+    type Reply = TripRejected;
     type Refusal = Never;
-}
-
-/// The business refusals. In JSON each is an object with a `code`.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "code", rename_all = "snake_case")]
-enum Refused {
-    NoRoom,
-    CardDeclined,
 }
 
 /// The saga: its memory and its plan.
@@ -103,7 +119,7 @@ impl Saga for BookTrip {
     fn plan() -> Definition<Self> {
         Plan::begin()
             .step(|saga: &Self| BookRoom { traveller: saga.trip.traveller.clone() })
-            .on_reply(|saga, room| saga.room = room)
+            .on_reply(|saga, booked| saga.room = booked.room)
             .undo(|saga| FreeRoom { room: saga.room })
             .pivot(|saga| PayTrip { card: saga.trip.card.clone() })
             .then(|saga| ConfirmTrip { room: saga.room })
@@ -129,7 +145,10 @@ impl CommandHandler<BookRoom> for Travel {
             .bind(&task.command.traveller)
             .fetch_optional(uow.db())
             .await?;
-            answers.push(room.map_or(Answer::Refused(Refused::NoRoom), Answer::Done));
+            answers.push(match room {
+                Some(room) => Answer::done(RoomBooked { room }),
+                None => Answer::refused(RoomRefused { code: Reason::NoRoom }),
+            });
         }
         Ok(answers)
     }
@@ -146,7 +165,7 @@ impl CommandHandler<FreeRoom> for Travel {
             .bind(rooms)
             .execute(uow.db())
             .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+        Ok(tasks.iter().map(|task| Answer::done(RoomFreed { room: task.command.room })).collect())
     }
 }
 
@@ -158,8 +177,8 @@ impl CommandHandler<PayTrip> for Travel {
     ) -> Result<Vec<Answer<PayTrip>>, Fault> {
         // For a bank that is called over the network, implement `ExternalCall` instead.
         let pay = |task: &Task<PayTrip>| match task.command.card.as_str() {
-            "good" => Answer::Done(()),
-            _ => Answer::Refused(Refused::CardDeclined),
+            "good" => Answer::done(TripPaid {}),
+            _ => Answer::refused(PaymentRefused { code: Reason::CardDeclined }),
         };
         Ok(tasks.iter().map(pay).collect())
     }
@@ -181,10 +200,12 @@ impl CommandHandler<ConfirmTrip> for Travel {
         uow: &mut UnitOfWork,
         tasks: &[Task<ConfirmTrip>],
     ) -> Result<Vec<Answer<ConfirmTrip>>, Fault> {
-        for task in tasks {
-            end(uow, &task.subject, &format!("confirmed: room {}", task.command.room)).await?;
+        let mut answers = Vec::with_capacity(tasks.len());
+        for Task { subject, command: ConfirmTrip { room }, .. } in tasks {
+            end(uow, subject, &format!("confirmed: room {room}")).await?;
+            answers.push(Answer::done(TripConfirmed { room: *room }));
         }
-        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+        Ok(answers)
     }
 }
 
@@ -194,10 +215,12 @@ impl CommandHandler<RejectTrip> for Travel {
         uow: &mut UnitOfWork,
         tasks: &[Task<RejectTrip>],
     ) -> Result<Vec<Answer<RejectTrip>>, Fault> {
-        for task in tasks {
-            end(uow, &task.subject, &format!("rejected: {}", task.command.reason)).await?;
+        let mut answers = Vec::with_capacity(tasks.len());
+        for Task { subject, command: RejectTrip { reason }, .. } in tasks {
+            end(uow, subject, &format!("rejected: {reason}")).await?;
+            answers.push(Answer::done(TripRejected { reason: reason.clone() }));
         }
-        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+        Ok(answers)
     }
 }
 
@@ -239,7 +262,7 @@ async fn book_trips(db: &Db) -> Result<(), Fault> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = env::var("DATABASE_URL")?.parse()?;
-    let db = DbOptions::new("travel").reply_topic("travel.replies").connect(options);
+    let db = DbOptions::new("travel").connect(options);
     shared::migrations::apply_with_sagas(&db).await?;
     let create = "create table if not exists public.room (number integer primary key, guest text);
                   create table if not exists public.trip (id text primary key, status text not null);
@@ -247,12 +270,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     sqlx::raw_sql(create).execute(&mut db.connect().await?).await?;
     let kafka = Kafka::new(env::var("KAFKA_BROKERS")?);
     let retention = Duration::from_secs(7 * 24 * 3600);
-    let topics = ["trip.events", "travel.commands", "travel.replies", "saga.events", "travel.parked"];
+    let topics = ["trip.events", "travel.commands", "travel.events", "saga.events", "travel.parked"];
     let topics = topics.map(|name| Topic { name: name.to_owned(), partitions: 4, retention });
     kafka.create_topics(&topics).await?;
 
     let registry = Arc::new(Registry::default().with::<BookTrip>());
-    let coordinator = Coordinator::new(db.clone(), registry, "saga.events", "travel.replies")
+    let coordinator = Coordinator::new(db.clone(), registry, "saga.events")
         .begin_on(|trip: TripRequested| BookTrip { trip, room: 0 });
     let timers = coordinator.timers();
     let travel = Arc::new(Travel);

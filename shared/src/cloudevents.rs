@@ -7,12 +7,14 @@ use std::borrow::Cow;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use serde::Deserialize;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Outcome};
 
 /// The record header with the W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// The record header with the message's type.
 pub const TYPE: &str = "ce_type";
+/// The record header with the outcome of a saga step. Only events that answer a command have it.
+pub const OUTCOME: &str = "ce_outcome";
 /// The record header with the message's position in its service's outbox. It is a CloudEvents extension that the
 /// relay adds. Positions of one key rise, and all copies of a message have the same position. A reader can therefore
 /// detect missing and late messages.
@@ -31,7 +33,7 @@ pub fn headers(
 ) -> Result<OwnedHeaders, serde_json::Error> {
     let envelope: Attributes<'_> = serde_json::from_slice(body)?;
     let set = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-    let mut headers = OwnedHeaders::new_with_capacity(14);
+    let mut headers = OwnedHeaders::new_with_capacity(15);
     headers = set(headers, "content-type", CONTENT_TYPE);
     headers = set(headers, "ce_specversion", "1.0");
     headers = set(headers, "ce_id", &envelope.id);
@@ -47,6 +49,9 @@ pub fn headers(
     }
     if let Some(sequence) = envelope.sequence {
         headers = set(headers, "ce_sequence", &sequence.to_string());
+    }
+    if let Some(outcome) = envelope.metadata.outcome {
+        headers = set(headers, OUTCOME, outcome.as_str());
     }
     headers = set(headers, POSITION, &position.to_string());
     if let Some(traceparent) = traceparent {
@@ -78,6 +83,15 @@ struct Attributes<'a> {
     causation_id: Option<Cow<'a, str>>,
     #[serde(default)]
     sequence: Option<i64>,
+    #[serde(default)]
+    metadata: Answered,
+}
+
+/// The part of the metadata that becomes a header.
+#[derive(Default, Deserialize)]
+struct Answered {
+    #[serde(default)]
+    outcome: Option<Outcome>,
 }
 
 /// Returns the text of a header, or `None` if the header is absent or is not UTF-8.

@@ -3,12 +3,16 @@
 //!
 //! A batch that fails is rolled back. A transient failure repeats the whole batch with backoff. After a permanent
 //! failure the messages are handled one by one, so that a bad message affects only its own key: both are parked.
+//! Topics that only have background handlers ([`crate::router::BatchHandler::is_background`]) are read by a member of a
+//! group of their own, `<group>-background`, in larger batches.
+//!
 //! A rebalance in between does no harm. A second handling of a message finds its id already claimed, or finds its own
 //! earlier result.
 
 mod pause_buffer;
 mod runtime;
 mod stall_detector;
+mod temper;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +21,8 @@ use tracing::debug;
 use uuid::Uuid;
 
 pub use self::runtime::{Consumer, ConsumerError};
+#[cfg(feature = "service")]
+pub(crate) use self::temper::Assigned;
 use crate::db::Db;
 use crate::fault::Fault;
 use crate::inbox::{self, ClaimRequest, Claims};
@@ -28,9 +34,12 @@ use crate::{metric, parked, retention};
 
 /// Claims and handles messages in one transaction.
 async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result<(), Fault> {
+    let prepared = router.prepare(db, batch).await?;
     let (mut uow, claims) = claim(db, router, batch).await?;
+    uow.prepare(prepared);
     let fresh = admit(&mut uow, db.retention().inbox, router, batch, claims).await?;
     for (handler, messages) in waves(router, &fresh)? {
+        uow.flush().await?;
         handler.handle(&mut uow, &messages).await?;
     }
     uow.commit().await?;
@@ -50,11 +59,11 @@ async fn claim(
     keys.sort_unstable();
     keys.dedup();
     let (claiming, unclaimed_ids): (Vec<_>, Vec<_>) =
-        batch.iter().copied().partition(|message| router.claims(message.kind()));
+        batch.iter().copied().partition(|message| router.claims(message));
     let ids_of = |messages: &[&Incoming]| messages.iter().filter_map(|message| message.id()).collect();
     let (ids, unclaimed_ids): (Vec<Uuid>, Vec<Uuid>) = (ids_of(&claiming), ids_of(&unclaimed_ids));
     let mut steps = Vec::new();
-    for message in batch.iter().filter(|message| router.takes_steps(message.kind())) {
+    for message in batch.iter().filter(|message| router.takes_steps(message)) {
         // The handler refuses a message that does not name its step.
         let Ok(step) = StepKey::of(message) else { continue };
         steps.extend(step.action());
@@ -80,7 +89,7 @@ async fn admit<'m>(
     let mut fresh = Vec::with_capacity(batch.len());
     for &message in batch {
         let id = message.id();
-        let (claiming, unclaimed) = if router.claims(message.kind()) { (id, None) } else { (None, id) };
+        let (claiming, unclaimed) = if router.claims(message) { (id, None) } else { (None, id) };
         // If a batch has several copies of a message, the first one takes the claim.
         if claiming.is_some_and(|id| !new.remove(&id)) {
             continue;
@@ -120,19 +129,22 @@ fn waves<'t, 'm>(router: &'t MessageRouter, messages: &[&'m Incoming]) -> Result
     let mut last: HashMap<&str, (usize, usize)> = HashMap::new();
     let mut groups: Vec<HashMap<usize, Vec<&'m Incoming>>> = Vec::new();
     for message in messages {
-        let Some(handler) = router.route(message.kind()) else {
+        let mut handlers = router.route(message).peekable();
+        if handlers.peek().is_none() {
             return Err(Fault::permanent(format!("no handler for {}", message.kind())));
-        };
-        let wave = match last.get(message.key.as_str()) {
-            Some(&(wave, same)) if same == handler => wave,
-            Some(&(wave, _)) => wave + 1,
-            None => 0,
-        };
-        last.insert(&message.key, (wave, handler));
-        if groups.len() <= wave {
-            groups.resize_with(wave + 1, HashMap::new);
         }
-        groups[wave].entry(handler).or_default().push(message);
+        for handler in handlers {
+            let wave = match last.get(message.key.as_str()) {
+                Some(&(wave, same)) if same == handler => wave,
+                Some(&(wave, _)) => wave + 1,
+                None => 0,
+            };
+            last.insert(&message.key, (wave, handler));
+            if groups.len() <= wave {
+                groups.resize_with(wave + 1, HashMap::new);
+            }
+            groups[wave].entry(handler).or_default().push(message);
+        }
     }
     let mut ordered = Vec::new();
     for group in groups {

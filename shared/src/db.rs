@@ -2,6 +2,7 @@
 //! [`crate::unit_of_work::UnitOfWork`], so that no write can bypass the outbox.
 
 mod connections;
+mod deferred;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -9,13 +10,15 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{Pool, PoolError, QueueMode};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 
 use self::connections::Connections;
-pub(crate) use self::connections::NOW;
+pub(crate) use self::connections::{NOW, from_micros};
 pub use self::connections::{Pooled, Tx};
+pub(crate) use self::deferred::Deferred;
+pub use self::deferred::Parameters;
 use crate::envelope::new_id;
 use crate::retention::Retention;
 
@@ -27,12 +30,6 @@ const ALIVE_FOR: Duration = Duration::from_millis(500);
 
 /// The default schema of the core's tables.
 pub const DEFAULT_SCHEMA: &str = "amends";
-
-/// The default topic to which saga participants reply, without the installation's prefix.
-pub const DEFAULT_REPLY_TOPIC: &str = "orchestrator.replies";
-
-/// A statement whose parameters are being bound.
-pub(crate) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// The settings of the core's database: names, sizes and retention. Every name is a value, so that an installation
 /// can choose its own.
@@ -49,7 +46,6 @@ pub struct DbOptions {
     source: &'static str,
     schema: String,
     instance: String,
-    reply_topic: String,
     parked_topic: String,
     connections: u32,
     shards: i16,
@@ -60,14 +56,12 @@ impl DbOptions {
     /// Creates the options of a service with this name. Its messages carry the name as `source`.
     ///
     /// The defaults are: the schema [`DEFAULT_SCHEMA`], ten connections, one shard, two weeks of retention, and a new
-    /// instance name at every start. The reply topic is `orchestrator.replies`. Copies of parked messages go to the
-    /// topic `<source>.parked`.
+    /// instance name at every start. Copies of parked messages go to the topic `<source>.parked`.
     pub fn new(source: &'static str) -> Self {
         Self {
             source,
             schema: DEFAULT_SCHEMA.to_owned(),
             instance: format!("{source}-{}", new_id().simple()),
-            reply_topic: DEFAULT_REPLY_TOPIC.to_owned(),
             parked_topic: format!("{source}.parked"),
             connections: 10,
             shards: 1,
@@ -87,12 +81,6 @@ impl DbOptions {
     #[must_use]
     pub fn instance(self, instance: impl Into<String>) -> Self {
         Self { instance: instance.into(), ..self }
-    }
-
-    /// Sets the topic to which saga participants reply, without the installation's prefix.
-    #[must_use]
-    pub fn reply_topic(self, topic: impl Into<String>) -> Self {
-        Self { reply_topic: topic.into(), ..self }
     }
 
     /// Sets the topic for copies of parked messages, without the installation's prefix.
@@ -239,11 +227,6 @@ impl Db {
     /// Returns the schema of the core's tables.
     pub fn schema(&self) -> &str {
         &self.options.schema
-    }
-
-    /// Returns the topic to which saga participants reply, without the installation's prefix.
-    pub fn reply_topic(&self) -> &str {
-        &self.options.reply_topic
     }
 
     /// Returns the consumer group that the inbox belongs to: the first one that was named.

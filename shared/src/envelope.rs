@@ -35,19 +35,28 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
 /// Something that happened. Any service may consume it.
 pub trait Event: Message {}
 
-/// A request to one service, answered with a reply or with a refusal. Both are business outcomes. A technical failure
-/// has no answer; it is retried.
+/// A request to one service, answered with an event. A refusal is an answer too. A technical failure has no answer; it
+/// is retried.
 pub trait Command: Message {
-    /// The answer of a successful command.
-    type Reply: Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// The business reason why the command was not carried out. It serialises to an object with a member `code`.
-    type Refusal: Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// The event that says that the command was carried out. Answers to the command are believed on its topic only.
+    type Reply: Event;
+    /// The event that says that the command was not carried out, for a business reason. Its data has the reason as a
+    /// member `code`, and may have a member `detail`. It is on the same topic as the reply.
+    type Refusal: Event;
 }
 
-/// The refusal type of commands that cannot be refused: undo commands and steps behind the pivot.
+/// The refusal type of commands that cannot be refused: undo commands and steps behind the pivot. No such message
+/// exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Never {}
+
+impl Message for Never {
+    const TYPE: &'static str = "never";
+    const TOPIC: &'static str = "never";
+}
+
+impl Event for Never {}
 
 /// A command without its Rust type, as saga plans store it.
 #[derive(Clone)]
@@ -83,16 +92,48 @@ impl Direction {
     }
 }
 
-/// Facts about a message beside its data.
+/// How a saga step ended at its participant, or that it has not ended yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The command was carried out.
+    Done,
+    /// The command was not carried out, for a business reason.
+    Refused,
+    /// The external dependency does not answer, and is called again. This does not complete the step; a final outcome
+    /// follows.
+    Failing,
+}
+
+impl Outcome {
+    /// Returns the outcome as messages write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// Facts about a message beside its data. A command names its step and direction. An event that answers a command
+/// also names the saga and the outcome; to everybody else it is an event like any other.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// The saga step that a command or a reply belongs to.
+    /// The saga that an answer belongs to. A command has it as `correlationId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga_id: Option<Uuid>,
+    /// The saga step that a command or an answer belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// Whether the step is carried out or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
+    /// The outcome of the step, if the event answers a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
     /// The user who caused the message, if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,

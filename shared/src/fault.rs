@@ -96,6 +96,7 @@ impl Classified for sqlx::Error {
     /// counts as a connection problem, which may pass.
     fn class(&self) -> Class {
         match self {
+            Self::Database(error) if error.constraint().is_some_and(is_optimistic_lock) => Class::Retry,
             Self::Database(error) => error.code().map_or(Class::Retry, |code| sqlstate(&code)),
             Self::Configuration(_)
             | Self::RowNotFound
@@ -112,6 +113,11 @@ impl Classified for sqlx::Error {
     fn exhausts(&self) -> bool {
         self.as_database_error().and_then(|error| error.code()).is_some_and(|code| exhausts(&code))
     }
+}
+
+/// Returns whether the constraint's name says that its violation is a lost race between two writers.
+fn is_optimistic_lock(constraint: &str) -> bool {
+    constraint.ends_with("_optimistic_lock")
 }
 
 /// Returns whether the code means a lack of memory, disk or locks, or a statement that took too long.

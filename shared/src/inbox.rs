@@ -3,12 +3,15 @@
 //! The pattern is "Idempotent consumer" by Chris Richardson.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
-use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::step_outcome::{self, StepKey};
+use crate::db::{Db, Tx, from_micros, quote_literal};
+use crate::step_outcome::{self, OutcomeRow, StepKey};
 
 /// The questions of a batch to the database, asked before the batch is handled.
 pub(crate) struct ClaimRequest<'a> {
@@ -30,59 +33,60 @@ pub(crate) struct Claims {
     pub resolved: HashSet<Uuid>,
 }
 
-/// The answer of the database to a [`ClaimRequest`].
-#[derive(FromRow)]
-pub(crate) struct ClaimAnswer {
-    pub new: Vec<Uuid>,
-    pub parked: Vec<String>,
-    pub resolved: Vec<Uuid>,
-    pub outcomes: Option<Json<Vec<step_outcome::OutcomeRow>>>,
+/// The answer of `claim_batch`, as JSON.
+#[derive(Deserialize)]
+struct ClaimAnswer {
+    /// The start of the transaction, in microseconds since 1970.
+    now: i64,
+    new: Option<HashSet<Uuid>>,
+    parked: Option<HashSet<String>>,
+    resolved: Option<HashSet<Uuid>>,
+    outcomes: Option<Vec<OutcomeRow>>,
 }
 
-/// Claims message ids, finds the parked keys, and looks up outcomes of steps. The caller already holds the locks of
-/// the keys. An earlier statement took them, because this one must see the commits of their former holders.
-pub(crate) async fn claim(
-    db: &mut PgConnection,
+/// Begins the transaction of a batch, in one round trip: takes the locks, claims message ids, finds the parked keys, and
+/// looks up outcomes of steps. `locks` must be sorted, so that two batches cannot deadlock.
+pub(crate) async fn begin(
+    db: &Db,
+    locks: &[i64],
     keys: &[String],
     request: &ClaimRequest<'_>,
-) -> Result<ClaimAnswer, sqlx::Error> {
-    // Most batches have nothing to claim or no steps. The statement leaves out the part that is not needed.
-    let claiming = match request.ids {
-        [] => "with claimed as (select null::uuid as message_id where $2::uuid[] is null)",
-        _ => {
-            "with claimed as (
-                 insert into inbox (message_id) select * from unnest($2::uuid[])
-                 on conflict do nothing returning message_id)"
-        }
-    };
-    let outcomes = match request.steps {
-        [] => "(select null::json where $4::uuid[] is null and $5::text[] is null and $6::text[] is null)",
-        _ => {
-            "(select json_agg(found)
-              from (select saga_id, step, direction, message_id, status, outcome::text
-                    from unnest($4::uuid[], $5::text[], $6::text[]) as asked (saga_id, step, direction)
-                    join step_outcome using (saga_id, step, direction)) as found)"
-        }
-    };
-    let statement = format!(
-        "{claiming}
-         select array(select message_id from claimed) as new,
-                array(select distinct key from parked where status = 'parked' and key = any($1)) as parked,
-                array(select message_id from parked where status <> 'parked' and message_id = any($3)) as resolved,
-                {outcomes} as outcomes"
-    );
+) -> Result<(Tx, OffsetDateTime, Claims, Vec<OutcomeRow>), sqlx::Error> {
     let mut ids = request.ids.to_vec();
     ids.sort_unstable();
-    let (sagas, names, directions) = step_outcome::columns(request.steps);
-    sqlx::query_as(AssertSqlSafe(statement))
-        .bind(keys)
-        .bind(ids)
-        .bind(request.unclaimed)
-        .bind(sagas)
-        .bind(names)
-        .bind(directions)
-        .fetch_one(db)
-        .await
+    let (sagas, steps, directions) = step_outcome::columns(request.steps);
+    let arguments = [
+        array(locks),
+        array(keys),
+        array(&ids),
+        array(request.unclaimed),
+        array(&sagas),
+        array(&steps),
+        array(&directions),
+    ];
+    let begin = format!("begin read write; select claim_batch({})::text", arguments.join(", "));
+    let (tx, answer): (_, String) = Tx::begin_with(db, begin).await?;
+    let answer: ClaimAnswer =
+        serde_json::from_str(&answer).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let claims = Claims {
+        new: answer.new.unwrap_or_default(),
+        parked: answer.parked.unwrap_or_default(),
+        resolved: answer.resolved.unwrap_or_default(),
+    };
+    Ok((tx, from_micros(answer.now)?, claims, answer.outcomes.unwrap_or_default()))
+}
+
+/// Returns an array as an SQL literal. The statement that begins a transaction cannot have parameters, because
+/// PostgreSQL takes only one statement with parameters at a time.
+fn array<T: Display>(items: &[T]) -> String {
+    let mut array = String::from("{");
+    for (index, item) in items.iter().enumerate() {
+        array.push_str(if index == 0 { "\"" } else { ",\"" });
+        array.push_str(&item.to_string().replace('\\', "\\\\").replace('"', "\\\""));
+        array.push('"');
+    }
+    array.push('}');
+    quote_literal(&array)
 }
 
 /// Claims one id outside a batch. Returns whether the id was new.
@@ -92,4 +96,16 @@ pub(crate) async fn claim_one(db: &mut PgConnection, id: Uuid) -> Result<bool, s
         .execute(db)
         .await?;
     Ok(claimed.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_holds_any_text() {
+        assert_eq!(array::<&str>(&[]), "'{}'");
+        assert_eq!(array(&[1, -2]), r#"'{"1","-2"}'"#);
+        assert_eq!(array(&[r#"it's "a" \ key, {really}"#]), r#"'{"it''s \"a\" \\ key, {really}"}'"#);
+    }
 }

@@ -125,6 +125,11 @@ impl Incoming {
         self.envelope.as_ref().map_or("", |envelope| &envelope.kind)
     }
 
+    /// Returns whether the message is an event that answers a saga step.
+    pub(crate) fn answers_step(&self) -> bool {
+        self.envelope.as_ref().is_some_and(|envelope| envelope.metadata.outcome.is_some())
+    }
+
     pub(crate) fn id(&self) -> Option<Uuid> {
         self.envelope.as_ref().map(|envelope| envelope.id)
     }

@@ -110,8 +110,8 @@ metrics_table! {
         "The number of messages in one transaction of the consumer.", "";
     CONSUMER_BATCH_SECONDS: Histogram "consumer_batch_seconds" [],
         "The duration of one transaction of the consumer, including retries, in seconds.", "";
-    CONSUMER_PARTITIONS: Gauge "consumer_partitions" [],
-        "The number of partitions assigned to this replica.",
+    CONSUMER_PARTITIONS: Gauge "consumer_partitions" ["group"],
+        "The number of partitions assigned to this replica, by consumer group.",
         "If it stays 0 with fewer replicas than partitions, look at `/readyz`.";
     CONSUMER_RETRIES: Counter "consumer_retries_total" [],
         "The number of times that a batch was repeated after a transient failure.",

@@ -9,19 +9,19 @@ pub mod receipts;
 pub(crate) mod unsent;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::draft::{AppendError, Draft};
 pub use self::unsent::{count_unsent, read_by_index};
-use crate::db::{Db, NOW, PgQuery, hash, quote_ident};
+use crate::db::{Db, NOW, Parameters, from_micros, hash, quote_ident};
 use crate::envelope::Cause;
 use crate::fault::{Class, Classified};
-use crate::step_outcome::{self, Record};
 
 /// A message that is sent after its transaction commits.
 pub(crate) struct OutboxRow {
@@ -32,42 +32,41 @@ pub(crate) struct OutboxRow {
     pub body: Vec<u8>,
 }
 
-/// Positions are drawn in the order of `order by`, so that the messages of a key keep their order.
-const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
+/// Appends rows in their order. The caller holds the locks of all keys. Positions are drawn in the order of `order by`, so
+/// that the messages of a key keep their order.
+pub(crate) const INSERT: &str = "insert into outbox (shard, topic, key, traceparent, body)
      select shard, topic, key, traceparent, body
      from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bytea[])
           with ordinality as row (shard, topic, key, traceparent, body, ordinal)
      order by ordinal";
 
-/// Appends the rows in their order and records the outcomes of steps, with at most one statement. The caller holds
-/// the locks of all their keys.
-pub(crate) async fn insert(
-    db: &mut PgConnection,
-    rows: &[OutboxRow],
-    records: &[&Record],
-) -> Result<(), sqlx::Error> {
-    match (rows, records) {
-        ([], []) => {}
-        (_, []) => {
-            bind(sqlx::query(INSERT), rows).execute(db).await?;
-        }
-        ([], _) => step_outcome::insert(db, records).await?,
-        _ => {
-            let both = format!("with recorded as ({}) {INSERT}", step_outcome::insert_statement(6));
-            let query = bind(sqlx::query(AssertSqlSafe(both)), rows);
-            step_outcome::bind(query, records).execute(db).await?;
-        }
-    }
-    Ok(())
+/// Returns [`INSERT`] for the slot in which a transaction that began at `now` writes: the default of the column `slot`.
+/// PostgreSQL need not find the partition then.
+pub(crate) fn insert_at(now: OffsetDateTime) -> &'static str {
+    static SLOTS: LazyLock<[String; 3]> = LazyLock::new(|| {
+        [0, 1, 2].map(|slot| {
+            let into = format!("insert into outbox_{slot} (slot, ");
+            INSERT.replacen("insert into outbox (", &into, 1).replacen(
+                "select ",
+                &format!("select {slot}, "),
+                1,
+            )
+        })
+    });
+    // The column's default rounds to the nearest second.
+    let seconds = (now + Duration::from_millis(500)).unix_timestamp();
+    let slot = (seconds / 60).rem_euclid(3);
+    &SLOTS[usize::try_from(slot).unwrap_or_default()]
 }
 
-fn bind(query: PgQuery, rows: &[OutboxRow]) -> PgQuery {
-    query
+/// Binds the rows to [`INSERT`].
+pub(crate) fn bind(parameters: &mut Parameters, rows: &[OutboxRow]) {
+    parameters
         .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.topic.as_ref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>());
 }
 
 /// The reason why a message could not be appended to the outbox.
@@ -125,11 +124,16 @@ impl Outbox {
         let draft = message.into();
         let lock = format!("select {NOW}, pg_advisory_xact_lock($1)");
         let locked = sqlx::query(AssertSqlSafe(lock)).bind(hash(key)).fetch_one(&mut **tx).await?;
-        let now: i64 = locked.try_get(0)?;
-        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000)
-            .map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let now = from_micros(locked.try_get(0)?)?;
         let (id, row) = draft.encode(&self.db, key, now, cause)?;
-        bind(sqlx::query(AssertSqlSafe(Arc::clone(&self.insert))), &[row]).execute(&mut **tx).await?;
+        sqlx::query(AssertSqlSafe(Arc::clone(&self.insert)))
+            .bind([row.shard])
+            .bind([row.topic.as_ref()])
+            .bind([row.key.as_str()])
+            .bind([row.traceparent.as_deref()])
+            .bind([row.body.as_slice()])
+            .execute(&mut **tx)
+            .await?;
         Ok(id)
     }
 

@@ -3,10 +3,12 @@
 mod plain;
 mod versions;
 
-use std::collections::{BTreeSet, HashMap};
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use futures::future::BoxFuture;
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use self::versions::Versions;
@@ -28,16 +30,39 @@ pub trait BatchHandler: Send + Sync + 'static {
         false
     }
 
-    /// Returns whether the messages are not urgent, as for a read model. They may then wait briefly for others of
-    /// their kind, so that one transaction handles all of them.
-    fn may_wait(&self) -> bool {
+    /// Returns whether nobody waits for the effect of the messages, as for a read model. A topic with such handlers only
+    /// is fetched in larger batches, a fraction of a second later.
+    fn is_background(&self) -> bool {
         false
+    }
+
+    /// Returns whether nobody waits for the effect of these messages, although somebody may wait for others of the handler.
+    /// They may then wait briefly for more messages, so that one transaction handles all of them.
+    fn may_wait(&self, _messages: &[&Incoming]) -> bool {
+        self.is_background()
     }
 
     /// Returns whether the messages are commands of saga steps. The recorded outcomes of the steps are then looked up
     /// together with the claims.
     fn takes_steps(&self) -> bool {
         false
+    }
+
+    /// Returns whether the handler prepares messages before their transaction.
+    #[doc(hidden)]
+    fn prepares(&self) -> bool {
+        false
+    }
+
+    /// Does work for the messages that cannot be a part of their transaction. They may still turn out to be repetitions.
+    /// The result is passed to the handler with the unit of work.
+    #[doc(hidden)]
+    fn prepare<'a>(
+        &'a self,
+        _db: &'a Db,
+        _messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<Option<Prepared>, Fault>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Handles the messages. If the transaction is rolled back, they are handled again, together or one by one.
@@ -50,6 +75,24 @@ pub trait BatchHandler: Send + Sync + 'static {
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>>;
 }
+
+/// How soon the records of a topic are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Temper {
+    /// At once.
+    Prompt,
+    /// When many have arrived, or a fraction of a second later.
+    Background,
+}
+
+/// The handler of a message type, and the topics on which messages of the type are believed.
+struct Route {
+    handler: usize,
+    topics: BTreeSet<String>,
+}
+
+/// What a handler has prepared before the transaction of a batch.
+pub type Prepared = Box<dyn Any + Send>;
 
 /// Work that runs beside the consumer until it is cancelled, such as the calls to an external dependency.
 pub(crate) type Worker = Box<dyn FnOnce(Db, CancellationToken) -> BoxFuture<'static, ()> + Send>;
@@ -68,7 +111,11 @@ pub(crate) type Worker = Box<dyn FnOnce(Db, CancellationToken) -> BoxFuture<'sta
 #[derive(Default)]
 pub struct MessageRouter {
     handlers: Vec<Arc<dyn BatchHandler>>,
-    routes: HashMap<&'static str, usize>,
+    routes: HashMap<&'static str, Route>,
+    /// The handler of events that answer saga steps, if there is one.
+    answers: Option<usize>,
+    /// The topics on which saga steps are answered.
+    answer_topics: BTreeSet<String>,
     topics: BTreeSet<String>,
     /// Topics with events. Messages on them are skipped if their type has no handler.
     event_topics: BTreeSet<String>,
@@ -131,12 +178,32 @@ impl MessageRouter {
         let index = self.handlers.len();
         self.handlers.push(handler);
         for (kind, topic, has_events) in types {
-            let previous = self.routes.insert(kind, index);
+            let route = Route { handler: index, topics: BTreeSet::from([topic.clone()]) };
+            let previous = self.routes.insert(kind, route);
             assert!(previous.is_none(), "two handlers for {kind}");
             self.versions.add(kind);
             let marked = if has_events { &mut self.event_topics } else { &mut self.strict_topics };
             marked.insert(topic.clone());
             self.topics.insert(topic);
+        }
+        self
+    }
+
+    /// Passes the events on these topics that answer saga steps to the handler that was registered last. Another handler
+    /// may have registered for the type of such an event. It gets the event too.
+    ///
+    /// # Panics
+    /// Panics if another handler gets the answers already.
+    #[cfg(feature = "saga")]
+    #[must_use]
+    pub(crate) fn answers(mut self, topics: impl IntoIterator<Item = &'static str>) -> Self {
+        let handler = self.handlers.len().checked_sub(1);
+        assert!(self.answers.is_none(), "two coordinators in one router");
+        self.answers = handler;
+        for topic in topics {
+            self.answer_topics.insert(topic.to_owned());
+            self.event_topics.insert(topic.to_owned());
+            self.topics.insert(topic.to_owned());
         }
         self
     }
@@ -156,7 +223,9 @@ impl MessageRouter {
     /// ```
     #[must_use]
     pub fn upcast<Old: Message, New: Message>(mut self, convert: fn(Old) -> New) -> Self {
-        assert!(self.routes.contains_key(New::TYPE), "no handler for {} yet", New::TYPE);
+        let route = self.routes.get_mut(New::TYPE);
+        let route = route.unwrap_or_else(|| panic!("no handler for {} yet", New::TYPE));
+        route.topics.insert(Old::TOPIC.to_owned());
         assert!(!self.routes.contains_key(Old::TYPE), "{} has a handler of its own", Old::TYPE);
         self.versions.upcast(convert);
         let strict = self.strict_topics.contains(New::TOPIC);
@@ -164,6 +233,18 @@ impl MessageRouter {
         marked.insert(Old::TOPIC.to_owned());
         self.topics.insert(Old::TOPIC.to_owned());
         self
+    }
+
+    /// Returns the topics that a member of this kind reads.
+    pub(crate) fn topics_of(&self, temper: Temper) -> impl Iterator<Item = &str> + '_ {
+        let background = |topic: &str| {
+            let by_kind = self.routes.values().filter(move |route| route.topics.contains(topic));
+            let answered = self.answer_topics.contains(topic);
+            let handlers = by_kind.map(|route| route.handler).chain(self.answers.filter(|_| answered));
+            let mut handlers = handlers.map(|handler| self.handler(handler));
+            handlers.all(BatchHandler::is_background)
+        };
+        self.topics().filter(move |topic| background(topic) == (temper == Temper::Background))
     }
 
     /// Returns the topics to subscribe to.
@@ -178,40 +259,91 @@ impl MessageRouter {
         types
     }
 
-    pub(crate) fn route(&self, kind: &str) -> Option<usize> {
-        self.routes.get(kind).copied()
+    /// Returns the handlers of a message: mostly one, and two if an answer of a saga step is also consumed as an event.
+    pub(crate) fn route(&self, message: &Incoming) -> impl Iterator<Item = usize> + use<> {
+        let answers = self.answers.filter(|_| self.is_answer(message));
+        let by_kind = self.routes.get(message.kind()).map(|route| route.handler);
+        answers.into_iter().chain(by_kind.filter(move |&handler| Some(handler) != answers))
     }
 
-    /// Returns whether the inbox must remember messages of this type.
-    pub(crate) fn claims(&self, kind: &str) -> bool {
-        self.route(kind).is_none_or(|index| !self.handler(index).is_idempotent())
+    fn is_answer(&self, message: &Incoming) -> bool {
+        message.answers_step() && self.answer_topics.contains(&message.topic)
     }
 
-    pub(crate) fn takes_steps(&self, kind: &str) -> bool {
-        self.route(kind).is_some_and(|index| self.handler(index).takes_steps())
+    fn handlers_of(&self, message: &Incoming) -> impl Iterator<Item = &dyn BatchHandler> {
+        self.route(message).map(|handler| self.handler(handler))
     }
 
-    pub(crate) fn may_wait(&self, kind: &str) -> bool {
-        self.route(kind).is_some_and(|index| self.handler(index).may_wait())
+    /// Has the handlers prepare the messages of a batch before its transaction. Only the first message of a key takes part,
+    /// because the effect of a later one depends on it.
+    pub(crate) async fn prepare(
+        &self,
+        db: &Db,
+        batch: &[&Incoming],
+    ) -> Result<HashMap<TypeId, Prepared>, Fault> {
+        let mut keys = HashSet::with_capacity(batch.len());
+        let mut groups: BTreeMap<usize, Vec<&Incoming>> = BTreeMap::new();
+        for &message in batch {
+            if !keys.insert(message.key.as_str()) || message.refused().is_some() {
+                continue;
+            }
+            for handler in self.route(message).filter(|&handler| self.handler(handler).prepares()) {
+                groups.entry(handler).or_default().push(message);
+            }
+        }
+        let prepare = groups.iter().map(|(&handler, messages)| self.handler(handler).prepare(db, messages));
+        let prepared = try_join_all(prepare).await?.into_iter().flatten();
+        Ok(prepared.map(|prepared| ((*prepared).type_id(), prepared)).collect())
+    }
+
+    /// Returns whether the inbox must remember this message. It remembers messages without a handler too.
+    pub(crate) fn claims(&self, message: &Incoming) -> bool {
+        let mut handlers = self.handlers_of(message).peekable();
+        handlers.peek().is_none() || handlers.any(|handler| !handler.is_idempotent())
+    }
+
+    pub(crate) fn takes_steps(&self, message: &Incoming) -> bool {
+        self.handlers_of(message).any(BatchHandler::takes_steps)
+    }
+
+    pub(crate) fn may_wait(&self, batch: &[Incoming]) -> bool {
+        let mut groups: BTreeMap<usize, Vec<&Incoming>> = BTreeMap::new();
+        for message in batch {
+            for handler in self.route(message) {
+                groups.entry(handler).or_default().push(message);
+            }
+        }
+        groups.iter().all(|(&handler, messages)| self.handler(handler).may_wait(messages))
     }
 
     pub(crate) fn handler(&self, index: usize) -> &dyn BatchHandler {
         self.handlers[index].as_ref()
     }
 
-    /// Returns the handler of a type.
+    /// Handles one message.
     ///
     /// # Errors
-    /// Fails permanently if the type has no handler.
-    pub(crate) fn handler_of(&self, kind: &str) -> Result<&dyn BatchHandler, Fault> {
-        let index = self.route(kind).ok_or_else(|| Fault::permanent(format!("no handler for {kind}")))?;
-        Ok(self.handler(index))
+    /// Fails permanently if the message has no handler, and as the handler does.
+    pub(crate) async fn handle(&self, uow: &mut UnitOfWork, message: &Incoming) -> Result<(), Fault> {
+        let mut handlers = self.handlers_of(message).peekable();
+        if handlers.peek().is_none() {
+            return Err(Fault::permanent(format!("no handler for {}", message.kind())));
+        }
+        for handler in handlers {
+            uow.flush().await?;
+            handler.handle(uow, &[message]).await?;
+        }
+        Ok(())
     }
 
-    /// Returns whether a message can be skipped unread: an event that this service does not consume. On other topics
-    /// no message is skipped, because its sender may wait for an answer. A consumed event is not skipped if it has
-    /// another version.
+    /// Returns whether a record can be skipped unread. On a topic with answers of saga steps, its body decides.
     pub(crate) fn skips(&self, topic: &str, kind: &str) -> bool {
+        !self.answer_topics.contains(topic) && self.is_foreign(topic, kind)
+    }
+
+    /// Returns whether this service does not consume the event. On topics of commands no message is foreign, because its
+    /// sender may wait for an answer. Another version of a consumed event is not foreign.
+    fn is_foreign(&self, topic: &str, kind: &str) -> bool {
         self.event_topics.contains(topic)
             && !self.strict_topics.contains(topic)
             && !self.routes.contains_key(kind)
@@ -221,14 +353,27 @@ impl MessageRouter {
     /// Prepares a message for its handler: converts it to the current version, or refuses it with a reason. Returns
     /// `false` if the message is skipped.
     pub(crate) fn admit(&self, message: &mut Incoming) -> bool {
-        if message.envelope.is_none() || self.routes.contains_key(message.kind()) {
+        if message.envelope.is_none() {
             return true;
         }
-        if self.skips(&message.topic, message.kind()) {
+        let answer = self.is_answer(message);
+        if !answer && self.is_foreign(&message.topic, message.kind()) {
             return false;
         }
-        if message.refused().is_none() {
+        let known = self.routes.contains_key(message.kind());
+        if !known && (!answer || self.versions.converts(message.kind())) && message.refused().is_none() {
             self.versions.convert(message);
+        }
+        if let Some(route) = self.routes.get(message.kind())
+            && !route.topics.contains(&message.topic)
+        {
+            let topics: Vec<&str> = route.topics.iter().map(String::as_str).collect();
+            message.refuse(format!(
+                "the type {} belongs on {}, and is not believed on {}; find out who wrote it, and skip it",
+                message.kind(),
+                topics.join(" or "),
+                message.topic
+            ));
         }
         true
     }

@@ -19,7 +19,6 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -36,8 +35,8 @@ use self::health::Health;
 use self::migrations::Migrations;
 pub use self::migrations::migrate;
 use crate::circuit_breaker::Dependency;
-use crate::consumer::Consumer;
-use crate::db::{DEFAULT_REPLY_TOPIC, DEFAULT_SCHEMA, Db, DbOptions};
+use crate::consumer::{Assigned, Consumer};
+use crate::db::{DEFAULT_SCHEMA, Db, DbOptions};
 use crate::housekeeper::Housekeeper;
 use crate::kafka::Kafka;
 use crate::relay::Relay;
@@ -53,8 +52,6 @@ pub trait App: 'static {
     type Config: Args + std::fmt::Debug + Send + Sync + 'static;
     /// The schema of the core's tables in the service's database.
     const SCHEMA: &'static str = DEFAULT_SCHEMA;
-    /// The topic to which the service replies as a participant of sagas, without the installation's prefix.
-    const REPLY_TOPIC: &'static str = DEFAULT_REPLY_TOPIC;
     /// The name of the service's Kafka clients, for the broker's logs and quotas.
     const CLIENT_ID: &'static str = "amends";
     /// How long the consumed topics keep messages. The default is Kafka's. The inbox must remember ids for longer.
@@ -109,7 +106,7 @@ pub struct Service<C> {
     dependencies: Vec<Arc<Dependency>>,
     /// The messages that the service consumes.
     messages: Arc<MessageRouter>,
-    assigned: Arc<AtomicBool>,
+    assigned: Arc<Assigned>,
 }
 
 /// The order of stopping: first the tasks that accept work, then those that finish it, then the relay.
@@ -151,7 +148,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             migrations: Migrations::of::<A>(),
             dependencies: Vec::new(),
             messages: Arc::new(MessageRouter::new()),
-            assigned: Arc::default(),
+            assigned: Arc::new(Assigned::new(false, false)),
         }
     }
 

@@ -10,9 +10,9 @@ mod store;
 use uuid::Uuid;
 
 pub(crate) use self::outcomes::StepOutcomes;
+pub(crate) use self::store::{INSERT, OutcomeRow, Record, bind, columns};
 #[cfg(feature = "saga")]
 pub(crate) use self::store::{OpenCall, Status, find, key, outcome};
-pub(crate) use self::store::{OutcomeRow, Record, bind, columns, insert, insert_statement};
 use crate::envelope::Direction;
 use crate::fault::Fault;
 use crate::incoming::Incoming;

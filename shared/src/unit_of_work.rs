@@ -5,19 +5,19 @@
 //! HTTP routes get theirs from [`Db::write`]. A handler only gets `&mut UnitOfWork`. It can therefore neither write
 //! without a claim nor commit half of a batch. The pattern is "Unit of Work" by Martin Fowler.
 
-use std::collections::HashSet;
+use std::any::{Any, TypeId};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use sqlx::PgConnection;
-use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::db::{Db, NOW, Tx, hash};
+use crate::db::{Db, Deferred, NOW, Parameters, Tx, hash};
 use crate::envelope::Cause;
 use crate::inbox::{self, ClaimRequest, Claims};
 use crate::outbox::{self, AppendError, Draft, OutboxRow};
-use crate::step_outcome::StepOutcomes;
+use crate::step_outcome::{self, StepOutcomes};
 #[cfg(feature = "saga")]
 use crate::{retention::Retention, step_outcome::StepKey};
 
@@ -32,7 +32,10 @@ pub struct UnitOfWork {
     /// The recorded outcomes of steps, and those that the commit will record.
     pub(crate) steps: StepOutcomes,
     outbox: Vec<OutboxRow>,
+    deferred: Deferred,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
+    /// What handlers have prepared before the transaction, by its type.
+    prepared: HashMap<TypeId, Box<dyn Any + Send>>,
 }
 
 impl Db {
@@ -54,21 +57,22 @@ impl UnitOfWork {
         keys: &[String],
         request: &ClaimRequest<'_>,
     ) -> Result<(Self, Claims), sqlx::Error> {
-        let (mut tx, now) = begin_locked(&db, keys).await?;
-        let answer = inbox::claim(&mut tx, keys, request).await?;
-        let outcomes =
-            StepOutcomes::looked_up(answer.outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes));
-        let claims = Claims {
-            new: answer.new.into_iter().collect(),
-            parked: answer.parked.into_iter().collect(),
-            resolved: answer.resolved.into_iter().collect(),
-        };
-        Ok((Self::new(tx, db, now, keys, outcomes), claims))
+        let (tx, now, claims, outcomes) = inbox::begin(&db, &hashes(keys), keys, request).await?;
+        Ok((Self::new(tx, db, now, keys, StepOutcomes::looked_up(outcomes)), claims))
     }
 
     fn new(tx: Tx, db: Db, now: OffsetDateTime, keys: &[String], steps: StepOutcomes) -> Self {
-        let keys = keys.iter().cloned().collect();
-        Self { tx, db, now, keys, steps, outbox: Vec::new(), after_commit: Vec::new() }
+        Self {
+            tx,
+            db,
+            now,
+            keys: keys.iter().cloned().collect(),
+            steps,
+            outbox: Vec::new(),
+            deferred: Deferred::default(),
+            after_commit: Vec::new(),
+            prepared: HashMap::new(),
+        }
     }
 
     /// Returns the connection of this transaction.
@@ -128,6 +132,16 @@ impl UnitOfWork {
         Ok(id)
     }
 
+    /// Executes a statement later, together with others, in one round trip: before another handler runs in this
+    /// transaction, and at the commit at the latest. Until then its effects are not visible. Of statements that are executed
+    /// together, none sees the effects of another, so they must not change the same rows. The statement has its parameters
+    /// as `$1`, `$2` and so on, and must not be terminated or begin with `with`.
+    ///
+    /// A failure fails the transaction when the statement is executed.
+    pub fn defer(&mut self, statement: &str, bind: impl FnOnce(&mut Parameters)) {
+        self.deferred.add(statement, bind);
+    }
+
     /// Runs `then` after the transaction has committed, and never otherwise.
     pub fn after_commit(&mut self, then: impl FnOnce() + Send + 'static) {
         self.after_commit.push(Box::new(then));
@@ -148,8 +162,8 @@ impl UnitOfWork {
     /// Fails if the database does not answer. It is then unknown whether the commit took place; the claim shows it at
     /// the retry.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        outbox::insert(&mut self.tx, &self.outbox, &self.steps.new_records()).await?;
-        self.tx.commit().await?;
+        let checked = self.write().await?;
+        self.tx.commit(checked).await?;
         if !self.outbox.is_empty() {
             self.db.wake_relay();
         }
@@ -160,9 +174,41 @@ impl UnitOfWork {
     }
 }
 
-/// Functions that only saga participants need.
+impl UnitOfWork {
+    /// Executes everything that was collected for the commit, as one statement. Returns whether there was anything.
+    async fn write(&mut self) -> Result<bool, sqlx::Error> {
+        let mut deferred = std::mem::take(&mut self.deferred);
+        let records = self.steps.new_records();
+        if !records.is_empty() {
+            deferred.add(step_outcome::INSERT, |parameters| step_outcome::bind(parameters, &records));
+        }
+        if !self.outbox.is_empty() {
+            deferred.add(outbox::insert_at(self.now), |parameters| outbox::bind(parameters, &self.outbox));
+        }
+        deferred.execute(&mut self.tx).await
+    }
+
+    /// Executes the deferred statements now, for a handler that needs their effects.
+    pub(crate) async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        std::mem::take(&mut self.deferred).execute(&mut self.tx).await?;
+        Ok(())
+    }
+
+    /// Adds what a handler has prepared before the transaction.
+    pub(crate) fn prepare(&mut self, prepared: HashMap<TypeId, Box<dyn Any + Send>>) {
+        self.prepared = prepared;
+    }
+}
+
+/// Functions that only sagas and their participants need.
 #[cfg(feature = "saga")]
 impl UnitOfWork {
+    /// Takes what a handler has prepared before the transaction.
+    pub(crate) fn take_prepared<T: Any>(&mut self) -> Option<T> {
+        let prepared = self.prepared.remove(&TypeId::of::<T>())?;
+        prepared.downcast().ok().map(|prepared| *prepared)
+    }
+
     /// Looks up the outcomes of these steps, unless the claims have already looked them up.
     pub(crate) async fn look_up(&mut self, steps: &[StepKey]) -> Result<(), sqlx::Error> {
         self.steps.look_up(&mut self.tx, steps).await
@@ -174,10 +220,6 @@ impl UnitOfWork {
 
     pub(crate) fn instance(&self) -> &str {
         self.db.instance()
-    }
-
-    pub(crate) fn reply_topic(&self) -> &str {
-        self.db.reply_topic()
     }
 }
 

@@ -273,27 +273,27 @@ async fn a_seat_is_reserved_once_per_step(ground: &Ground) {
     #[expect(clippy::disallowed_methods, reason = "the test ends it")]
     let relay = tokio::spawn(Relay::new(db.clone(), ground.kafka()).run(stop.clone()));
     let (first, second, third) = (new_id(), new_id(), new_id());
-    let seat = json!({"number": 1});
+    let seat = json!({"flight": "AM1", "number": 1});
 
     reserve(&db, first).await;
-    let reserved = Reply::new(first, "do", "done", &seat);
-    assert_eq!(ground.replies(1), std::slice::from_ref(&reserved));
+    let reserved = Answer::new(first, "do", "done", &seat);
+    assert_eq!(ground.answers(1), std::slice::from_ref(&reserved));
     // The repeated command gets the recorded answer.
     reserve(&db, first).await;
-    assert_eq!(ground.replies(2), [reserved.clone(), reserved.clone()]);
+    assert_eq!(ground.answers(2), [reserved.clone(), reserved.clone()]);
     // There is only one seat.
     reserve(&db, second).await;
-    let refused = Reply::new(second, "do", "refused", &json!({"code": "fully_booked"}));
-    assert_eq!(of_saga(second, ground.replies(3)), [refused]);
+    let refused = Answer::new(second, "do", "refused", &json!({"code": "fully_booked"}));
+    assert_eq!(of_saga(second, ground.answers(3)), [refused]);
     // The undo frees the seat, so another saga can reserve it.
     release(&db, first).await;
-    let released = Reply::new(first, "undo", "done", &Value::Null);
-    assert_eq!(of_saga(first, ground.replies(4)), [reserved.clone(), reserved.clone(), released.clone()]);
+    let released = Answer::new(first, "undo", "done", &json!({}));
+    assert_eq!(of_saga(first, ground.answers(4)), [reserved.clone(), reserved.clone(), released.clone()]);
     reserve(&db, third).await;
-    assert_eq!(of_saga(third, ground.replies(5)), [Reply::new(third, "do", "done", &seat)]);
+    assert_eq!(of_saga(third, ground.answers(5)), [Answer::new(third, "do", "done", &seat)]);
     // A late copy of the first command gets its recorded answer too, and reserves nothing.
     reserve(&db, first).await;
-    let answers = of_saga(first, ground.replies(6));
+    let answers = of_saga(first, ground.answers(6));
     assert_eq!(answers, [reserved.clone(), reserved.clone(), released, reserved]);
     stop.cancel();
     relay.await.expect("no panic");
@@ -303,11 +303,23 @@ async fn a_seat_is_reserved_once_per_step(ground: &Ground) {
     let booking: String =
         sqlx::query_scalar("select booking from seat").fetch_one(&mut db).await.expect("a seat");
     assert_eq!(booking, third.to_string());
-    // Each reservation has published one event. The example has stopped, so no further event follows.
-    let mut events = ground.all_records("airline.events").iter().map(event).collect::<Vec<_>>();
-    events.sort_unstable();
-    let reserved = |saga| (saga, "airline.seat_reserved.v1".to_owned());
-    assert_eq!(events, [reserved(first), reserved(third)]);
+    // Each change and each refusal has published one event. A recorded answer is an event of another type. The example
+    // has stopped, so no further event follows.
+    let events: Vec<_> = ground.all_records("airline.events").iter().map(event).collect();
+    let types =
+        |saga| events.iter().filter(|(of, _)| *of == saga).map(|(_, kind)| &**kind).collect::<Vec<_>>();
+    assert_eq!(
+        types(first),
+        [
+            "airline.seat_reserved.v1",
+            "saga.step_answered.v1",
+            "airline.seat_released.v1",
+            "saga.step_answered.v1"
+        ]
+    );
+    assert_eq!(types(second), ["airline.seat_refused.v1"]);
+    assert_eq!(types(third), ["airline.seat_reserved.v1"]);
+    assert_eq!(events.len(), 6);
 }
 
 /// Sends the command of the step `reserve_seat`.
@@ -331,38 +343,39 @@ async fn send(db: &Db, saga: Uuid, kind: &'static str, direction: Direction, com
     uow.commit().await.expect("committed");
 }
 
-/// The reply of a step.
+/// The answer of a step.
 #[derive(Debug, Clone, PartialEq)]
-struct Reply {
+struct Answer {
     saga: Uuid,
     direction: String,
     outcome: String,
     result: Value,
 }
 
-impl Reply {
+impl Answer {
     fn new(saga: Uuid, direction: &str, outcome: &str, result: &Value) -> Self {
         Self { saga, direction: direction.to_owned(), outcome: outcome.to_owned(), result: result.clone() }
     }
 }
 
-impl From<&OwnedMessage> for Reply {
+impl From<&OwnedMessage> for Answer {
     fn from(record: &OwnedMessage) -> Self {
         let (saga, envelope) = envelope(record);
-        let text = |member: &str| envelope["data"][member].as_str().expect("a text").to_owned();
-        assert_eq!(envelope["data"]["step"], "reserve_seat");
-        Self {
-            saga,
-            direction: text("direction"),
-            outcome: text("outcome"),
-            result: envelope["data"]["result"].clone(),
-        }
+        let metadata = &envelope["metadata"];
+        let text = |member: &str| metadata[member].as_str().expect("a text").to_owned();
+        assert_eq!(metadata["sagaId"], saga.to_string());
+        assert_eq!(metadata["step"], "reserve_seat");
+        let result = match envelope["type"].as_str() {
+            Some("saga.step_answered.v1") => &envelope["data"]["result"],
+            _ => &envelope["data"],
+        };
+        Self { saga, direction: text("direction"), outcome: text("outcome"), result: result.clone() }
     }
 }
 
-/// Returns the replies to one saga, in the order of their topic.
-fn of_saga(saga: Uuid, replies: Vec<Reply>) -> Vec<Reply> {
-    replies.into_iter().filter(|reply| reply.saga == saga).collect()
+/// Returns the answers to one saga, in the order of their topic.
+fn of_saga(saga: Uuid, answers: Vec<Answer>) -> Vec<Answer> {
+    answers.into_iter().filter(|answer| answer.saga == saga).collect()
 }
 
 /// Returns the saga and the type of an event.
@@ -393,9 +406,9 @@ impl Ground {
         }
     }
 
-    /// Waits until there are at least `count` replies, and returns them.
-    fn replies(&self, count: usize) -> Vec<Reply> {
-        self.records("trips.replies", count).iter().map(Reply::from).collect()
+    /// Waits until the airline has published at least `count` answers, and returns them.
+    fn answers(&self, count: usize) -> Vec<Answer> {
+        self.records("airline.events", count).iter().map(Answer::from).collect()
     }
 
     /// Returns all records of a topic to which nobody writes any more.

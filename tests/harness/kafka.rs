@@ -1,5 +1,6 @@
 //! Reading the topics, and writing to them as only tests do.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -78,12 +79,16 @@ impl Suite {
 
     /// Returns how far a service's group has read its topics, if the broker answers.
     pub fn marks(&self, service: &str) -> Option<Vec<Mark>> {
-        self.marks_by(&self.reader(service), service)
+        let mut marks = Vec::new();
+        for group in Group::all(service) {
+            marks.extend(self.marks_by(&self.reader(&group.name()), group)?);
+        }
+        Some(marks)
     }
 
-    fn marks_by(&self, consumer: &BaseConsumer, service: &str) -> Option<Vec<Mark>> {
+    fn marks_by(&self, consumer: &BaseConsumer, group: Group<'_>) -> Option<Vec<Mark>> {
         let mut list = TopicPartitionList::new();
-        for (topic, partition) in Self::partitions().filter(|(topic, _)| listens(service, topic)) {
+        for (topic, partition) in Self::partitions().filter(|(topic, _)| group.reads(topic)) {
             list.add_partition(&self.kafka().name(&topic), partition);
         }
         let committed = consumer.committed_offsets(list, ASK).ok()?;
@@ -98,10 +103,28 @@ impl Suite {
 
     /// Waits until a service has handled all records of its topics.
     pub async fn caught_up(&self, service: &str) {
-        let consumer = self.reader(service);
+        let readers = Group::all(service).map(|group| (self.reader(&group.name()), group));
         self.until(&format!("{service} to catch up"), async |suite| {
-            let marks = suite.marks_by(&consumer, service);
-            marks.is_some_and(|marks| marks.iter().all(|mark| mark.committed >= mark.end))
+            readers.iter().all(|(reader, group)| {
+                let marks = suite.marks_by(reader, *group);
+                marks.is_some_and(|marks| marks.iter().all(|mark| mark.committed >= mark.end))
+            })
+        })
+        .await;
+    }
+}
+
+impl Suite {
+    /// Waits until a service's read models have everything that is on their topics now, whatever comes meanwhile.
+    pub async fn read_models_are_up_to_now(&self, service: &str) {
+        let group = Group { service, background: true };
+        let reader = self.reader(&group.name());
+        self.until("the ends of the topics", async |suite| suite.marks_by(&reader, group).is_some()).await;
+        let marks = self.marks_by(&reader, group).expect("the broker has just answered");
+        let ends: HashMap<String, i64> = marks.into_iter().map(|mark| (mark.place, mark.end)).collect();
+        self.until(&format!("the read models of {service}"), async |suite| {
+            let marks = suite.marks_by(&reader, group);
+            marks.is_some_and(|marks| marks.iter().all(|mark| mark.committed >= ends[&mark.place]))
         })
         .await;
     }
@@ -114,14 +137,40 @@ pub struct Mark {
     pub end: i64,
 }
 
+/// A service's consumer group. Each service has one for what somebody waits for, and one for its read models.
+#[derive(Clone, Copy)]
+struct Group<'s> {
+    service: &'s str,
+    background: bool,
+}
+
+impl<'s> Group<'s> {
+    fn all(service: &'s str) -> [Self; 2] {
+        [false, true].map(|background| Self { service, background })
+    }
+
+    fn name(self) -> String {
+        let Self { service, background } = self;
+        if background { format!("{service}-background") } else { service.to_owned() }
+    }
+
+    fn reads(self, topic: &str) -> bool {
+        listens(self.service, topic) && self.background == is_background(self.service, topic)
+    }
+}
+
+/// Whether nobody waits for what a service does with a topic.
+fn is_background(service: &str, topic: &str) -> bool {
+    service != "orchestrator" && topic.ends_with(".events")
+}
+
 /// Whether a service takes messages from a topic.
 pub fn listens(service: &str, topic: &str) -> bool {
     match service {
-        "order" => {
-            topic == "order.commands"
-                || (topic.ends_with(".events") && !matches!(topic, "order.events" | "customer.events"))
+        "order" => topic == "order.commands" || (topic.ends_with(".events") && topic != "customer.events"),
+        "orchestrator" => {
+            topic.ends_with(".events") && !matches!(topic, "orchestrator.events" | "customer.events")
         }
-        "orchestrator" => topic == "order.events" || topic == "orchestrator.replies",
         "shipping" => topic == "shipping.commands" || topic == "order.events",
         "notification" => topic == "notification.commands" || topic == "customer.events",
         _ => topic == format!("{service}.commands"),

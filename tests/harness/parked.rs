@@ -5,7 +5,7 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Suite;
+use super::{Order, Suite};
 
 /// A message as somebody else's service might write it.
 pub fn message(kind: &str, subject: &str, correlation: Uuid, data: Value) -> Value {
@@ -50,6 +50,14 @@ impl Suite {
 
     pub async fn edit(&self, service: &'static str, key: &str, id: &Value, body: &str) -> (u16, Value) {
         self.parked(Method::PUT, service, key, &["messages", &id.to_string()], Some(body)).await
+    }
+
+    /// Skips a parked message of an order.
+    pub async fn skip(&self, service: &'static str, order: Order, id: &Value) {
+        let (key, body) = (order.id.to_string(), json!({"reason": "it is forged", "by": "ada"}));
+        let path = ["messages", &id.to_string(), "skip"];
+        let (status, answer) = self.parked(Method::POST, service, &key, &path, Some(&body.to_string())).await;
+        assert_eq!(status, 200, "{answer}");
     }
 
     /// Waits until so many messages of a key are parked, and returns them.

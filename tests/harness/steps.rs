@@ -12,7 +12,6 @@ use super::Suite;
 
 /// A message in its envelope, on its way.
 pub struct Asked {
-    pub id: Uuid,
     topic: &'static str,
     key: String,
     body: String,
@@ -20,23 +19,21 @@ pub struct Asked {
 
 /// A command of a saga's step. The saga's id is the order's too.
 pub fn ask<C: Command>(order: Uuid, step: &str, direction: Direction, command: &C) -> Asked {
-    let id = new_id();
     let body = json!({
-        "id": id, "type": C::TYPE, "source": "orchestrator", "subject": order, "dataVersion": "1.0.0",
+        "id": new_id(), "type": C::TYPE, "source": "orchestrator", "subject": order, "dataVersion": "1.0.0",
         "timestamp": "2026-11-21T10:00:00Z", "correlationId": order, "data": command,
         "metadata": {"step": step, "direction": direction},
     });
-    Asked { id, topic: C::TOPIC, key: order.to_string(), body: body.to_string() }
+    Asked { topic: C::TOPIC, key: order.to_string(), body: body.to_string() }
 }
 
 /// An event about an order that a saga of its own has placed.
 pub fn event<E: Event>(order: Uuid, event: &E) -> Asked {
-    let id = new_id();
     let body = json!({
-        "id": id, "type": E::TYPE, "source": "order", "subject": order, "dataVersion": "1.0.0",
+        "id": new_id(), "type": E::TYPE, "source": "order", "subject": order, "dataVersion": "1.0.0",
         "timestamp": "2026-11-21T10:00:00Z", "correlationId": order, "data": event,
     });
-    Asked { id, topic: E::TOPIC, key: order.to_string(), body: body.to_string() }
+    Asked { topic: E::TOPIC, key: order.to_string(), body: body.to_string() }
 }
 
 impl Suite {
@@ -44,11 +41,7 @@ impl Suite {
     /// until it has taken them.
     pub async fn told(&self, service: &str, commands: &[Asked]) {
         self.send_together(commands).await;
-        let ids: Vec<String> = commands.iter().map(|command| format!("'{}'", command.id)).collect();
-        let taken = format!("select count(*) from inbox where message_id in ({})", ids.join(", "));
-        let all = commands.len() as i64;
-        self.until("the commands to be taken", async |suite| suite.number(service, &taken).await == all)
-            .await;
+        self.caught_up(service).await;
     }
 
     /// Sends messages as one record batch, so that a service gets them as one batch, in this order.
@@ -69,13 +62,17 @@ impl Suite {
         }
     }
 
-    /// What a service has answered to a saga, in its order: step, direction, outcome, result. That a step is failing is
+    /// What a service has answered to a saga, in its order: type, step, direction, outcome, result. That a step is failing is
     /// no answer.
     pub async fn answers(&self, service: &str, saga: Uuid) -> Vec<Value> {
         let answers = format!(
-            "select convert_from(body, 'UTF8')::json ->> 'data' from outbox
-             where topic = 'orchestrator.replies' and key = '{saga}'
-               and convert_from(body, 'UTF8')::json -> 'data' ->> 'outcome' <> 'failing' order by position"
+            "select jsonb_build_object('type', body -> 'type', 'step', metadata -> 'step',
+                                       'direction', metadata -> 'direction', 'outcome', metadata -> 'outcome',
+                                       'result', coalesce(body -> 'data' -> 'result', body -> 'data'))::text
+             from (select position, convert_from(body, 'UTF8')::jsonb as body,
+                          convert_from(body, 'UTF8')::jsonb -> 'metadata' as metadata
+                   from outbox where topic = '{service}.events' and key = '{saga}') as event
+             where metadata ->> 'outcome' <> 'failing' order by position"
         );
         let answers = self.texts(service, &answers).await;
         answers.iter().map(|answer| serde_json::from_str(answer).expect("JSON")).collect()

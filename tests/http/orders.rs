@@ -60,7 +60,6 @@ async fn an_order_is_confirmed_and_everybody_did_their_part() {
             "payment.authorized.v1",
             "payment.captured.v1",
             "saga.completed.v1",
-            "saga.started.v1",
             "shipping.booked.v1",
         ]
     );

@@ -63,7 +63,7 @@ async fn a_command_asked_again_gets_its_first_answer_again() {
     let before = effects(&suite).await;
     let records = suite.records();
     let replies = |records: &[rdkafka::message::OwnedMessage]| {
-        records.iter().filter(|record| record.topic().ends_with("orchestrator.replies")).count()
+        records.iter().filter(|record| header(record, "ce_outcome").is_some()).count()
     };
     let commands: Vec<_> = records.iter().filter(|record| record.topic().ends_with(".commands")).collect();
     for command in &commands {
@@ -94,11 +94,8 @@ async fn an_answer_that_comes_again_while_a_timer_has_the_saga_is_not_logged_aga
     suite.execute("orchestrator", "update saga set due_at = due_at + interval '1 hour'").await;
     let entries = "select count(*) from saga_log";
     let logged = suite.number("orchestrator", entries).await;
-    let answers: Vec<_> = suite
-        .records()
-        .into_iter()
-        .filter(|record| record.topic().ends_with("orchestrator.replies"))
-        .collect();
+    let answers: Vec<_> =
+        suite.records().into_iter().filter(|record| header(record, "ce_outcome").is_some()).collect();
     assert_eq!(answers.len(), 2, "stock and payment");
 
     suite.send_again(&answers).await;

@@ -89,7 +89,7 @@ async fn an_order_is_one_trace_over_all_services() {
         ("inventory", "process inventory.commands"),
         ("shipping", "process shipping.commands"),
         ("notification", "process notification.commands"),
-        ("orchestrator", "process orchestrator.replies"),
+        ("orchestrator", "process payment.events"),
         ("order", "process order.commands"),
     ];
     suite

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rdkafka::message::Message;
 use serde_json::{Value, json};
 
+use crate::harness::kafka::header;
 use crate::harness::{Order, Setup, Suite, order};
 
 const PROVIDER: &str = "card-provider";
@@ -57,23 +58,20 @@ impl Suite {
         dependencies[0]["detail"].as_str().expect("a detail").to_owned()
     }
 
-    /// Returns the `failing` replies about an order: step, error, attempts.
+    /// Returns what payment has told about an order's failing steps: step, error, attempts.
     fn failing(&self, order: Order) -> Vec<(String, String, u64)> {
         let mut failing = Vec::new();
         for record in self.records() {
-            if !record.topic().ends_with("orchestrator.replies")
+            if header(&record, "ce_outcome").as_deref() != Some("failing")
                 || record.key() != Some(order.id.to_string().as_bytes())
             {
                 continue;
             }
             let envelope: Value =
                 serde_json::from_slice(record.payload().unwrap_or_default()).expect("an envelope");
-            let reply = &envelope["data"];
-            if reply["outcome"] == "failing" {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let attempts = reply["result"]["attempts"].as_u64().expect("a number");
-                failing.push((text(&reply["step"]), text(&reply["result"]["error"]), attempts));
-            }
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let attempts = envelope["data"]["attempts"].as_u64().expect("a number");
+            failing.push((text(&envelope["metadata"]["step"]), text(&envelope["data"]["error"]), attempts));
         }
         failing
     }

@@ -42,8 +42,10 @@ fn schema(entry: &Entry) -> Value {
     schema["x-topic"] = json!(entry.topic);
     schema["x-data-version"] = json!(entry.data_version);
     if let Some((reply, refusal)) = &entry.answers {
-        schema["x-reply"] = reply.as_value().clone();
-        schema["x-refusal"] = refusal.as_value().clone();
+        schema["x-reply"] = json!(reply);
+        if let Some(refusal) = refusal {
+            schema["x-refusal"] = json!(refusal);
+        }
     }
     schema
 }
@@ -57,9 +59,10 @@ fn catalogue(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Messages\n\nGenerated from the types in this crate by `cargo run -- generate`.\n\
          The key of a record is the id of the order; events about a product have its SKU, events about a customer the customer's id.\n\
-         A participant answers a command with `saga.step_replied.v1`. Its `result` is the command's reply or refusal.\n\
-         While an external dependency does not answer, the reply says that the step is `failing`, with the `error` and the \
-         `attempts`. The final reply follows.\n",
+         A participant answers a command with an event on its own topic. The event's metadata has the saga, the step, its \
+         direction and the outcome: `done` or `refused`.\n\
+         A step that is asked again gets its recorded answer in `saga.step_answered.v1`. While an external dependency does \
+         not answer, `saga.step_failing.v1` says so, with the outcome `failing`.\n",
     );
     let mut owner = "";
     for entry in entries {
@@ -70,11 +73,21 @@ fn catalogue(entries: &[Entry]) -> String {
         let (kind, topic, version) = (entry.kind, entry.topic, entry.data_version);
         let _ = writeln!(
             text,
-            "| [`{kind}`](json/{kind}.json) | `{topic}` | {version} | {} |",
-            first_sentence(entry)
+            "| [`{kind}`](json/{kind}.json) | `{topic}` | {version} | {}{} |",
+            first_sentence(entry),
+            answers(entry)
         );
     }
     text
+}
+
+/// Returns a sentence about the events that answer a command.
+fn answers(entry: &Entry) -> String {
+    match entry.answers {
+        None => String::new(),
+        Some((reply, None)) => format!(" Answered by `{reply}`."),
+        Some((reply, Some(refusal))) => format!(" Answered by `{reply}` or `{refusal}`."),
+    }
 }
 
 fn asyncapi(entries: &[Entry]) -> Value {
@@ -103,7 +116,8 @@ fn asyncapi(entries: &[Entry]) -> Value {
     json!({
         "asyncapi": "3.0.0",
         "info": {"title": "Amends", "version": env!("CARGO_PKG_VERSION"),
-                 "description": "The payload is the `data` of the envelope; the headers are CloudEvents 1.0 in binary mode."},
+                 "description": "The payload is the `data` of the envelope; the headers are CloudEvents 1.0 in binary mode. \
+                                 An event with the header `ce_outcome` also answers a command."},
         "channels": channels,
         "operations": operations,
         "components": {"messages": messages},

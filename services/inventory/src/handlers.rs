@@ -5,7 +5,7 @@ mod stock;
 
 use std::sync::Arc;
 
-use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock, RestockOrder};
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock, Reserved, RestockOrder};
 use shared::envelope::Message;
 use shared::fault::Fault;
 use shared::incoming::Incoming;
@@ -32,6 +32,8 @@ impl CommandSet for StockCommand {
         (CommitStock::TYPE, CommitStock::TOPIC),
         (RestockOrder::TYPE, RestockOrder::TOPIC),
     ];
+
+    const ANSWERS: &'static str = Reserved::TOPIC;
 
     fn read(message: &Incoming) -> Result<Self, Fault> {
         Ok(match message.kind() {

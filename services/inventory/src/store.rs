@@ -5,6 +5,7 @@ pub mod audit;
 use std::collections::HashMap;
 
 use schemas::common::Line;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -116,41 +117,57 @@ pub async fn lock_stock(
 }
 
 /// Writes the moves of a batch: the products, which are locked, the reservations, and the ledger.
-pub async fn save_moves(db: &mut PgConnection, shelf: &Shelf, moves: &Moves<'_>) -> Result<(), sqlx::Error> {
+pub fn save_moves(uow: &mut UnitOfWork, shelf: &Shelf, moves: &Moves<'_>) {
     let changes = shelf.changes();
-    sqlx::query(
-        "with moved as (
-             update product p
-             set on_hand = p.on_hand + row.on_hand, reserved = p.reserved + row.reserved,
-                 shipped = p.shipped + row.shipped, updated_at = now()
-             from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
-                  as row (sku, on_hand, reserved, shipped)
-             where p.sku = row.sku),
-         held as (
-             insert into reservation (order_id, status, items)
-             select order_id, 'held', items from unnest($5::uuid[], $6::json[]) as row (order_id, items)),
-         ended as (
-             update reservation r set status = row.status, updated_at = now()
-             from unnest($7::uuid[], $8::text[]) as row (order_id, status) where r.order_id = row.order_id)
-         insert into stock_entry (sku, kind, quantity, order_id)
+    uow.defer(
+        "update product p
+         set on_hand = p.on_hand + row.on_hand, reserved = p.reserved + row.reserved,
+             shipped = p.shipped + row.shipped, updated_at = now()
+         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
+              as row (sku, on_hand, reserved, shipped)
+         where p.sku = row.sku",
+        |parameters| {
+            parameters
+                .bind(changes.iter().map(|change| change.sku).collect::<Vec<_>>())
+                .bind(changes.iter().map(|change| change.on_hand).collect::<Vec<_>>())
+                .bind(changes.iter().map(|change| change.reserved).collect::<Vec<_>>())
+                .bind(changes.iter().map(|change| change.shipped).collect::<Vec<_>>());
+        },
+    );
+    if !moves.held.is_empty() {
+        uow.defer(
+            "insert into reservation (order_id, status, items)
+             select order_id, 'held', items from unnest($1::uuid[], $2::json[]) as row (order_id, items)",
+            |parameters| {
+                parameters
+                    .bind(moves.held.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+                    .bind(moves.held.iter().map(|(_, lines)| Json(*lines)).collect::<Vec<_>>());
+            },
+        );
+    }
+    if !moves.ended.is_empty() {
+        uow.defer(
+            "update reservation r set status = row.status, updated_at = now()
+             from unnest($1::uuid[], $2::text[]) as row (order_id, status) where r.order_id = row.order_id",
+            |parameters| {
+                parameters
+                    .bind(moves.ended.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+                    .bind(moves.ended.iter().map(|(_, end)| end.as_str()).collect::<Vec<_>>());
+            },
+        );
+    }
+    uow.defer(
+        "insert into stock_entry (sku, kind, quantity, order_id)
          select sku, kind, quantity, order_id
-         from unnest($9::uuid[], $10::text[], $11::text[], $12::bigint[]) as row (order_id, kind, sku, quantity)",
-    )
-    .bind(changes.iter().map(|change| change.sku).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.on_hand).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.reserved).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.shipped).collect::<Vec<_>>())
-    .bind(moves.held.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(moves.held.iter().map(|(_, lines)| Json(*lines)).collect::<Vec<_>>())
-    .bind(moves.ended.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(moves.ended.iter().map(|(_, end)| end.as_str()).collect::<Vec<_>>())
-    .bind(moves.entries.iter().map(|entry| entry.order_id).collect::<Vec<_>>())
-    .bind(moves.entries.iter().map(|entry| entry.kind).collect::<Vec<_>>())
-    .bind(moves.entries.iter().map(|entry| entry.sku.as_str()).collect::<Vec<_>>())
-    .bind(moves.entries.iter().map(|entry| entry.quantity).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) as row (order_id, kind, sku, quantity)",
+        |parameters| {
+            parameters
+                .bind(moves.entries.iter().map(|entry| entry.order_id).collect::<Vec<_>>())
+                .bind(moves.entries.iter().map(|entry| entry.kind).collect::<Vec<_>>())
+                .bind(moves.entries.iter().map(|entry| entry.sku.as_str()).collect::<Vec<_>>())
+                .bind(moves.entries.iter().map(|entry| entry.quantity).collect::<Vec<_>>());
+        },
+    );
 }
 
 const PRODUCT: &str =

@@ -5,6 +5,7 @@ pub mod audit;
 use schemas::notification::NotifyCustomer;
 use schemas::order::CustomerUpdated;
 use shared::envelope::new_id;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -68,30 +69,25 @@ pub struct NotificationRow {
 }
 
 /// Inserts notices. A notice without an address gets the customer's own, if that is known.
-pub async fn insert(
-    db: &mut PgConnection,
-    rows: &[NewNotification<'_>],
-    channel: Channel,
-    status: Status,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub fn insert(uow: &mut UnitOfWork, rows: &[NewNotification<'_>], channel: Channel, status: Status) {
+    uow.defer(
         "insert into notification (id, order_id, customer_id, kind, email, text, channel, status)
          select id, order_id, customer_id, kind, coalesce(row.email, contact.email), text, $7, $8
          from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
               as row (id, order_id, customer_id, kind, email, text)
          left join customer_contact contact using (customer_id)",
-    )
-    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.order_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.customer_id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())
-    .bind(channel.as_str())
-    .bind(status.as_str())
-    .execute(db)
-    .await?;
-    Ok(())
+        |parameters| {
+            parameters
+                .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.order_id).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.customer_id).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())
+                .bind(channel.as_str())
+                .bind(status.as_str());
+        },
+    );
 }
 
 /// Returns the notice of this kind about an order, if it is to be sent.

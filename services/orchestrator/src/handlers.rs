@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schemas::orchestrator::{EVENTS, REPLIES};
+use schemas::orchestrator::EVENTS;
 use schemas::order::{CancellationRequested, OrderCreated, ReturnRequested};
 use shared::db::Db;
 use shared::saga::coordinator::Coordinator;
@@ -12,7 +12,7 @@ use crate::sagas::{PlaceOrder, ReturnOrder};
 
 /// Returns the coordinator of the sagas about orders.
 pub fn coordinator(db: Db, registry: Arc<Registry>) -> Coordinator {
-    Coordinator::new(db, registry, EVENTS, REPLIES)
+    Coordinator::new(db, registry, EVENTS)
         .begin_on::<OrderCreated, _>(PlaceOrder::of)
         .begin_on::<ReturnRequested, _>(ReturnOrder::of)
         .cancel_on::<CancellationRequested>()

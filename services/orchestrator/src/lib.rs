@@ -1,10 +1,10 @@
 //! The orchestrator: drives the sagas about orders, and compensates the steps of those that can't go on.
 //!
 //! - Consumes `order.created.v1`, which begins the saga `place_order`, `order.return_requested.v1`, which begins the
-//!   saga `return_order`, and `order.cancellation_requested.v1`. Consumes the participants' replies,
-//!   `saga.step_replied.v1` on `orchestrator.replies`.
+//!   saga `return_order`, and `order.cancellation_requested.v1`. Consumes the participants' events that answer a step;
+//!   their metadata has an outcome.
 //! - Sends every other service its commands.
-//! - Publishes `saga.started.v1`, `saga.compensating.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
+//! - Publishes `saga.compensating.v1`, `saga.stuck.v1`, `saga.cancellation_refused.v1`,
 //!   `saga.completed.v1` and `saga.compensated.v1` on `orchestrator.events`.
 //! - Owns the tables `saga` and `saga_log`, in the schema `amends`.
 

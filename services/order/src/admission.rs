@@ -17,6 +17,8 @@ use crate::{metrics, store};
 
 /// How often the backlogs are counted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+/// The same while no backlog is longer than a quarter of its limit, in [`SAMPLE_EVERY`].
+const CALM: u32 = 4;
 /// The longest `Retry-After`, in seconds.
 const LONGEST: u32 = 30;
 /// The weight of a new measurement of the speed, beside the measurements before.
@@ -81,6 +83,10 @@ impl Backlog {
         self.limit - self.limit / 5
     }
 
+    fn is_calm(&self) -> bool {
+        !self.full && self.count <= self.limit / 4
+    }
+
     /// Returns how far it is counted. That is beyond the limit, so that its fall shows early.
     fn most(&self) -> i64 {
         2 * self.limit + 1
@@ -134,8 +140,12 @@ impl Sampler {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(SAMPLE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = Instant::now();
+        let (mut before, mut ticks) = (Instant::now(), 0_u32);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            ticks = ticks.wrapping_add(1);
+            if self.outbox.is_calm() && self.pending.is_calm() && !ticks.is_multiple_of(CALM) {
+                continue;
+            }
             match self.count().await {
                 Ok((outbox, pending)) => {
                     self.take_in(outbox, pending, before.elapsed());

@@ -18,4 +18,4 @@ pub use self::orders::{
 };
 pub use self::products::{ProductRow, find_products, list_products, save_product};
 pub use self::returns::{finish_returns, refuse_returns, request_return};
-pub use self::timeline::{TimelineRow, append_timeline, find_timeline};
+pub use self::timeline::{TimelineRow, append_timeline, find_timeline, tells_settlement};

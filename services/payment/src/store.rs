@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use schemas::common::Money;
 use schemas::payment::AuthorizePayment;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -72,6 +73,24 @@ pub async fn insert_authorizing(
     Ok(())
 }
 
+/// Inserts payments together with the provider's answers.
+pub fn insert_decided(uow: &mut UnitOfWork, payments: &[&AuthorizePayment], verdicts: &[VerdictRow<'_>]) {
+    uow.defer(
+        "insert into payment (order_id, token, amount, currency, status, authorization_id, reason)
+         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[])",
+        |parameters| {
+            parameters
+                .bind(payments.iter().map(|payment| payment.order_id).collect::<Vec<_>>())
+                .bind(payments.iter().map(|payment| payment.token.as_str()).collect::<Vec<_>>())
+                .bind(payments.iter().map(|payment| payment.amount.amount).collect::<Vec<_>>())
+                .bind(payments.iter().map(|payment| payment.amount.currency.as_str()).collect::<Vec<_>>())
+                .bind(verdicts.iter().map(|verdict| verdict.status.as_str()).collect::<Vec<_>>())
+                .bind(verdicts.iter().map(|verdict| verdict.authorization_id).collect::<Vec<_>>())
+                .bind(verdicts.iter().map(|verdict| verdict.reason).collect::<Vec<_>>());
+        },
+    );
+}
+
 /// Writes the provider's answers to payments that wait for one. Returns the number of rows written.
 pub async fn save_verdicts(db: &mut PgConnection, verdicts: &[VerdictRow<'_>]) -> Result<u64, sqlx::Error> {
     let saved = sqlx::query(
@@ -111,26 +130,25 @@ pub async fn save_move(
 }
 
 /// Appends a move of several orders to the ledger.
-pub async fn append_ledger(
-    db: &mut PgConnection,
-    step: Move,
-    moved: &[(Uuid, &Money)],
-) -> Result<(), sqlx::Error> {
+pub fn append_ledger(uow: &mut UnitOfWork, step: Move, moved: &[(Uuid, &Money)]) {
+    if moved.is_empty() {
+        return;
+    }
     let (debit, credit) = step.accounts();
-    sqlx::query(
+    uow.defer(
         "insert into ledger_entry (order_id, kind, debit, credit, amount, currency)
          select order_id, $1, $2, $3, amount, currency
          from unnest($4::uuid[], $5::bigint[], $6::text[]) as row (order_id, amount, currency)",
-    )
-    .bind(step.kind())
-    .bind(debit)
-    .bind(credit)
-    .bind(moved.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, money)| money.amount).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, money)| money.currency.as_str()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+        |parameters| {
+            parameters
+                .bind(step.kind())
+                .bind(debit)
+                .bind(credit)
+                .bind(moved.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+                .bind(moved.iter().map(|(_, money)| money.amount).collect::<Vec<_>>())
+                .bind(moved.iter().map(|(_, money)| money.currency.as_str()).collect::<Vec<_>>());
+        },
+    );
 }
 
 const PAYMENT: &str = "order_id, amount, currency, status, authorization_id, reason, created_at, updated_at";

@@ -3,7 +3,8 @@
 //! - Consumes the commands `shipping.book_shipment.v1` and `shipping.cancel_shipment.v1` of the order saga, and
 //!   `shipping.stop_shipment.v1` and `shipping.resume_shipment.v1` of the return saga. Consumes `order.confirmed.v1`,
 //!   which releases the order's shipment: no parcel leaves before.
-//! - Publishes `shipping.booked.v1`, `shipping.cancelled.v1`, `shipping.dispatched.v1` and `shipping.delivered.v1` on
+//! - Publishes `shipping.booked.v1`, `shipping.booking_refused.v1`, `shipping.cancelled.v1`, `shipping.stopped.v1`,
+//!   `shipping.stop_refused.v1`, `shipping.resumed.v1`, `shipping.dispatched.v1` and `shipping.delivered.v1` on
 //!   `shipping.events`. Shipping learns of a dispatch and a delivery by asking the carrier, and publishes each of
 //!   them once for a shipment.
 //! - Owns the table `shipment`.

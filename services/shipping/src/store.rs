@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use schemas::shipping::BookShipment;
 use serde_json::value::RawValue;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -79,6 +80,26 @@ pub async fn insert_booking(db: &mut PgConnection, bookings: &[&BookShipment]) -
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Inserts shipments together with the carrier's answers to their bookings, in the same order.
+pub fn insert_decided(
+    uow: &mut UnitOfWork,
+    bookings: &[&BookShipment],
+    verdicts: &[(Uuid, Status, Option<&str>)],
+) {
+    uow.defer(
+        "insert into shipment (order_id, status, address, items, tracking_number)
+         select * from unnest($1::uuid[], $2::text[], $3::json[], $4::json[], $5::text[])",
+        |parameters| {
+            parameters
+                .bind(bookings.iter().map(|booking| booking.order_id).collect::<Vec<_>>())
+                .bind(verdicts.iter().map(|(_, status, _)| status.as_str()).collect::<Vec<_>>())
+                .bind(bookings.iter().map(|booking| Json(&booking.address)).collect::<Vec<_>>())
+                .bind(bookings.iter().map(|booking| Json(&booking.items)).collect::<Vec<_>>())
+                .bind(verdicts.iter().map(|(_, _, number)| *number).collect::<Vec<_>>());
+        },
+    );
 }
 
 /// Writes the carrier's answers to bookings that wait for one. Returns the number of rows written.
@@ -192,6 +213,11 @@ pub async fn release(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Returns whether there are shipments to ask the carrier about.
+pub async fn is_any_due(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from shipment where due_at <= now())").fetch_one(db).await
 }
 
 /// Leases shipments to ask the carrier about, those that have waited longest first. No other replica leases them until

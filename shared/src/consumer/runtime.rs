@@ -18,12 +18,13 @@ use tracing::{info, warn};
 
 use super::pause_buffer::PauseBuffer;
 use super::stall_detector::StallDetector;
+use super::temper::Assigned;
 use crate::backoff::jittered;
 use crate::db::Db;
 use crate::incoming::Incoming;
 use crate::kafka::{self, Kafka};
 use crate::metric;
-use crate::router::MessageRouter;
+use crate::router::{MessageRouter, Temper};
 
 /// A batch of at least this many messages means a high load, and the next batch is filled for [`LINGER`]. A
 /// transaction costs nearly the same for thirty messages as for one.
@@ -42,8 +43,7 @@ pub struct Consumer {
     member: Option<String>,
     /// The largest number of messages in one transaction.
     batch: usize,
-    /// Set while the member has its share of the partitions.
-    assigned: Arc<AtomicBool>,
+    assigned: Arc<Assigned>,
 }
 
 /// The reason why a consumer cannot run.
@@ -70,7 +70,9 @@ pub enum ConsumerError {
 type Offsets = HashMap<(String, i32), i64>;
 
 struct Context {
-    assigned: Arc<AtomicBool>,
+    group: String,
+    temper: Temper,
+    assigned: Arc<Assigned>,
     /// Whether the member has joined and has its share of the partitions, which may be empty.
     joined: AtomicBool,
 }
@@ -88,21 +90,24 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let count = consumer.assignment().map_or(0, |list| list.count());
-        metric::CONSUMER_PARTITIONS.gauge(&[]).set(count as f64);
+        metric::CONSUMER_PARTITIONS.gauge(&[&self.group]).set(count as f64);
         self.joined.store(matches!(rebalance, Rebalance::Assign(_)), Ordering::Release);
         if let Rebalance::Assign(_) = rebalance {
             // An empty share is fine too: a group may have more members than partitions.
-            self.assigned.store(true, Ordering::Release);
-            info!(partitions = count, "partitions assigned");
+            self.assigned.set(self.temper, true);
+            info!(group = self.group, partitions = count, "partitions assigned");
         }
     }
 }
 
 impl Consumer {
-    /// Creates a consumer of the group `group`. It passes the messages to the router's handlers. Two groups must not
-    /// share the schema of one [`Db`].
+    /// Creates a consumer of the group `group`. It passes the messages to the router's handlers. Topics that only have
+    /// background handlers are read in the group `<group>-background`. Two consumers with different groups must not share
+    /// the schema of one [`Db`].
     pub fn new(db: Db, kafka: Kafka, group: impl Into<String>, router: Arc<MessageRouter>) -> Self {
-        let (group, assigned) = (group.into(), Arc::default());
+        let idle = |temper| router.topics_of(temper).next().is_none();
+        let assigned = Arc::new(Assigned::new(idle(Temper::Prompt), idle(Temper::Background)));
+        let group = group.into();
         Self { db, kafka, router, group, member: None, batch: 500, assigned }
     }
 
@@ -119,9 +124,9 @@ impl Consumer {
         Self { batch: messages.max(1), ..self }
     }
 
-    /// Returns a flag that is set while the member has its share of the partitions.
+    /// Returns whether the members have their shares of the partitions.
     #[cfg(feature = "service")]
-    pub(crate) fn assigned(&self) -> Arc<AtomicBool> {
+    pub(crate) fn assigned(&self) -> Arc<Assigned> {
         Arc::clone(&self.assigned)
     }
 
@@ -141,19 +146,30 @@ impl Consumer {
         let workers = self.router.take_workers().into_iter();
         let workers = workers.map(|(_, work)| work(self.db.clone(), workers_stop.clone()));
         let consumed = async {
-            let ended = self.consume(&stop).await;
+            // A member that fails ends the other one.
+            let stop = stop.child_token();
+            let consume = async |temper| {
+                let ended = self.consume(temper, &stop).await;
+                stop.cancel();
+                ended
+            };
+            let (prompt, background) = tokio::join!(consume(Temper::Prompt), consume(Temper::Background));
             workers_stop.cancel();
-            ended
+            prompt.and(background)
         };
         Ok(tokio::join!(consumed, join_all(workers)).0?)
     }
 
-    async fn consume(&self, stop: &CancellationToken) -> Result<(), KafkaError> {
+    async fn consume(&self, temper: Temper, stop: &CancellationToken) -> Result<(), KafkaError> {
+        if self.router.topics_of(temper).next().is_none() {
+            stop.cancelled().await;
+            return Ok(());
+        }
         let mut detector = StallDetector::new();
         while !stop.is_cancelled() {
-            self.member(&mut detector, stop).await?;
+            self.member(temper, &mut detector, stop).await?;
             detector.restart();
-            self.assigned.store(false, Ordering::Release);
+            self.assigned.set(temper, false);
             stop.run_until_cancelled(tokio::time::sleep(jittered(REJOIN_DELAY))).await;
         }
         Ok(())
@@ -162,9 +178,14 @@ impl Consumer {
     /// Runs one membership in the group. It ends at `stop`, or if the broker removes the member for good. The broker
     /// does that with a static member after the broker itself has crashed. Nothing is lost: records without a stored
     /// offset are delivered again.
-    async fn member(&self, detector: &mut StallDetector, stop: &CancellationToken) -> Result<(), KafkaError> {
-        let consumer = Arc::new(self.connect()?);
-        let topics: Vec<String> = self.router.topics().map(|topic| self.kafka.name(topic)).collect();
+    async fn member(
+        &self,
+        temper: Temper,
+        detector: &mut StallDetector,
+        stop: &CancellationToken,
+    ) -> Result<(), KafkaError> {
+        let consumer = Arc::new(self.connect(temper)?);
+        let topics: Vec<String> = self.router.topics_of(temper).map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         let mut buffer = PauseBuffer::new(self.batch);
         let mut busy = false;
@@ -203,20 +224,19 @@ impl Consumer {
         Ok(())
     }
 
-    fn connect(&self) -> Result<StreamConsumer<Context>, KafkaError> {
+    fn connect(&self, temper: Temper) -> Result<StreamConsumer<Context>, KafkaError> {
         let mut config = self.kafka.client();
+        let group = temper.group(&self.group);
+        temper.configure(&mut config);
         config
-            .set("group.id", self.kafka.name(&self.group))
+            .set("group.id", self.kafka.name(&group))
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("heartbeat.interval.ms", "500")
-            .set("session.timeout.ms", "6000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "500")
             // A topic that is created after the start is noticed this soon. The client's default is five minutes.
             .set("topic.metadata.refresh.interval.ms", "10000")
-            .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
             // The number of bytes limits prefetching. The limit by messages counts all partitions together. At either
             // limit the client's default pause is one second, in which the consumer would run out of records.
@@ -224,10 +244,10 @@ impl Consumer {
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.queue.backoff.ms", "5");
         if let Some(instance) = &self.member {
-            config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(&self.group)));
+            config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(&group)));
         }
         let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
-        config.create_with_context(Context { assigned, joined })
+        config.create_with_context(Context { group, temper, assigned, joined })
     }
 }
 

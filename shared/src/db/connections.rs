@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Decode, Executor, PgConnection, Postgres, Row, Type};
 use time::OffsetDateTime;
 
 use super::{ALIVE_FOR, Db};
@@ -13,6 +13,12 @@ use super::{ALIVE_FOR, Db};
 /// The current time in the form that [`Tx::begin`] needs. It is a number, because sqlx cannot parse a time without a
 /// fraction of a second.
 pub(crate) const NOW: &str = "(extract(epoch from now()) * 1000000)::bigint";
+
+/// Converts a time as [`NOW`] returns it.
+pub(crate) fn from_micros(now: i64) -> Result<OffsetDateTime, sqlx::Error> {
+    let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000);
+    now.map_err(|error| sqlx::Error::Decode(error.into()))
+}
 
 /// Makes the connections of the pool. It replaces sqlx's own pool, which pings the server whenever a connection is
 /// returned. Those pings were one round trip in eight.
@@ -85,17 +91,26 @@ impl Tx {
     /// Begins a transaction with `begin`, which may be several statements in one round trip. They have no parameters.
     /// The first column of the last statement must be [`NOW`].
     pub(crate) async fn begin(db: &Db, begin: String) -> Result<(Self, OffsetDateTime), sqlx::Error> {
-        let mut tx = Self(Some(db.read().await?));
-        let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
-        let now: i64 = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
-        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now) * 1000);
-        Ok((tx, now.map_err(|error| sqlx::Error::Decode(error.into()))?))
+        let (tx, now) = Self::begin_with(db, begin).await?;
+        Ok((tx, from_micros(now)?))
     }
 
-    /// Commits. The statement before the commit fails if an earlier error was ignored; a commit alone would then roll
-    /// back silently.
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
-        self.finish("select 1; commit").await
+    /// Begins a transaction with `begin`, which may be several statements in one round trip, and returns the first
+    /// column of the last one.
+    pub(crate) async fn begin_with<T>(db: &Db, begin: String) -> Result<(Self, T), sqlx::Error>
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let mut tx = Self(Some(db.read().await?));
+        let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin))).await?;
+        let answer = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        Ok((tx, answer))
+    }
+
+    /// Commits. A commit would silently roll back if an earlier error was ignored. `checked` says that the statement
+    /// before it has succeeded, which shows that there was none; otherwise a statement is added that shows it.
+    pub(crate) async fn commit(self, checked: bool) -> Result<(), sqlx::Error> {
+        self.finish(if checked { "commit" } else { "select 1; commit" }).await
     }
 
     /// Rolls the transaction back and returns the connection to the pool.

@@ -1,13 +1,15 @@
 //! The relay's producer. It counts the delivery reports of all records, in batches with the order of the outbox.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -22,9 +24,16 @@ const TUNABLE: [(&str, &str); 2] = [
     ("linger.ms", "0"),
 ];
 
+/// How long the thread that takes delivery reports waits at a time. The client counts in whole milliseconds, and spins
+/// through the rest of the time. The library's own thread therefore burns a hundredth of a core, even while idle. With
+/// some microseconds above a whole number, and longer waits, hardly anything is left to spin through.
+const POLL: Duration = Duration::from_micros(500_050);
+
 /// Sends records and tracks whether each of them arrived.
 pub(crate) struct Publisher {
-    producer: ThreadedProducer<Deliveries, PartitionGate>,
+    producer: Arc<BaseProducer<Deliveries, PartitionGate>>,
+    /// Ends the thread that takes delivery reports.
+    dropped: Arc<AtomicBool>,
     gate: Arc<PartitionGate>,
     progress: Arc<Notify>,
 }
@@ -181,7 +190,7 @@ impl Publisher {
             config.set("batch.num.messages", "1");
         }
         let gate = Arc::new(PartitionGate::default());
-        let producer = config
+        let producer: BaseProducer<_, _> = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             // If a record is refused for good, nothing behind it may be sent.
@@ -192,7 +201,16 @@ impl Publisher {
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536")
             .create_with_context(Deliveries { gate: Arc::clone(&gate) })?;
-        Ok(Self { producer, gate, progress: Arc::default() })
+        let (producer, dropped) = (Arc::new(producer), Arc::new(AtomicBool::new(false)));
+        let (polled, ended) = (Arc::clone(&producer), Arc::clone(&dropped));
+        let poll = move || {
+            while !ended.load(Ordering::Acquire) {
+                polled.poll(POLL);
+            }
+        };
+        let thread = thread::Builder::new().name("delivery reports".to_owned()).spawn(poll);
+        thread.map_err(|error| KafkaError::ClientCreation(format!("no thread could be started: {error}")))?;
+        Ok(Self { producer, dropped, gate, progress: Arc::default() })
     }
 
     /// Begins a new run of records.
@@ -236,10 +254,16 @@ impl Publisher {
     }
 }
 
+impl Drop for Publisher {
+    /// The thread ends within [`POLL`], and destroys the client. What it still has in flight is not abandoned by that; the
+    /// next producer sends it again.
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{DefaultProducerContext, Partitioner as _};

@@ -84,6 +84,7 @@ pub struct Draft<'m, D: ?Sized> {
     data_version: &'static str,
     topic: Cow<'static, str>,
     data: &'m D,
+    id: Option<Uuid>,
     sequence: Option<i64>,
     metadata: Metadata,
 }
@@ -101,13 +102,20 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         topic: impl Into<Cow<'static, str>>,
         data: &'m D,
     ) -> Self {
-        Self { kind, data_version, topic: topic.into(), data, sequence: None, metadata: Metadata::default() }
+        let (topic, metadata) = (topic.into(), Metadata::default());
+        Self { kind, data_version, topic, data, id: None, sequence: None, metadata }
     }
 
     /// Adds the version of the aggregate after the change.
     #[must_use]
     pub fn version(self, version: i64) -> Self {
         Self { sequence: Some(version), ..self }
+    }
+
+    /// Sets the id of the message, which must be new. Otherwise it is drawn when the message is appended.
+    #[must_use]
+    pub fn id(self, id: Uuid) -> Self {
+        Self { id: Some(id), ..self }
     }
 
     /// Adds metadata: the saga step of the message, or the user who caused it.
@@ -128,7 +136,7 @@ impl<'m, D: Serialize + ?Sized> Draft<'m, D> {
         timestamp: OffsetDateTime,
         cause: &Cause,
     ) -> Result<(Uuid, OutboxRow), AppendError> {
-        let (id, kind) = (new_id(), self.kind);
+        let (id, kind) = (self.id.unwrap_or_else(new_id), self.kind);
         if !is_usable_key(key) {
             return Err(AppendError::Key { kind, bytes: key.len() });
         }

@@ -20,12 +20,21 @@ pub(crate) const IS_SENT: &str = "(pg_visible_in_snapshot(o.xid, c.acked_snapsho
 /// is below xmax, so the halves do not overlap. As one statement they use one snapshot. The subselects evaluate the
 /// snapshot once and not once per row.
 pub(crate) fn not_shown_by(snapshot: &str, shard: &str, columns: &str, limit: &str) -> String {
+    let begun_after = begun_after(snapshot, shard, columns, limit);
     format!(
-        "((select {columns} from outbox
-           where shard = {shard} and xid >= (select pg_snapshot_xmax({snapshot})) limit {limit})
+        "({begun_after}
           union all
           (select {columns} from outbox
            where shard = {shard} and xid = any (array (select pg_snapshot_xip({snapshot}))) limit {limit}))"
+    )
+}
+
+/// Returns SQL for these columns of a shard's rows whose transactions began after a snapshot, at most `limit` rows. If no
+/// transaction was in progress in the snapshot, these are all that it does not show.
+pub(crate) fn begun_after(snapshot: &str, shard: &str, columns: &str, limit: &str) -> String {
+    format!(
+        "(select {columns} from outbox
+          where shard = {shard} and xid >= (select pg_snapshot_xmax({snapshot})) limit {limit})"
     )
 }
 

@@ -124,7 +124,7 @@ async fn replay_first(
                 return Err(Fault::permanent(reason));
             }
         }
-        router.handler_of(message.kind())?.handle(&mut uow, &[&message]).await?;
+        router.handle(&mut uow, &message).await?;
     }
     store::mark_replayed(uow.db(), id).await?;
     uow.commit().await?;

@@ -25,10 +25,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// its requests cost nearly the same for thirty rows as for one.
 const BUSY: u64 = 32;
 const LINGER: Duration = Duration::from_millis(8);
-/// The largest age of the saved checkpoint while the relay is busy. After a crash the relay repeats this much.
-const SAVE_EVERY: Duration = Duration::from_millis(100);
-/// How often an idle relay renews its lease and saves its cursor.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// How often the relay renews its lease and saves its cursor. After a crash it repeats this much. More often would cost
+/// a transaction for every few messages.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a stopping relay waits for the acknowledgements of sent records.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// A client without any acknowledgement for this long is replaced. It may have forgotten a request during an outage.
@@ -54,7 +53,6 @@ pub(super) struct RelaySession<'r> {
     open: usize,
     acknowledged: Instant,
     saved: Instant,
-    dirty: bool,
     /// Whether the last read was so large that the next one may wait for more rows.
     busy: bool,
     /// Whether the producer refused the last record because its queue was full.
@@ -87,7 +85,6 @@ impl<'r> RelaySession<'r> {
             open: 0,
             acknowledged: Instant::now(),
             saved: Instant::now(),
-            dirty: false,
             busy: false,
             queue_full: false,
             gauges: Gauges::new(relay.shard),
@@ -154,7 +151,7 @@ impl<'r> RelaySession<'r> {
         while Instant::now() < until && !cancel.is_cancelled() {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = tokio::time::sleep(RENEW_EVERY.min(wait)) => {}
+                () = tokio::time::sleep(SAVE_EVERY.min(wait)) => {}
             }
             self.housekeep(db).await?;
         }
@@ -169,7 +166,6 @@ impl<'r> RelaySession<'r> {
         while let Some(run) = self.in_flight.pop_front_if(|run| run.batch.done()) {
             metric::RELAY_PUBLISHED.counter(&[]).increment(run.rows);
             self.advance_checkpoint(run.after);
-            self.dirty = true;
         }
         let open = self.in_flight.iter().map(|run| run.batch.open()).sum();
         if open < self.open || self.in_flight.is_empty() {
@@ -238,14 +234,13 @@ impl<'r> RelaySession<'r> {
         } else {
             // The read only skipped rows that were sent long ago.
             self.sent = next;
-            self.dirty = true;
         }
         Ok(self.ahead.window_snapshot.is_some() && !queue_full)
     }
 
     /// Does the periodic work beside sending: checkpoint, lease, gauges and truncation.
     async fn housekeep(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
-        if self.saved.elapsed() >= if self.dirty { SAVE_EVERY } else { RENEW_EVERY } {
+        if self.saved.elapsed() >= SAVE_EVERY {
             self.save(db).await?;
         }
         self.gauges.measure(db, &self.lease, &self.sent, self.stopped.is_some()).await?;
@@ -256,7 +251,6 @@ impl<'r> RelaySession<'r> {
     async fn save(&mut self, db: &mut PgConnection) -> Result<(), RelayError> {
         checkpoint::save(db, &self.lease, &self.sent, self.stopped.as_ref()).await?;
         self.saved = Instant::now();
-        self.dirty = false;
         Ok(())
     }
 
@@ -270,8 +264,7 @@ impl<'r> RelaySession<'r> {
         if self.busy && !stopping {
             tokio::time::sleep(LINGER).await;
         }
-        // Saving a checkpoint that is due does not wait for messages.
-        let until = tokio::time::Instant::now() + if self.dirty { SAVE_EVERY } else { POLL };
+        let until = tokio::time::Instant::now() + POLL;
         let paused = !self.has_room() || self.queue_full;
         loop {
             tokio::select! {

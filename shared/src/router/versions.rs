@@ -50,6 +50,11 @@ impl Versions {
         split(kind).is_some_and(|(name, _)| self.known.contains_key(name))
     }
 
+    /// Returns whether messages of this type are converted to another version.
+    pub(crate) fn converts(&self, kind: &str) -> bool {
+        self.upcasts.contains_key(kind)
+    }
+
     /// Converts the message to the current version, or refuses it.
     pub(crate) fn convert(&self, message: &mut Incoming) {
         let Some(upcast) = self.upcasts.get(message.kind()) else {

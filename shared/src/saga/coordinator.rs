@@ -1,4 +1,4 @@
-//! The coordinator of sagas. Its inputs are messages that begin or cancel sagas, replies of steps, and deadlines. All
+//! The coordinator of sagas. Its inputs are messages that begin or cancel sagas, events that answer steps, and deadlines. All
 //! inputs take one path: find the sagas, apply the inputs to each, append to their logs, and send the decisions.
 
 mod driver;
@@ -6,7 +6,7 @@ mod instance;
 mod operator;
 mod timers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -17,12 +17,12 @@ use self::driver::Driver;
 pub use self::operator::Operator;
 pub use self::timers::{Timers, TimersError};
 use crate::db::Db;
-use crate::envelope::{Cause, Direction, Message};
+use crate::envelope::{Cause, Direction, Message, Metadata, Outcome};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::saga::engine::{Input, Refusal};
-use crate::saga::participant::{Failing, ReplyOutcome, StepReply};
+use crate::saga::participant::{StepAnswered, StepFailing};
 use crate::saga::plan::Saga;
 use crate::saga::registry::Registry;
 use crate::unit_of_work::UnitOfWork;
@@ -39,7 +39,7 @@ use crate::unit_of_work::UnitOfWork;
 /// # use shared::saga::registry::Registry;
 /// # fn example<TripBooked: Message, TripCancelled: Message, BookTrip: Saga + From<TripBooked>>(db: shared::db::Db) {
 /// let registry = Arc::new(Registry::default().with::<BookTrip>());
-/// let coordinator = Coordinator::new(db, registry, "trips.events", "trips.replies")
+/// let coordinator = Coordinator::new(db, registry, "trips.events")
 ///     .begin_on(|booked: TripBooked| BookTrip::from(booked))
 ///     .cancel_on::<TripCancelled>();
 /// let timers = coordinator.timers();
@@ -49,9 +49,9 @@ use crate::unit_of_work::UnitOfWork;
 pub struct Coordinator {
     db: Db,
     driver: Arc<Driver>,
-    replies: String,
     triggers: HashMap<&'static str, Trigger>,
     topics: Vec<(&'static str, &'static str)>,
+    last_steps: HashSet<&'static str>,
 }
 
 /// Makes the new saga from the message that begins it.
@@ -71,7 +71,15 @@ struct SagaInput {
     /// The new saga, if this input begins one.
     begin: Option<NewSaga>,
     input: Input,
-    /// The reply of the step, if the input is one.
+    /// The answer of a step, if the input is one.
+    answer: Option<StepAnswer>,
+}
+
+/// The answer of a step, as it came.
+struct StepAnswer {
+    /// The topic that it came on.
+    topic: String,
+    /// The data of a reply. A refusal and an error are in the input.
     reply: Option<Box<RawValue>>,
 }
 
@@ -83,16 +91,11 @@ struct NewSaga {
 }
 
 impl Coordinator {
-    /// Creates a coordinator of these definitions. It publishes events about its sagas to the topic `events`, and
-    /// reads the replies of steps from the topic `replies`.
-    pub fn new(
-        db: Db,
-        registry: Arc<Registry>,
-        events: impl Into<Arc<str>>,
-        replies: impl Into<String>,
-    ) -> Self {
+    /// Creates a coordinator of these definitions. It publishes events about its sagas to the topic `events`.
+    pub fn new(db: Db, registry: Arc<Registry>, events: impl Into<Arc<str>>) -> Self {
+        let last_steps = registry.last_steps();
         let driver = Arc::new(Driver::new(registry, events.into()));
-        Self { db, driver, replies: replies.into(), triggers: HashMap::new(), topics: Vec::new() }
+        Self { db, driver, triggers: HashMap::new(), topics: Vec::new(), last_steps }
     }
 
     /// Begins a saga on each message of type `M`. `saga` makes the initial memory from the message.
@@ -137,21 +140,20 @@ impl Coordinator {
     /// Converts a message to an input of its saga.
     fn input(&self, message: &Incoming) -> Result<SagaInput, Fault> {
         let envelope = message.envelope()?;
-        let (begin, input, reply) = match self.triggers.get(message.kind()) {
-            Some(Trigger::Begins(begin)) => (Some(begin(message)?), Input::Started, None),
-            Some(Trigger::Cancels) => (None, Input::Cancel, None),
-            None => {
-                let (input, reply) = reply_to_input(message.data()?)?;
-                (None, input, reply)
+        let (subject, cause) = (envelope.subject.clone(), message.cause()?);
+        let input =
+            |saga_id, begin, input, answer| SagaInput { saga_id, subject, cause, begin, input, answer };
+        Ok(match self.triggers.get(message.kind()) {
+            Some(Trigger::Begins(begin)) => {
+                input(envelope.correlation_id, Some(begin(message)?), Input::Started, None)
             }
-        };
-        Ok(SagaInput {
-            saga_id: envelope.correlation_id,
-            subject: envelope.subject.clone(),
-            cause: message.cause()?,
-            begin,
-            input,
-            reply,
+            Some(Trigger::Cancels) => input(envelope.correlation_id, None, Input::Cancel, None),
+            None => {
+                let saga_id = envelope.metadata.saga_id.ok_or_else(|| incomplete("saga"))?;
+                let (answered, reply) = answer_to_input(message, &envelope.metadata)?;
+                let answer = StepAnswer { topic: message.topic.clone(), reply };
+                input(saga_id, None, answered, Some(answer))
+            }
         })
     }
 }
@@ -161,6 +163,27 @@ impl BatchHandler for Coordinator {
     /// it.
     fn is_idempotent(&self) -> bool {
         true
+    }
+
+    /// Nobody waits for an answer while other steps of its saga are open, because nothing is decided then. Behind the last
+    /// steps only the end of the saga is left.
+    fn may_wait(&self, messages: &[&Incoming]) -> bool {
+        let mut answered: HashMap<Uuid, HashSet<(&str, Direction)>> = HashMap::new();
+        for message in messages {
+            let metadata = message.envelope.as_ref().map(|envelope| &envelope.metadata);
+            let Some(Metadata {
+                saga_id: Some(saga_id), step: Some(step), direction: Some(direction), ..
+            }) = metadata
+            else {
+                return false;
+            };
+            answered.entry(*saga_id).or_default().insert((step, *direction));
+        }
+        answered.iter().all(|(saga_id, answered)| {
+            let last =
+                answered.iter().all(|(step, way)| *way == Direction::Do && self.last_steps.contains(step));
+            last || self.driver.has_open_beside(*saga_id, answered)
+        })
     }
 
     fn handle<'a>(
@@ -176,36 +199,46 @@ impl BatchHandler for Coordinator {
 }
 
 impl MessageRouter {
-    /// Registers the coordinator for the messages that begin and cancel its sagas, and for the replies of their
+    /// Registers the coordinator for the messages that begin and cancel its sagas, and for the events that answer their
     /// steps.
     ///
     /// # Panics
-    /// Panics if one of the types already has a handler.
+    /// Panics if one of the types already has a handler, or if the router has a coordinator already.
     #[must_use]
     pub fn sagas(self, coordinator: Coordinator) -> Self {
         let events = coordinator.topics.iter().map(|(kind, topic)| (*kind, (*topic).to_owned(), true));
-        let replies = (StepReply::TYPE, coordinator.replies.clone(), false);
-        let types: Vec<_> = events.chain([replies]).collect();
-        self.register(types, Arc::new(coordinator))
+        let types: Vec<_> = events.collect();
+        let answers = coordinator.driver.registry.answer_topics();
+        self.register(types, Arc::new(coordinator)).answers(answers)
     }
 }
 
-/// Converts a step's reply to an input. Also returns the result if the step is done.
-fn reply_to_input(reply: StepReply) -> Result<(Input, Option<Box<RawValue>>), Fault> {
-    let StepReply { step, direction, outcome, result } = reply;
+/// Converts an event that answers a step to an input. Also returns the reply if the step is done.
+fn answer_to_input(message: &Incoming, metadata: &Metadata) -> Result<(Input, Option<Box<RawValue>>), Fault> {
+    let step = metadata.step.clone().ok_or_else(|| incomplete("step"))?;
+    let direction = metadata.direction.ok_or_else(|| incomplete("direction"))?;
+    let outcome = metadata.outcome.ok_or_else(|| incomplete("outcome"))?;
+    let data = match message.kind() {
+        StepAnswered::TYPE => message.data::<StepAnswered>()?.result,
+        _ => message.envelope()?.data.clone(),
+    };
     Ok(match (outcome, direction) {
-        (ReplyOutcome::Refused, Direction::Undo) => {
+        (Outcome::Refused, Direction::Undo) => {
             return Err(Fault::permanent(format!(
                 "the undo of {step} was refused, but an undo cannot be refused"
             )));
         }
-        (ReplyOutcome::Refused, Direction::Do) => {
-            (Input::Refused { step, refusal: Refusal::from_json(result.get())? }, None)
+        (Outcome::Refused, Direction::Do) => {
+            (Input::Refused { step, refusal: Refusal::from_json(data.get())? }, None)
         }
-        (ReplyOutcome::Failing, direction) => {
-            let failing: Failing = serde_json::from_str(result.get())?;
+        (Outcome::Failing, direction) => {
+            let failing: StepFailing = message.data()?;
             (Input::Failing { step, direction, error: failing.error }, None)
         }
-        (ReplyOutcome::Done, direction) => (Input::Done { step, direction }, Some(result)),
+        (Outcome::Done, direction) => (Input::Done { step, direction }, Some(data)),
     })
+}
+
+fn incomplete(member: &str) -> Fault {
+    Fault::permanent(format!("the event answers a step, but its metadata does not name the {member}"))
 }

@@ -124,26 +124,19 @@ pub enum StepStatus {
 pub struct Refusal {
     /// The code of the refusal, for example `card_declined`.
     pub code: String,
-    /// The other members of the refusal.
+    /// More about the refusal, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
 impl Refusal {
-    /// Reads a refusal from a JSON object with the member `code`. Its other members become the detail.
+    /// Reads the refusal from the data of the event that refuses a step: its member `code`, and its member `detail` if
+    /// there is one.
     ///
     /// # Errors
-    /// Fails if the JSON is not such an object.
+    /// Fails if the JSON is not an object with a `code`.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Wire {
-            code: String,
-            #[serde(flatten)]
-            rest: serde_json::Map<String, Value>,
-        }
-        let wire: Wire = serde_json::from_str(json)?;
-        let detail = (!wire.rest.is_empty()).then_some(Value::Object(wire.rest));
-        Ok(Self { code: wire.code, detail })
+        serde_json::from_str(json)
     }
 }
 
@@ -187,6 +180,19 @@ pub enum Input {
     },
     /// Time has passed.
     Due,
+}
+
+impl Input {
+    /// Returns the step that this input answers, if it answers one.
+    pub fn answered(&self) -> Option<(&str, Direction)> {
+        match self {
+            Self::Done { step, direction } | Self::Failing { step, direction, .. } => {
+                Some((step, *direction))
+            }
+            Self::Refused { step, .. } => Some((step, Direction::Do)),
+            Self::Started | Self::Cancel | Self::Retry { .. } | Self::Due => None,
+        }
+    }
 }
 
 /// An action that the engine has decided on.

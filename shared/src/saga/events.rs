@@ -1,6 +1,7 @@
 //! Events that a coordinator publishes about its sagas. The application chooses their topic.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Implements the type name and version of each event.
@@ -16,23 +17,11 @@ macro_rules! named {
 }
 
 named! {
-    SagaStarted = "saga.started.v1";
     SagaCompensating = "saga.compensating.v1";
     SagaStuck = "saga.stuck.v1";
     SagaCancellationRefused = "saga.cancellation_refused.v1";
     SagaCompleted = "saga.completed.v1";
     SagaCompensated = "saga.compensated.v1";
-}
-
-/// A saga began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct SagaStarted {
-    /// The saga.
-    pub saga_id: Uuid,
-    /// The name and version of the definition, for example `place_order@1`.
-    pub definition: String,
 }
 
 /// A step was refused, or the saga was cancelled or took too long. Its completed steps are being undone.
@@ -84,6 +73,12 @@ pub struct SagaCancellationRefused {
 pub struct SagaCompleted {
     /// The saga.
     pub saga_id: Uuid,
+    /// The name and version of the definition, for example `place_order@1`.
+    pub definition: String,
+    /// The start of the saga.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub started_at: OffsetDateTime,
 }
 
 /// A saga has ended with all completed steps undone.
@@ -93,6 +88,12 @@ pub struct SagaCompleted {
 pub struct SagaCompensated {
     /// The saga.
     pub saga_id: Uuid,
+    /// The name and version of the definition, for example `place_order@1`.
+    pub definition: String,
+    /// The start of the saga.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub started_at: OffsetDateTime,
     /// The reason, as a code.
     pub reason: String,
 }

@@ -2,38 +2,45 @@
 //! transaction.
 //!
 //! A first transaction claims the command and records the intent. Then the dependency is called with the step's
-//! idempotency key. A second transaction records the outcome and publishes the reply. A slow dependency therefore
+//! idempotency key. A second transaction records the outcome and publishes the answer. A slow dependency therefore
 //! holds no transaction and no partition. After a crash in between, the open intents are resumed and the dependency
 //! is called with the same key.
 //!
+//! A dependency that answers at once needs one transaction only: it is called first, and what it has answered within
+//! [`ExternalCall::CALL_FIRST`] is recorded together with the intent.
+//!
 //! A step without an answer stays open. It is called again, at intervals that grow to 30 seconds. Its saga
-//! gets the outcome [`crate::saga::participant::ReplyOutcome::Failing`] at the first, second, fourth, eighth ...
+//! gets the outcome [`crate::envelope::Outcome::Failing`] at the first, second, fourth, eighth ...
 //! attempt, so that an outage costs few messages. The saga concludes nothing from it.
 //!
 //! All calls with the same [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]). While it is
 //! open no call is made, and steps are deferred until a trial is possible. A deferral does not count as an attempt.
 
+mod ahead;
 mod caller;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use self::caller::Caller;
+pub use self::ahead::AT_ONCE;
+use self::ahead::{AheadCalls, Patience};
+use self::caller::{Caller, HandedOver};
 use crate::circuit_breaker::Dependency;
+use crate::db::Db;
 use crate::envelope::Command;
 use crate::fault::Fault;
 use crate::incoming::Incoming;
-use crate::router::{BatchHandler, MessageRouter};
+use crate::router::{BatchHandler, MessageRouter, Prepared};
 use crate::saga::participant::{self, Answer, Task};
-use crate::step_outcome::{OpenCall, Record, Status};
+use crate::step_outcome::{OpenCall, Record, Status, StepKey};
 use crate::unit_of_work::UnitOfWork;
 
 /// A call that failed for a local reason. It says nothing about the dependency.
@@ -59,6 +66,12 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
     /// Whether the dependency carries out repeated calls with one key only once. If it does not, a stopping service
     /// waits for the running calls. Otherwise it would repeat them after its next start.
     const IDEMPOTENT: bool = true;
+
+    /// How long a batch waits for answers before its transaction; `None` if the intent is recorded before the call. With
+    /// a value, for example [`AT_ONCE`], a command may be called several times under its key, and before its intent is
+    /// recorded. So the dependency must be idempotent, and [`ExternalCall::call`] must not depend on what
+    /// [`ExternalCall::record_intent`] writes or refuses. Only the first command of a key in a batch is called so.
+    const CALL_FIRST: Option<Duration> = None;
 
     /// Records the intent in the transaction that claims the commands.
     ///
@@ -93,6 +106,24 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
         uow: &mut UnitOfWork,
         answered: &[(Task<C>, Self::Outcome)],
     ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send;
+
+    /// Records intent and outcome together, for commands that were called first. `tasks` and `answered` are the same
+    /// commands, in the same order. Implement it to write with fewer statements.
+    ///
+    /// # Errors
+    /// Fails as the two others do.
+    fn record_at_once(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<C>],
+        answered: &[(Task<C>, Self::Outcome)],
+    ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send {
+        async move {
+            self.record_intent(uow, tasks).await?;
+            uow.flush().await?;
+            self.record_outcome(uow, answered).await
+        }
+    }
 }
 
 impl MessageRouter {
@@ -116,11 +147,30 @@ impl MessageRouter {
 
     fn add_caller<C: Command, E: ExternalCall<C>>(&mut self, handler: &Arc<E>) -> Intake<C, E> {
         let dependency = self.dependency(E::TARGET);
+        const {
+            assert!(
+                E::IDEMPOTENT || E::CALL_FIRST.is_none(),
+                "a dependency that is not idempotent cannot be called first"
+            );
+            // The wait is a part of the time that a batch may take.
+            let patience = match E::CALL_FIRST {
+                Some(patience) => patience.as_secs(),
+                None => 0,
+            };
+            assert!(patience <= 10, "a batch must not wait for answers for more than ten seconds");
+        }
         let (hand_over, tasks) = mpsc::channel(E::MAX_CONCURRENCY);
-        let intake = Intake { handler: Arc::clone(handler), dependency: Arc::clone(&dependency), hand_over };
+        let slots = Arc::new(Semaphore::new(E::MAX_CONCURRENCY));
+        let intake = Intake {
+            handler: Arc::clone(handler),
+            dependency: Arc::clone(&dependency),
+            hand_over,
+            slots: Arc::clone(&slots),
+            patience: Patience::default(),
+        };
         let handler = Arc::clone(handler);
         let worker = move |db, stop| -> BoxFuture<'static, ()> {
-            Box::pin(Caller { db, handler, dependency, tasks }.run(stop))
+            Box::pin(Caller { db, handler, dependency, tasks, slots }.run(stop))
         };
         self.add_worker(C::TYPE, Box::new(worker));
         intake
@@ -132,16 +182,38 @@ impl MessageRouter {
     }
 }
 
-/// Claims commands and records the intent.
-struct Intake<C, E> {
+/// Claims commands and records the intent, or the outcome if it is already known.
+struct Intake<C: Command, E: ExternalCall<C>> {
     handler: Arc<E>,
     dependency: Arc<Dependency>,
-    hand_over: mpsc::Sender<Task<C>>,
+    hand_over: mpsc::Sender<HandedOver<C, E::Outcome>>,
+    slots: Arc<Semaphore>,
+    patience: Patience,
 }
 
 impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
+    /// The record of its step shows a repeated command.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
     fn takes_steps(&self) -> bool {
         true
+    }
+
+    fn prepares(&self) -> bool {
+        E::CALL_FIRST.is_some()
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        db: &'a Db,
+        messages: &'a [&'a Incoming],
+    ) -> BoxFuture<'a, Result<Option<Prepared>, Fault>> {
+        Box::pin(async move {
+            let calls = self.call_ahead(db, messages).await?;
+            Ok(calls.map(|calls| Box::new(calls) as Prepared))
+        })
     }
 
     fn handle<'a>(
@@ -157,6 +229,20 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
                 store::expedite(uow.db(), &asked_again, caller::min_wait(&self.dependency).as_secs_f64())
                     .await?;
             }
+            let calls = uow.take_prepared::<AheadCalls<C, E::Outcome>>().unwrap_or_default();
+            let AheadCalls { mut answered, mut running } =
+                self.take_wanted(uow, calls, &tasks, messages).await?;
+            if tasks.is_empty() {
+                return Ok(());
+            }
+            let (at_once, tasks) = split(tasks, &mut answered);
+            if !at_once.is_empty() {
+                let answers = self.handler.record_at_once(uow, &at_once, &answered).await?;
+                for (task, answer) in at_once.iter().zip(answers) {
+                    let record = participant::answered(uow, task, answer)?;
+                    uow.steps.add(record);
+                }
+            }
             if tasks.is_empty() {
                 return Ok(());
             }
@@ -170,8 +256,12 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
             let hand_over = self.hand_over.clone();
             uow.after_commit(move || {
                 for task in tasks.into_iter().take(room) {
+                    let next = match running.remove(&task.step) {
+                        Some(call) => HandedOver::Running(call),
+                        None => HandedOver::Open(task),
+                    };
                     // If the channel is full or the caller has stopped, the task is resumed when its claim expires.
-                    if hand_over.try_send(task).is_err() {
+                    if hand_over.try_send(next).is_err() {
                         break;
                     }
                 }
@@ -179,6 +269,15 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
             Ok(())
         })
     }
+}
+
+/// Splits the tasks into those that are answered and the others, and puts the answers into the order of their tasks.
+fn split<C, O>(tasks: Vec<Task<C>>, answered: &mut [(Task<C>, O)]) -> (Vec<Task<C>>, Vec<Task<C>>) {
+    let places: HashMap<StepKey, usize> =
+        tasks.iter().enumerate().map(|(place, task)| (task.step.clone(), place)).collect();
+    answered.sort_by_key(|(task, _)| places.get(&task.step).copied());
+    let known: HashSet<&StepKey> = answered.iter().map(|(task, _)| &task.step).collect();
+    tasks.into_iter().partition(|task| known.contains(&task.step))
 }
 
 /// Returns for how many seconds a process claims a task.

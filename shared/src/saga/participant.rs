@@ -1,8 +1,9 @@
-//! Saga steps at the participant. A command is claimed a second time, by saga, step and direction, together with its
-//! recorded outcome.
+//! Saga steps at the participant. A command takes effect once per saga, step and direction. The record of the step's
+//! outcome is the command's inbox, so that the message's id is not claimed beside it.
 //! A repeated command gets its first answer again. An undo that arrives before its action records a tombstone, and
 //! the late action then has no effect. (Others call these the null compensation and the hanging action.)
 
+mod answer;
 mod batch;
 
 use std::collections::HashSet;
@@ -10,16 +11,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::warn;
 use uuid::Uuid;
 
-pub use self::batch::{CommandBatchHandler, CommandSet, Reply};
-use crate::envelope::{Cause, Command, Direction, Metadata};
+pub(crate) use self::answer::failing;
+pub use self::answer::{Answer, AnyAnswer, StepAnswered, StepFailing};
+pub use self::batch::{CommandBatchHandler, CommandSet};
+use crate::envelope::{Cause, Command, Outcome};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
-use crate::outbox::Draft;
 use crate::router::{BatchHandler, MessageRouter};
 use crate::step_outcome::{Record, Status, StepKey};
 use crate::unit_of_work::UnitOfWork;
@@ -38,15 +39,6 @@ pub struct Task<C> {
     pub step: StepKey,
 }
 
-/// The answer to a command. Both variants are business outcomes: both commit, and both are sent to the saga.
-#[derive(Debug)]
-pub enum Answer<C: Command> {
-    /// The command was carried out.
-    Done(C::Reply),
-    /// The command was not carried out, for a business reason.
-    Refused(C::Refusal),
-}
-
 /// Carries out commands inside the transaction that claimed them.
 pub trait CommandHandler<C: Command>: Send + Sync + 'static {
     /// Carries out the commands, each of a different saga step, and returns the answers in the order of the commands.
@@ -58,58 +50,6 @@ pub trait CommandHandler<C: Command>: Send + Sync + 'static {
         uow: &mut UnitOfWork,
         tasks: &[Task<C>],
     ) -> impl Future<Output = Result<Vec<Answer<C>>, Fault>> + Send;
-}
-
-/// The reply of a step to its saga.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct StepReply {
-    /// The name of the step in the saga's plan.
-    pub step: String,
-    /// Whether the step was to be carried out or undone.
-    pub direction: Direction,
-    /// Whether the command was carried out.
-    pub outcome: ReplyOutcome,
-    /// The command's reply, or its refusal with a `code`. While the step is failing, it has an `error` and the number
-    /// of `attempts`.
-    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
-    pub result: Box<RawValue>,
-}
-
-/// Whether the command was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum ReplyOutcome {
-    /// The command was carried out.
-    Done,
-    /// The command was not carried out, for a business reason.
-    Refused,
-    /// The external dependency does not answer, and is called again. This does not complete the step; a final outcome
-    /// follows.
-    Failing,
-}
-
-/// The result of a reply whose outcome is [`ReplyOutcome::Failing`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct Failing {
-    /// The last error of the external dependency.
-    pub error: String,
-    /// The number of calls since the step is open.
-    pub attempts: u32,
-}
-
-/// The longest error text, in characters. A long text from a dependency must not make the message too large.
-const ERROR_CHARS: usize = 500;
-
-impl StepReply {
-    /// The type name of the message.
-    pub const TYPE: &'static str = "saga.step_replied.v1";
-    /// The semantic version of the data. Version 1.1 added the outcome `failing`.
-    pub const DATA_VERSION: &'static str = "1.1.0";
 }
 
 impl MessageRouter {
@@ -132,6 +72,11 @@ struct CommandRoute<C, H> {
 }
 
 impl<C: Command, H: CommandHandler<C>> BatchHandler for CommandRoute<C, H> {
+    /// The record of its step shows a repeated command.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
     fn takes_steps(&self) -> bool {
         true
     }
@@ -144,8 +89,8 @@ impl<C: Command, H: CommandHandler<C>> BatchHandler for CommandRoute<C, H> {
         Box::pin(async move {
             let tasks = unanswered::<C>(uow, messages).await?;
             let answers = if tasks.is_empty() { vec![] } else { self.handler.handle(uow, &tasks).await? };
-            for (task, answer) in tasks.iter().zip(&answers) {
-                let record = reply(uow, task, answer)?;
+            for (task, answer) in tasks.iter().zip(answers) {
+                let record = answered(uow, task, answer)?;
                 uow.steps.add(record);
             }
             Ok(())
@@ -170,6 +115,11 @@ pub(crate) async fn unanswered<C: CommandSet>(
             continue;
         }
         if let Some(record) = uow.steps.get(&task.step) {
+            // The same message again needs no second answer. A new message asks for the answer again.
+            if Some(record.message_id) == task.cause.causation_id {
+                metric::INBOX_DUPLICATES.counter(&[]).increment(1);
+                continue;
+            }
             let (status, outcome) = (record.status, record.outcome.clone());
             repeat(uow, &task, status, outcome)?;
             if status == Status::Pending {
@@ -183,7 +133,8 @@ pub(crate) async fn unanswered<C: CommandSet>(
     Ok(open)
 }
 
-fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
+/// Reads the command in a message.
+pub(crate) fn task<C: CommandSet>(message: &Incoming) -> Result<Task<C>, Fault> {
     Ok(Task {
         step: StepKey::of(message)?,
         command: C::read(message)?,
@@ -253,7 +204,7 @@ fn check_retention(uow: &UnitOfWork, step: &StepKey) -> Result<(), Fault> {
 /// on.
 fn nothing_to_undo<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>) -> Result<(), Fault> {
     let result = to_raw_value(&serde_json::Map::new())?;
-    send_reply(uow, task, ReplyOutcome::Done, result.clone())?;
+    answer::answer_again(uow, task, Outcome::Done, result.clone())?;
     uow.steps.add(record(task, task.step.clone(), Status::Done, Some(result)));
     Ok(())
 }
@@ -266,57 +217,20 @@ fn repeat<C: CommandSet>(
     outcome: Option<Box<RawValue>>,
 ) -> Result<(), Fault> {
     match (status, outcome) {
-        (Status::Done, Some(result)) => send_reply(uow, task, ReplyOutcome::Done, result),
-        (Status::Refused, Some(result)) => send_reply(uow, task, ReplyOutcome::Refused, result),
+        (Status::Done, Some(result)) => answer::answer_again(uow, task, Outcome::Done, result),
+        (Status::Refused, Some(result)) => answer::answer_again(uow, task, Outcome::Refused, result),
         // The saga has undone the step before it began, so it does not wait for an answer.
         (Status::Pending | Status::Tombstoned, _) | (_, None) => Ok(()),
     }
 }
 
-/// Sends the reply and returns the record of the outcome.
-pub(crate) fn reply<C: Command>(
+/// Publishes the answer and returns the record of the outcome.
+pub(crate) fn answered<C: CommandSet>(
     uow: &mut UnitOfWork,
     task: &Task<C>,
-    answer: &Answer<C>,
+    answer: impl Into<AnyAnswer>,
 ) -> Result<Record, Fault> {
-    answered(uow, task, Reply::of(answer)?)
-}
-
-fn answered<C: CommandSet>(uow: &mut UnitOfWork, task: &Task<C>, reply: Reply) -> Result<Record, Fault> {
-    let (outcome, status) = match reply.refused {
-        false => (ReplyOutcome::Done, Status::Done),
-        true => (ReplyOutcome::Refused, Status::Refused),
-    };
-    send_reply(uow, task, outcome, reply.result.clone())?;
-    Ok(record(task, task.step.clone(), status, Some(reply.result)))
-}
-
-/// Informs the saga that a step is still open, and of the error. Nothing is recorded, because the answer is still to
-/// come.
-pub(crate) fn failing<C>(
-    uow: &mut UnitOfWork,
-    task: &Task<C>,
-    error: &str,
-    attempts: u32,
-) -> Result<(), Fault> {
-    let failing = Failing { error: error.chars().take(ERROR_CHARS).collect(), attempts };
-    send_reply(uow, task, ReplyOutcome::Failing, to_raw_value(&failing)?)
-}
-
-fn send_reply<C>(
-    uow: &mut UnitOfWork,
-    task: &Task<C>,
-    outcome: ReplyOutcome,
-    result: Box<RawValue>,
-) -> Result<(), Fault> {
-    let reply = StepReply { step: task.step.step.clone(), direction: task.step.direction, outcome, result };
-    let metadata = Metadata {
-        step: Some(task.step.step.clone()),
-        direction: Some(task.step.direction),
-        ..Metadata::default()
-    };
-    let kind = (StepReply::TYPE, StepReply::DATA_VERSION);
-    let draft = Draft::untyped(kind, uow.reply_topic().to_owned(), &reply).metadata(metadata);
-    uow.publish(&task.subject, &task.cause, draft)?;
-    Ok(())
+    let (outcome, data) = answer.into().publish(uow, task)?;
+    let status = if outcome == Outcome::Refused { Status::Refused } else { Status::Done };
+    Ok(record(task, task.step.clone(), status, Some(data)))
 }

@@ -8,7 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::envelope::{Command, Direction, ErasedCommand};
+use crate::envelope::{Command, Direction, ErasedCommand, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -48,6 +48,8 @@ pub struct Definition<S> {
 struct Closing<S> {
     name: &'static str,
     command: Close<S>,
+    /// The topic of its answers.
+    answers: &'static str,
 }
 
 struct StepPlan<S> {
@@ -57,6 +59,8 @@ struct StepPlan<S> {
     group: usize,
     kind: Kind,
     action: Make<S>,
+    /// The topic of the action's answers.
+    answers: &'static str,
     undo: Undo<S>,
     on_reply: Option<OnReply<S>>,
     deadline: Duration,
@@ -64,8 +68,18 @@ struct StepPlan<S> {
 }
 
 enum Undo<S> {
-    By(&'static str, Make<S>),
+    By {
+        name: &'static str,
+        command: Make<S>,
+        /// The topic of its answers.
+        answers: &'static str,
+    },
     Nothing(&'static str),
+}
+
+/// Returns the topic on which the answers to a command are believed.
+fn answers_of<C: Command>() -> &'static str {
+    <C::Reply as Message>::TOPIC
 }
 
 /// Returns the name of a step: the name of its command, without owner and version.
@@ -83,7 +97,8 @@ fn erase<C: Command>(command: &C) -> Result<ErasedCommand, serde_json::Error> {
 }
 
 fn closing<S: 'static, C: Command<Refusal: Impossible>>(close: fn(&S, &Refusal) -> C) -> Closing<S> {
-    Closing { name: name_of::<C>(), command: Box::new(move |saga, refusal| erase(&close(saga, refusal))) }
+    let command: Close<S> = Box::new(move |saga, refusal| erase(&close(saga, refusal)));
+    Closing { name: name_of::<C>(), command, answers: answers_of::<C>() }
 }
 
 impl<S: 'static> Definition<S> {
@@ -111,7 +126,7 @@ impl<S> Definition<S> {
                 name: step.name,
                 group: step.group,
                 kind: step.kind,
-                undo: matches!(step.undo, Undo::By(..)),
+                undo: matches!(step.undo, Undo::By { .. }),
                 deadline: step.deadline,
                 stuck_after: step.stuck_after,
             })
@@ -144,8 +159,21 @@ impl<S> Definition<S> {
             (None, _) => (self.cancel.as_ref().unwrap_or(&self.close).command)(saga, refusal),
             (Some(step), Direction::Do) => (step.action)(saga),
             (Some(step), Direction::Undo) => match &step.undo {
-                Undo::By(_, undo) => undo(saga),
+                Undo::By { command, .. } => command(saga),
                 Undo::Nothing(_) => (step.action)(saga),
+            },
+        }
+    }
+
+    /// Returns the topic on which the answers of a step are believed: that of the service that owns the command.
+    pub(crate) fn answers(&self, step: usize, direction: Direction) -> &'static str {
+        match (self.steps.get(step), direction) {
+            (None, _) if step == self.steps.len() => self.close.answers,
+            (None, _) => self.cancel.as_ref().unwrap_or(&self.close).answers,
+            (Some(step), Direction::Do) => step.answers,
+            (Some(step), Direction::Undo) => match step.undo {
+                Undo::By { answers, .. } => answers,
+                Undo::Nothing(_) => step.answers,
             },
         }
     }
@@ -182,7 +210,7 @@ impl<S> Definition<S> {
         let mut table = String::from("| # | step | kind | undone by | deadline |\n|---|---|---|---|---|\n");
         for step in &self.steps {
             let (kind, undo) = match (step.kind, &step.undo) {
-                (Kind::Compensatable, Undo::By(name, _)) => ("compensatable", format!("`{name}`")),
+                (Kind::Compensatable, Undo::By { name, .. }) => ("compensatable", format!("`{name}`")),
                 (Kind::Compensatable, Undo::Nothing(reason)) => {
                     ("compensatable", format!("nothing: {reason}"))
                 }

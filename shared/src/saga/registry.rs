@@ -1,6 +1,6 @@
 //! Saga definitions by name and version, without their Rust types.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fault::{Class, Classified};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::saga::engine::{Refusal, Shape};
+use crate::saga::engine::{Kind, Refusal, Shape};
 use crate::saga::plan::{Definition, Saga};
 
 /// This process lacks a definition with which an unfinished saga began.
@@ -74,6 +74,33 @@ impl Registry {
             .ok_or_else(|| UnknownDefinition { name: name.to_owned(), version })
     }
 
+    /// Returns the topics on which the steps of all definitions are answered.
+    pub fn answer_topics(&self) -> BTreeSet<&'static str> {
+        let mut topics = BTreeSet::new();
+        for definition in self.definitions.values() {
+            for step in 0..definition.shape().steps.len() {
+                topics.extend([Direction::Do, Direction::Undo].map(|way| definition.answers(step, way)));
+            }
+        }
+        topics
+    }
+
+    /// Returns the steps behind which every definition has nothing left to do. Nobody waits for their answers.
+    pub fn last_steps(&self) -> HashSet<&'static str> {
+        let (mut last, mut earlier) = (HashSet::new(), HashSet::new());
+        for definition in self.definitions.values() {
+            let steps = &definition.shape().steps;
+            let business = steps.iter().filter(|step| !matches!(step.kind, Kind::Closing | Kind::Cancelling));
+            let end = business.map(|step| step.group).max().unwrap_or_default();
+            for step in steps {
+                let set = if step.group >= end { &mut last } else { &mut earlier };
+                set.insert(step.name);
+            }
+        }
+        last.retain(|step| !earlier.contains(step));
+        last
+    }
+
     /// Returns the names and versions of all definitions.
     pub fn versions(&self) -> Vec<(String, i32)> {
         self.definitions.keys().map(|(name, version)| ((*name).to_owned(), *version)).collect()
@@ -86,6 +113,8 @@ pub trait AnyDefinition: Send + Sync {
     fn shape(&self) -> &Shape;
     /// Returns the hash of the plan's fingerprint. It changes when the plan changes.
     fn hash(&self) -> &str;
+    /// Returns the topic on which the answers of a step are believed.
+    fn answers(&self, step: usize, direction: Direction) -> &'static str;
     /// Opens a saga with this memory, which is JSON.
     ///
     /// # Errors
@@ -143,6 +172,10 @@ impl<S: Saga> AnyDefinition for Typed<S> {
 
     fn hash(&self) -> &str {
         &self.hash
+    }
+
+    fn answers(&self, step: usize, direction: Direction) -> &'static str {
+        self.definition.answers(step, direction)
     }
 
     fn open(&self, data: &str) -> Result<Box<dyn OpenSaga>, serde_json::Error> {

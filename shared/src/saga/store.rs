@@ -9,6 +9,8 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::unit_of_work::UnitOfWork;
+
 /// A row of the table `saga`: a snapshot, which may be older than the log.
 #[derive(Debug, FromRow)]
 pub struct SagaRow {
@@ -125,64 +127,60 @@ pub async fn find_beyond(db: &mut PgConnection, sagas: &[SagaRow]) -> Result<Vec
         .await
 }
 
-/// Appends to the log and writes the snapshots, with one statement. The primary key of the log is the optimistic
-/// lock. If two writers use one sequence number, the second one fails; see [`is_outdated`].
-pub(crate) async fn save(
-    db: &mut PgConnection,
-    entries: &[Entry],
-    snapshots: &[Snapshot],
-) -> Result<(), sqlx::Error> {
+/// Appends to the log and writes the snapshots when the unit of work commits. The primary key of the log is the
+/// optimistic lock: if two writers use one sequence number, the commit of the second one fails, and may be retried.
+pub(crate) fn save(uow: &mut UnitOfWork, entries: &[Entry], snapshots: &[Snapshot]) {
     const APPEND: &str = "insert into saga_log (saga_id, sequence, at, message_id, input, reply, decisions)
          select saga_id, sequence, now(), message_id, input::json, reply::json, decisions::json
          from unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[])
               as row (saga_id, sequence, message_id, input, reply, decisions)";
-    const SAVE: &str = "insert into saga (saga_id, definition, version, plan_hash, subject, status, reason, state, data,
+    const SAVE: &str =
+        "insert into saga (saga_id, definition, version, plan_hash, subject, status, reason, state, data,
                            sequence, traceparent, due_at)
          select saga_id, definition, version, plan_hash, subject, status, reason, state::json, data::json,
                 sequence, traceparent, due_at
-         from unnest($7::uuid[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::text[],
-                     $14::text[], $15::text[], $16::integer[], $17::text[], $18::timestamptz[])
+         from unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[],
+                     $8::text[], $9::text[], $10::integer[], $11::text[], $12::timestamptz[])
               as row (saga_id, definition, version, plan_hash, subject, status, reason, state, data,
                       sequence, traceparent, due_at)
          on conflict (saga_id) do update
          set status = excluded.status, reason = excluded.reason, state = excluded.state, data = excluded.data,
              sequence = excluded.sequence, due_at = excluded.due_at, updated_at = now()";
-    if snapshots.is_empty() && entries.is_empty() {
-        return Ok(());
+    if !entries.is_empty() {
+        uow.defer(APPEND, |parameters| {
+            parameters
+                .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.input.as_str()).collect::<Vec<_>>())
+                .bind(
+                    entries.iter().map(|entry| entry.reply.as_deref().map(RawValue::get)).collect::<Vec<_>>(),
+                )
+                .bind(entries.iter().map(|entry| entry.decisions.as_str()).collect::<Vec<_>>());
+        });
     }
-    let statement = match snapshots {
-        [] => APPEND.to_owned(),
-        _ => format!("with saved as ({SAVE}) {APPEND}"),
-    };
-    let mut query = sqlx::query(AssertSqlSafe(statement))
-        .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.input.as_str()).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.reply.as_deref().map(RawValue::get)).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.decisions.as_str()).collect::<Vec<_>>());
     if !snapshots.is_empty() {
-        query = query
-            .bind(snapshots.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.definition.as_str()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.version).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.plan_hash.as_str()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.subject.as_str()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.status).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
-            .bind(snapshots.iter().map(|saga| saga.due_at).collect::<Vec<_>>());
+        uow.defer(SAVE, |parameters| {
+            parameters
+                .bind(snapshots.iter().map(|saga| saga.saga_id).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.definition.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.version).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.plan_hash.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.subject.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.status).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| saga.due_at).collect::<Vec<_>>());
+        });
     }
-    query.execute(db).await?;
-    Ok(())
 }
 
-/// Returns whether another writer has extended the log of one of the sagas since it was read.
-pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.constraint()) == Some("saga_log_pkey")
+/// Returns whether the next deadline of a saga may have passed.
+pub(crate) async fn is_any_due(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from saga where due_at <= now())").fetch_one(db).await
 }
 
 /// Claims sagas whose next deadline may have passed, the longest waiting first, and returns them with their subjects.

@@ -1,7 +1,6 @@
 //! The health routes: `/healthz` (the process runs), `/readyz` (it can work) and `/metrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,6 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::circuit_breaker::Dependency;
+use crate::consumer::Assigned;
 use crate::db::Db;
 use crate::kafka::{Kafka, TopicChecker};
 use crate::relay;
@@ -27,8 +27,8 @@ pub(super) struct Health {
     pub db: Db,
     pub broker: TopicChecker,
     pub stopping: CancellationToken,
-    /// Set while the consumer has its share of the partitions.
-    pub assigned: Arc<AtomicBool>,
+    /// Whether the consumer has its share of the partitions.
+    pub assigned: Arc<Assigned>,
     /// The migrations that the database must have.
     pub migrations: Migrations,
     /// The external dependencies that the service calls.
@@ -42,7 +42,7 @@ impl Health {
         topics: &[&str],
         migrations: Migrations,
         stopping: CancellationToken,
-        assigned: Arc<AtomicBool>,
+        assigned: Arc<Assigned>,
         dependencies: Vec<Arc<Dependency>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
@@ -102,7 +102,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     };
     let consumer = if health.stopping.is_cancelled() {
         Err("the service is stopping".to_owned())
-    } else if health.assigned.load(Ordering::Acquire) {
+    } else if health.assigned.all() {
         Ok(())
     } else {
         Err("no partitions are assigned yet".to_owned())

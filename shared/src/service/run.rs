@@ -71,7 +71,6 @@ async fn run<A: App>(
     let instance = common.instance.clone().unwrap_or_else(|| new_id().simple().to_string());
     let db = DbOptions::new(A::NAME)
         .schema(A::SCHEMA)
-        .reply_topic(A::REPLY_TOPIC)
         .instance(format!("{}-{instance}", A::NAME))
         .connections(common.database_connections)
         .shards(common.outbox_shards)

@@ -4,11 +4,11 @@ use std::borrow::Borrow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StepKey;
-use crate::db::PgQuery;
+use crate::db::Parameters;
 use crate::envelope::Direction;
 
 /// The status of a step at its participant.
@@ -136,36 +136,22 @@ pub(crate) async fn find(db: &mut PgConnection, steps: &[StepKey]) -> Result<Vec
     Ok(found.into_iter().map(Record::from).collect())
 }
 
-/// Records outcomes of steps that have none. The caller holds the locks of their orders.
-pub(crate) async fn insert(db: &mut PgConnection, records: &[&Record]) -> Result<(), sqlx::Error> {
-    bind(sqlx::query(AssertSqlSafe(insert_statement(1))), records).execute(db).await?;
-    Ok(())
-}
+/// Records outcomes of steps that have none. The caller holds the locks of the steps' subjects.
+pub(crate) const INSERT: &str = "insert into step_outcome (saga_id, step, direction, type, message_id, status, outcome,
+                               command, traceparent, claimed_by, claimed_until)
+     select saga_id, step, direction, type, message_id, status, outcome::jsonb,
+            command, traceparent, claimed_by, clock_timestamp() + lease * interval '1 second'
+     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bytea[],
+                 $9::text[], $10::text[], $11::float8[])
+          as row (saga_id, step, direction, type, message_id, status, outcome, command, traceparent, claimed_by, lease)";
 
-/// Returns the insert statement. `first` is the number of its first parameter, so that it may be a part of another
-/// statement.
-pub(crate) fn insert_statement(first: usize) -> String {
-    let types = ["uuid", "text", "text", "text", "uuid", "text", "text", "bytea", "text", "text", "float8"];
-    let parameter = |(index, kind)| format!("${}::{kind}[]", first + index);
-    let parameters: Vec<String> = types.iter().enumerate().map(parameter).collect();
-    format!(
-        "insert into step_outcome (saga_id, step, direction, type, message_id, status, outcome,
-                                   command, traceparent, claimed_by, claimed_until)
-         select saga_id, step, direction, type, message_id, status, outcome::jsonb,
-                command, traceparent, claimed_by, clock_timestamp() + lease * interval '1 second'
-         from unnest({}) as row (saga_id, step, direction, type, message_id, status, outcome,
-                                 command, traceparent, claimed_by, lease)",
-        parameters.join(", ")
-    )
-}
-
-/// Binds the records to [`insert_statement`].
-pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
+/// Binds the records to [`INSERT`].
+pub(crate) fn bind(parameters: &mut Parameters, records: &[&Record]) {
     let open = |pick: fn(&OpenCall) -> Option<&str>| {
         records.iter().map(|record| record.open.as_ref().and_then(pick)).collect::<Vec<_>>()
     };
     let lease = |record: &&Record| record.open.as_ref().map(|open| open.claimed_for_seconds);
-    query
+    parameters
         .bind(records.iter().map(|record| record.key.saga_id).collect::<Vec<_>>())
         .bind(records.iter().map(|record| record.key.step.as_str()).collect::<Vec<_>>())
         .bind(records.iter().map(|record| record.key.direction.as_str()).collect::<Vec<_>>())
@@ -181,7 +167,7 @@ pub(crate) fn bind(query: PgQuery, records: &[&Record]) -> PgQuery {
         )
         .bind(open(|open| open.traceparent.as_deref()))
         .bind(open(|open| open.claimed_by.as_deref()))
-        .bind(records.iter().map(lease).collect::<Vec<_>>())
+        .bind(records.iter().map(lease).collect::<Vec<_>>());
 }
 
 pub(crate) fn outcome(record: &Record) -> Option<&str> {

@@ -1,16 +1,21 @@
 //! A service of another trade than the shop, written on `shared` alone. It grants points to members, out of the budgets of
-//! campaigns, and prints vouchers, for which it asks a printer.
+//! campaigns, prints vouchers, for which it asks a printer, has cups engraved, and notes visits.
 //!
 //! - Consumes `loyalty.grant_points.v1` and `loyalty.revoke_points.v1`, which it carries out in its database;
-//!   `loyalty.print_voucher.v1` and `loyalty.void_voucher.v1`, which it carries out by calls of the printer; and the event
-//!   `shop.purchase_made.v1`.
-//! - Publishes `loyalty.points_granted.v1` on `loyalty.events`.
-//! - Owns the tables `campaign`, `points_grant`, `voucher`, `print_entry`, `statement_line` and `offer`, and plays the printer with
-//!   `printer` and `printer_call`.
+//!   `loyalty.print_voucher.v1` and `loyalty.void_voucher.v1`, which it carries out by calls of the printer;
+//!   `loyalty.engrave_cup.v1` and `loyalty.melt_cup.v1`, for which it calls the engraver first; the message
+//!   `loyalty.note_visit.v1`, which is no command of a saga; and the event `shop.purchase_made.v1`.
+//! - Answers each command with an event on `loyalty.events`: `loyalty.points_granted.v1` or `loyalty.grant_refused.v1`,
+//!   `loyalty.points_revoked.v1`, `loyalty.voucher_printed.v1`, `loyalty.voucher_voided.v1`, `loyalty.cup_engraved.v1`, and
+//!   `loyalty.cup_melted.v1`. Publishes `loyalty.visit_noted.v1` there too.
+//! - Owns the tables `campaign`, `points_grant`, `voucher`, `print_entry`, `cup`, `engraving`, `statement_line` and `offer`, and
+//!   plays the printer with `printer` and `printer_call`, and the engraver with `engraver` and `engraver_call`.
 
+mod cups;
 pub mod messages;
 mod points;
 mod statement;
+mod visits;
 mod vouchers;
 
 use std::sync::Arc;
@@ -21,9 +26,13 @@ use shared::router::MessageRouter;
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
-use self::messages::{GrantPoints, PrintVoucher, PurchaseMade, RevokePoints, VoidVoucher};
+use self::cups::Engraver;
+use self::messages::{
+    EngraveCup, GrantPoints, MeltCup, NoteVisit, PrintVoucher, PurchaseMade, RevokePoints, VoidVoucher,
+};
 use self::points::Points;
 use self::statement::Statement;
+use self::visits::Visits;
 use self::vouchers::Printer;
 
 pub struct Loyalty;
@@ -48,11 +57,15 @@ impl App for Loyalty {
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let points = Arc::new(Points);
         let printer = Arc::new(Printer { db: service.db().clone() });
+        let engraver = Arc::new(Engraver { db: service.db().clone() });
         let router = MessageRouter::new()
             .command::<GrantPoints>(&points)
             .command::<RevokePoints>(&points)
             .external::<PrintVoucher>(&printer)
             .external::<VoidVoucher>(&printer)
+            .external::<EngraveCup>(&engraver)
+            .external::<MeltCup>(&engraver)
+            .message::<NoteVisit>(&Arc::new(Visits))
             .events(&[(PurchaseMade::TYPE, PurchaseMade::TOPIC)], Arc::new(Statement));
         service.consume(router);
         service.prune("offer", |db| {

@@ -9,6 +9,7 @@ mod harness;
 mod loyalty;
 mod relayed;
 
+mod ahead;
 mod barrier;
 mod inbox;
 mod own_names;

@@ -33,12 +33,11 @@ const SCHEMA: &str = r#"my "own" schema"#;
 const QUOTED: &str = r#""my ""own"" schema""#;
 const CLIENT_ID: &str = "kiosk-client";
 const GROUP: &str = "warehouse";
-const REPLIES: &str = "replies";
 const DEAD_LETTERS: &str = "dead_letters";
 
 /// The topics with the application's prefix, but without the prefix of the test.
 const TOPICS: &[(&str, i32)] =
-    &[("own.purchases", 2), ("own.packing", 1), ("own.replies", 1), ("own.dead_letters", 1)];
+    &[("own.purchases", 2), ("own.packing", 1), ("own.parcels", 1), ("own.dead_letters", 1)];
 
 /// The reason why a purchase of a broken item fails permanently.
 const BROKEN: &str = "the item is broken";
@@ -65,9 +64,19 @@ impl Message for Pack {
 }
 
 impl Command for Pack {
-    type Reply = ();
+    type Reply = Packed;
     type Refusal = Never;
 }
+
+#[derive(Serialize, Deserialize)]
+struct Packed {}
+
+impl Message for Packed {
+    const TYPE: &'static str = "kiosk.packed.v1";
+    const TOPIC: &'static str = "parcels";
+}
+
+impl Event for Packed {}
 
 struct Warehouse;
 
@@ -88,7 +97,7 @@ impl MessageHandler<Purchased> for Warehouse {
 
 impl CommandHandler<Pack> for Warehouse {
     async fn handle(&self, _: &mut UnitOfWork, tasks: &[Task<Pack>]) -> Result<Vec<Answer<Pack>>, Fault> {
-        Ok(tasks.iter().map(|_| Answer::Done(())).collect())
+        Ok(tasks.iter().map(|_| Answer::done(Packed {})).collect())
     }
 }
 
@@ -109,11 +118,7 @@ impl Application {
                       insert into outbox values (1, 'mine');
                       create table shipped (item text primary key)";
         sqlx::raw_sql(create).execute(&pool).await.expect("the application's tables");
-        let db = DbOptions::new(NAME)
-            .schema(SCHEMA)
-            .reply_topic(REPLIES)
-            .parked_topic(DEAD_LETTERS)
-            .connect_like(&pool);
+        let db = DbOptions::new(NAME).schema(SCHEMA).parked_topic(DEAD_LETTERS).connect_like(&pool);
         migrations::apply(&db).await.expect("migrations");
         let prefix = format!("{}.own.", place.name);
         let kafka = Kafka { client_id: CLIENT_ID.to_owned(), prefix, ..place.kafka() };
@@ -190,8 +195,9 @@ async fn everything_works_under_the_names_of_the_application() {
     app.publish(&mut tx, "vase", &Purchased { item: "vase".to_owned(), broken: true }).await;
     let step =
         Metadata { step: Some("pack".to_owned()), direction: Some(Direction::Do), ..Metadata::default() };
-    let pack = Draft::from(&Pack {}).metadata(step);
-    app.outbox.publish(&mut tx, "trip", &cause(), pack).await.expect("the outbox takes it");
+    let (trip, pack) = (new_id(), Draft::from(&Pack {}).metadata(step));
+    let asked = app.outbox.publish(&mut tx, "trip", &Cause::request(trip, None), pack).await;
+    asked.expect("the outbox takes it");
     // In this transaction, as in all others of the application's pool, the name means the application's table.
     let path: String =
         sqlx::query_scalar("show search_path").fetch_one(&mut *tx).await.expect("a search path");
@@ -205,7 +211,7 @@ async fn everything_works_under_the_names_of_the_application() {
     let shipped = "select item from public.shipped";
     app.place.until("the lamp to be shipped", async || app.place.texts(shipped).await == ["lamp"]).await;
     app.until_records(DEAD_LETTERS, 1).await;
-    app.until_records(REPLIES, 1).await;
+    app.until_records(Packed::TOPIC, 1).await;
     assert_eq!(app.client_ids(GROUP), [CLIENT_ID]);
     stop.cancel();
     relay.await.expect("no panic");
@@ -216,10 +222,11 @@ async fn everything_works_under_the_names_of_the_application() {
     assert_eq!((key.as_str(), &copy["type"]), ("vase", &json!("messaging.parked.v1")));
     assert_eq!(copy["source"], NAME);
     assert_eq!((&copy["data"]["topic"], &copy["data"]["reason"]), (&json!(Purchased::TOPIC), &json!(BROKEN)));
-    let (key, reply) = read(&app.records(REPLIES)[0]);
-    assert_eq!((key.as_str(), &reply["type"]), ("trip", &json!("saga.step_replied.v1")));
-    let done = json!({"step": "pack", "direction": "do", "outcome": "done", "result": null});
-    assert_eq!((&reply["source"], &reply["data"]), (&json!(NAME), &done));
+    let (key, packed) = read(&app.records(Packed::TOPIC)[0]);
+    assert_eq!((key.as_str(), &packed["type"]), ("trip", &json!(Packed::TYPE)));
+    assert_eq!((&packed["source"], &packed["data"]), (&json!(NAME), &json!({})));
+    let done = json!({"sagaId": trip, "step": "pack", "direction": "do", "outcome": "done"});
+    assert_eq!(packed["metadata"], done);
 
     let parked = format!("select key from {QUOTED}.parked where status = 'parked'");
     assert_eq!(app.place.texts(&parked).await, ["vase"]);

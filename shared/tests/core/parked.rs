@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use shared::envelope::{Direction, Message, new_id};
 use uuid::Uuid;
 
-use crate::harness::commands::{Asked, ask, message, outcomes};
+use crate::harness::commands::{Asked, ask, message, outcomes, say};
 use crate::harness::toy::Toy;
-use crate::loyalty::messages::{GrantPoints, PrintVoucher, PurchaseMade};
+use crate::loyalty::messages::{GrantPoints, NoteVisit, PrintVoucher, PurchaseMade};
 
 /// A version of the event that nobody here understands.
 const NEWER_PURCHASE: &str = "shop.purchase_made.v9";
@@ -132,19 +132,12 @@ async fn a_key_keeps_its_order_while_it_is_replayed_and_more_arrives() {
     let mut gate = toy.connect().await;
     let hold = "begin; lock table statement_line in access exclusive mode";
     sqlx::raw_sql(hold).execute(&mut gate).await.expect("locked");
-    let waiting = |kind: &str| {
-        format!(
-            "select count(*) from pg_locks l join pg_database d on d.oid = l.database
-             where d.datname = current_database() and not granted and locktype = '{kind}'"
-        )
-    };
     let meanwhile = async {
-        toy.until("the replay to be under way", async || toy.number(&waiting("relation")).await == 1).await;
+        toy.until("the replay to be under way", async || toy.waiting_for("relation").await == 1).await;
         for _ in 0..5 {
             event(PurchaseMade::TYPE).await;
         }
-        toy.until("the consumer to wait for the key", async || toy.number(&waiting("advisory")).await == 1)
-            .await;
+        toy.until("the consumer to wait for the key", async || toy.waiting_for("advisory").await == 1).await;
         sqlx::raw_sql("commit").execute(&mut gate).await.expect("released");
     };
     let ((status, answer), ()) = join(toy.retry(&key), meanwhile).await;
@@ -191,7 +184,8 @@ async fn what_can_not_be_read_is_parked_under_its_own_key_and_can_be_written_ane
     toy.produce(PurchaseMade::TOPIC, "", &[0xff, 0x00, 0x01]).await;
     // Others are handled meanwhile.
     let member = new_id();
-    toy.told(&[grant(member)]).await;
+    let visit = say(new_id(), member, &NoteVisit { shop: "the one at the station".to_owned() });
+    toy.told(&[grant(member), visit.clone()]).await;
     assert_eq!(outcomes(&toy.answers(member).await), [("do", "done")]);
     toy.until("it to be parked", async || toy.number("select count(*) from parked").await == 1).await;
     let listed = toy.parked_keys().await;
@@ -207,8 +201,7 @@ async fn what_can_not_be_read_is_parked_under_its_own_key_and_can_be_written_ane
 
     // It had no key, so what it was about is for the operator to say; its id must be one that had no effect yet.
     let mut written = purchase(PurchaseMade::TYPE, &member.to_string());
-    let used = toy.texts("select message_id::text from inbox limit 1").await;
-    let new = std::mem::replace(&mut written["id"], json!(used[0]));
+    let new = std::mem::replace(&mut written["id"], json!(visit.id));
     let (status, problem) = toy.edit(&key, &parked[0]["id"], &written.to_string()).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/id")), "{problem}");
     written["id"] = new;
@@ -291,4 +284,43 @@ async fn a_batch_that_is_too_much_for_the_database_is_halved() {
     let retries = toy.shown("amends_consumer_retries_total").await;
     assert!(retries.is_some_and(|retries| retries > 0.0), "no batch was ever too large: {retries:?}");
     assert_eq!(toy.number("select count(*) from parked").await, 0, "it cost no message its place");
+}
+
+/// Whoever may write to the shop's topic must not be able to give this service commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_on_a_topic_that_it_does_not_belong_to_is_parked_and_has_no_effect() {
+    let toy = Toy::start().await;
+    let (member, buyer) = (new_id(), new_id().to_string());
+    let granted = GrantPoints { member, campaign: "spring".to_owned(), points: 1 };
+    let mut command = message(GrantPoints::TYPE, &member.to_string(), member, json!(granted));
+    command["metadata"] = json!({"step": "grant_points", "direction": "do"});
+    let event = purchase(PurchaseMade::TYPE, &buyer);
+    let cases = [
+        (command, GrantPoints::TOPIC, PurchaseMade::TOPIC),
+        (event, PurchaseMade::TOPIC, GrantPoints::TOPIC),
+    ];
+    for (message, own, wrong) in &cases {
+        let (kind, key) = (text(&message["type"]), text(&message["subject"]));
+        toy.produce(wrong, key, message.to_string().as_bytes()).await;
+        let parked = toy.parked_messages(key, 1).await;
+        assert_eq!((&parked[0]["type"], &parked[0]["topic"]), (&json!(kind), &json!(wrong)));
+        let reason = text(&parked[0]["reason"]);
+        assert!([kind, own, wrong].iter().all(|name| reason.contains(name)), "{reason}");
+        // An operator can't have it handled either.
+        let (status, problem) = toy.retry(key).await;
+        assert_eq!((status, &problem["type"]), (422, &json!("/problems/replay-failed")), "{problem}");
+        assert_eq!(toy.skip(key, &parked[0]["id"]).await.0, 200);
+    }
+
+    let effects = "select (select count(*) from points_grant) + (select count(*) from step_outcome)
+                        + (select count(*) from statement_line)";
+    assert_eq!(toy.number(effects).await, 0);
+    assert_eq!(toy.answers(member).await, Vec::<Value>::new());
+    // On their own topics the same command and another purchase are carried out.
+    toy.told(&[grant(member)]).await;
+    assert_eq!(outcomes(&toy.answers(member).await), [("do", "done")]);
+    let event = purchase(PurchaseMade::TYPE, &buyer);
+    toy.produce(PurchaseMade::TOPIC, &buyer, event.to_string().as_bytes()).await;
+    let told = format!("select message_id::text from statement_line where member = '{buyer}'");
+    toy.until("the purchase to be told", async || toy.texts(&told).await == [text(&event["id"])]).await;
 }

@@ -5,13 +5,14 @@ use shared::db::DEFAULT_SCHEMA;
 use shared::envelope::{Direction, new_id};
 use shared::migrations::CORE;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
-use crate::harness::commands::{ask, outcomes};
+use crate::harness::commands::{ask, outcomes, say};
 use crate::harness::place::Place;
 use crate::harness::process;
 use crate::harness::toy::Toy;
 use crate::loyalty::Loyalty;
-use crate::loyalty::messages::{GrantPoints, PrintVoucher};
+use crate::loyalty::messages::{GrantPoints, NoteVisit, PrintVoucher};
 
 const PARTITIONS: &str = "select relname::text from pg_inherits join pg_class on oid = inhrelid
     where inhparent = 'inbox'::regclass order by relname";
@@ -78,25 +79,32 @@ async fn a_service_that_was_off_for_weeks_goes_on_and_makes_its_days_again() {
     let member = new_id();
     let grant = GrantPoints { member, campaign: "spring".to_owned(), points: 2 };
     let print = PrintVoucher { member, text: "a free coffee".to_owned() };
+    let visits = [new_id(), new_id()];
+    let visit = |id: Uuid| say(id, member, &NoteVisit { shop: "the one at the station".to_owned() });
     toy.told(&[
         ask(member, "grant_points", Direction::Do, &grant),
         ask(member, "print_voucher", Direction::Do, &print),
+        visit(visits[0]),
+        visit(visits[1]),
     ])
     .await;
     toy.until("both commands to be carried out", async || toy.answers(member).await.len() == 2).await;
     let answers = toy.answers(member).await;
     assert_eq!(outcomes(&answers), [("do", "done"), ("do", "done")]);
-    assert!(toy.number("select count(*) from inbox_other").await >= 2, "today's ids have no day");
+    assert_eq!(toy.number("select count(*) from inbox_other").await, 2, "today's ids have no day");
     toy.until("the days to come", async || toy.texts(PARTITIONS).await.len() >= 3).await;
     toy.comes_to_rest().await;
     let records = toy.records();
-    assert!(records.len() >= 5, "two commands, two answers, and an event");
+    assert!(records.len() >= 8, "two commands, two visits, and an event about each");
     toy.send_again(&records).await;
     toy.caught_up().await;
     toy.comes_to_rest().await;
     assert_eq!(toy.answers(member).await, answers);
     assert_eq!(toy.texts("select points_left::text from campaign where name = 'spring'").await, ["998"]);
     assert_eq!(toy.number("select count(*) from print_entry").await, 1);
+    for visit in visits {
+        assert_eq!(toy.caused_by(visit).await, 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,11 +126,11 @@ async fn the_inbox_of_the_release_before_is_taken_over() {
     .await
     .expect("ids");
     let ids = "select array_agg(message_id order by message_id) from inbox";
-    let before: Vec<uuid::Uuid> = sqlx::query_scalar(ids).fetch_one(&mut db).await.expect("ids");
+    let before: Vec<Uuid> = sqlx::query_scalar(ids).fetch_one(&mut db).await.expect("ids");
     for script in &scripts[1..] {
         apply(&mut db, script).await;
     }
-    let after: Vec<uuid::Uuid> = sqlx::query_scalar(ids).fetch_one(&mut db).await.expect("ids");
+    let after: Vec<Uuid> = sqlx::query_scalar(ids).fetch_one(&mut db).await.expect("ids");
     assert_eq!(after, before);
     let without_day: i64 =
         sqlx::query_scalar("select count(*) from inbox_other").fetch_one(&mut db).await.expect("a number");

@@ -1,27 +1,40 @@
-//! What the plans in this folder are made of: a saga, its commands, and the words.
+//! What the plans in this folder are made of: a saga, its commands, the events that answer them, and the words.
 
 use serde::{Deserialize, Serialize};
-use shared::envelope::{Command, Message, Never};
+use shared::envelope::{Command, Event, Message, Never};
 pub use shared::saga::engine::Refusal;
 pub use shared::saga::plan::{Definition, Plan};
 
-/// A reply without content.
-#[derive(Serialize, Deserialize)]
-pub struct Nothing {}
+macro_rules! events {
+    ($($event:ident $({ $member:ident })? = $kind:literal;)*) => {
+        $(
+            #[derive(Serialize, Deserialize)]
+            pub struct $event { $(pub $member: String)? }
 
-/// The reply to an authorization.
-#[derive(Serialize, Deserialize)]
-pub struct Authorization {
-    pub authorization_id: String,
+            impl Message for $event {
+                const TYPE: &'static str = $kind;
+                const TOPIC: &'static str = "toy.events";
+            }
+
+            impl Event for $event {}
+        )*
+    };
 }
 
-/// The refusal of a reservation.
-#[derive(Serialize, Deserialize)]
-pub struct ReserveRefused {}
-
-/// The refusal of a refund.
-#[derive(Serialize, Deserialize)]
-pub struct RefundRefused {}
+events! {
+    StockReserved = "toy.stock_reserved.v1";
+    ReserveRefused { code } = "toy.reserve_refused.v1";
+    StockReleased = "toy.stock_released.v1";
+    PaymentAuthorized { authorization_id } = "toy.payment_authorized.v1";
+    AuthorizeRefused { code } = "toy.authorize_refused.v1";
+    PaymentVoided = "toy.payment_voided.v1";
+    PaymentCaptured = "toy.payment_captured.v1";
+    PaymentRefunded = "toy.payment_refunded.v1";
+    RefundRefused { code } = "toy.refund_refused.v1";
+    StockCommitted = "toy.stock_committed.v1";
+    OrderRejected = "toy.order_rejected.v1";
+    OrderCancelled = "toy.order_cancelled.v1";
+}
 
 macro_rules! commands {
     ($($command:ident = $kind:literal, $reply:ty, refused with $refusal:ty;)*) => {
@@ -43,15 +56,15 @@ macro_rules! commands {
 }
 
 commands! {
-    ReserveStock = "toy.reserve_stock.v1", Nothing, refused with ReserveRefused;
-    ReleaseStock = "toy.release_stock.v1", Nothing, refused with Never;
-    AuthorizePayment = "toy.authorize_payment.v1", Authorization, refused with ReserveRefused;
-    VoidPayment = "toy.void_payment.v1", Nothing, refused with Never;
-    CapturePayment = "toy.capture_payment.v1", Nothing, refused with Never;
-    RefundPayment = "toy.refund_payment.v1", Nothing, refused with RefundRefused;
-    CommitStock = "toy.commit_stock.v1", Nothing, refused with Never;
-    RejectOrder = "toy.reject_order.v1", Nothing, refused with Never;
-    CancelOrder = "toy.cancel_order.v1", Nothing, refused with Never;
+    ReserveStock = "toy.reserve_stock.v1", StockReserved, refused with ReserveRefused;
+    ReleaseStock = "toy.release_stock.v1", StockReleased, refused with Never;
+    AuthorizePayment = "toy.authorize_payment.v1", PaymentAuthorized, refused with AuthorizeRefused;
+    VoidPayment = "toy.void_payment.v1", PaymentVoided, refused with Never;
+    CapturePayment = "toy.capture_payment.v1", PaymentCaptured, refused with Never;
+    RefundPayment = "toy.refund_payment.v1", PaymentRefunded, refused with RefundRefused;
+    CommitStock = "toy.commit_stock.v1", StockCommitted, refused with Never;
+    RejectOrder = "toy.reject_order.v1", OrderRejected, refused with Never;
+    CancelOrder = "toy.cancel_order.v1", OrderCancelled, refused with Never;
 }
 
 #[derive(Default)]

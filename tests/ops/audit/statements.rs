@@ -261,7 +261,7 @@ pub const STATEMENTS: [(&str, &str, &str, &str); 37] = [
 
 /// Changes that do not break a statement: the service, the statement's name, the change, and the change back.
 pub const HARMLESS: [(&str, &str, &str, &str); 1] = [(
-    // A participant that replied `failing` twice, and sent the replies again after a crash.
+    // A participant that said twice that a step is failing, and said it again after a crash.
     "orchestrator",
     "answers_are_in_order",
     "insert into saga_log (saga_id, sequence, at, message_id, input, decisions)

@@ -1,12 +1,13 @@
 //! Reserves stock for orders, releases or commits it, and takes committed stock back.
 
-use schemas::common::{Line, Nothing};
+use schemas::common::Line;
 use schemas::inventory::{
-    CommitStock, Committed, ReleaseStock, Released, ReserveStock, Reserved, RestockOrder, Restocked, StockLow,
+    CommitStock, Committed, ReleaseStock, Released, ReservationRefused, ReserveStock, Reserved, RestockOrder,
+    Restocked, StockLow,
 };
-use shared::envelope::Cause;
+use shared::envelope::{Cause, Command};
 use shared::fault::Fault;
-use shared::saga::participant::{Answer, CommandBatchHandler, Reply, Task};
+use shared::saga::participant::{Answer, AnyAnswer, CommandBatchHandler, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
 
@@ -15,42 +16,44 @@ use crate::domain::{End, Shelf, merged};
 use crate::store::{self, Entry, Moves};
 
 impl CommandBatchHandler<StockCommand> for StockHandler {
-    async fn handle(&self, uow: &mut UnitOfWork, tasks: &[Task<StockCommand>]) -> Result<Vec<Reply>, Fault> {
+    async fn handle(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<StockCommand>],
+    ) -> Result<Vec<AnyAnswer>, Fault> {
         let (skus, ending) = touched(tasks);
         let (mut shelf, mut held, mut taken) = store::lock_stock(uow.db(), &skus, &ending).await?;
         let mut moves = Moves::default();
-        let mut replies = Vec::with_capacity(tasks.len());
+        let mut answers = Vec::with_capacity(tasks.len());
         // In the order of the messages, so that the first order gets the last piece.
         for task in tasks {
-            let (subject, cause) = (task.subject.as_str(), &task.cause);
-            replies.push(match &task.command {
+            answers.push(match &task.command {
                 StockCommand::Reserve(ReserveStock { order_id, items }) => {
-                    Reply::of::<ReserveStock>(&match shelf.hold(items) {
+                    let order_id = *order_id;
+                    match shelf.hold(items) {
                         Ok(()) => {
-                            moves.held.push((*order_id, items));
-                            moves.entries.extend(entries(*order_id, "reserved", items));
-                            let event = Reserved { order_id: *order_id, items: items.clone() };
-                            uow.publish(subject, cause, &event)?;
-                            Answer::Done(Nothing {})
+                            moves.held.push((order_id, items));
+                            moves.entries.extend(entries(order_id, "reserved", items));
+                            done::<ReserveStock>(Reserved { order_id, items: items.clone() })
                         }
-                        Err(refusal) => Answer::Refused(refusal),
-                    })?
+                        Err(refusal) => {
+                            Answer::<ReserveStock>::refused(ReservationRefused { order_id, refusal }).into()
+                        }
+                    }
                 }
                 StockCommand::Release(ReleaseStock { order_id }) => {
                     let items = held.remove(order_id).ok_or_else(|| nothing_held(*order_id))?;
                     shelf.release(&items);
                     moves.ended.push((*order_id, End::Released));
                     moves.entries.extend(entries(*order_id, "released", &items));
-                    uow.publish(subject, cause, &Released { order_id: *order_id, items })?;
-                    Reply::of::<ReleaseStock>(&Answer::Done(Nothing {}))?
+                    done::<ReleaseStock>(Released { order_id: *order_id, items })
                 }
                 StockCommand::Commit(CommitStock { order_id }) => {
                     let items = held.remove(order_id).ok_or_else(|| nothing_held(*order_id))?;
                     shelf.ship(&items);
                     moves.ended.push((*order_id, End::Committed));
                     moves.entries.extend(entries(*order_id, "committed", &items));
-                    uow.publish(subject, cause, &Committed { order_id: *order_id, items })?;
-                    Reply::of::<CommitStock>(&Answer::Done(Nothing {}))?
+                    done::<CommitStock>(Committed { order_id: *order_id, items })
                 }
                 StockCommand::Restock(RestockOrder { order_id }) => {
                     let nothing = || Fault::permanent(format!("the order {order_id} has taken nothing"));
@@ -58,16 +61,15 @@ impl CommandBatchHandler<StockCommand> for StockHandler {
                     shelf.take_back(&items);
                     moves.ended.push((*order_id, End::Restocked));
                     moves.entries.extend(entries(*order_id, "restocked", &items));
-                    uow.publish(subject, cause, &Restocked { order_id: *order_id, items })?;
-                    Reply::of::<RestockOrder>(&Answer::Done(Nothing {}))?
+                    done::<RestockOrder>(Restocked { order_id: *order_id, items })
                 }
             });
         }
         if !moves.entries.is_empty() {
-            store::save_moves(uow.db(), &shelf, &moves).await?;
+            store::save_moves(uow, &shelf, &moves);
             tell_low(uow, &shelf, &tasks[0].cause).await?;
         }
-        Ok(replies)
+        Ok(answers)
     }
 }
 
@@ -92,6 +94,10 @@ fn touched(tasks: &[Task<StockCommand>]) -> (Vec<&str>, Vec<Uuid>) {
 /// Returns the ledger's rows of an order's lines.
 fn entries(order_id: Uuid, kind: &'static str, lines: &[Line]) -> impl Iterator<Item = Entry> + use<> {
     merged(lines).into_iter().map(move |(sku, quantity)| Entry { order_id, kind, sku, quantity })
+}
+
+fn done<C: Command>(reply: C::Reply) -> AnyAnswer {
+    Answer::<C>::done(reply).into()
 }
 
 /// The saga knows that the stock is held. If it is not, an operator has to find out why.

@@ -16,6 +16,10 @@ impl BatchHandler for Contacts {
         true
     }
 
+    fn is_background(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         uow: &'a mut UnitOfWork,

@@ -1,6 +1,5 @@
 //! Keeps a notice, to be read over HTTP.
 
-use schemas::common::Nothing;
 use schemas::notification::{NotifyCustomer, Sent};
 use shared::fault::Fault;
 use shared::saga::participant::{Answer, CommandHandler, Task};
@@ -17,15 +16,12 @@ impl CommandHandler<NotifyCustomer> for Kept {
         tasks: &[Task<NotifyCustomer>],
     ) -> Result<Vec<Answer<NotifyCustomer>>, Fault> {
         let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
-        for (task, row) in tasks.iter().zip(&rows) {
-            let event = Sent {
-                order_id: row.order_id,
-                notification_id: row.id,
-                channel: Channel::Kept.as_str().to_owned(),
-            };
-            uow.publish(&task.subject, &task.cause, &event)?;
-        }
-        store::insert(uow.db(), &rows, Channel::Kept, Status::Sent).await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+        store::insert(uow, &rows, Channel::Kept, Status::Sent);
+        let sent = |row: &NewNotification<'_>| Sent {
+            order_id: row.order_id,
+            notification_id: row.id,
+            channel: Channel::Kept.as_str().to_owned(),
+        };
+        Ok(rows.iter().map(|row| Answer::done(sent(row))).collect())
     }
 }

@@ -4,7 +4,6 @@
 use std::error::Error;
 use std::time::Duration;
 
-use schemas::common::Nothing;
 use schemas::notification::{Failed, NotifyCustomer, Sent};
 use shared::fault::Fault;
 use shared::saga::external_call::{ExternalCall, LocalError};
@@ -35,7 +34,8 @@ impl ExternalCall<NotifyCustomer> for Mailed {
 
     async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<NotifyCustomer>]) -> Result<(), Fault> {
         let rows: Vec<_> = tasks.iter().map(|task| NewNotification::of(&task.command)).collect();
-        Ok(store::insert(uow.db(), &rows, Channel::Smtp, Status::Sending).await?)
+        store::insert(uow, &rows, Channel::Smtp, Status::Sending);
+        Ok(())
     }
 
     async fn call(
@@ -68,21 +68,19 @@ impl ExternalCall<NotifyCustomer> for Mailed {
         if saved != rows.len() as u64 {
             return Err(Fault::permanent("a notice was not waiting to be sent"));
         }
-        for ((task, _), row) in answered.iter().zip(&rows) {
+        let answer = |((task, _), row): (&(Task<NotifyCustomer>, Ended), &EndedRow<'_>)| {
             let (order_id, notification_id) = (task.command.order_id, row.id);
             match row.reason {
                 None => {
                     let channel = row.channel.as_str().to_owned();
-                    let event = Sent { order_id, notification_id, channel };
-                    uow.publish(&task.subject, &task.cause, &event)?;
+                    Answer::done(Sent { order_id, notification_id, channel })
                 }
                 Some(reason) => {
-                    let event = Failed { order_id, notification_id, reason: reason.to_owned() };
-                    uow.publish(&task.subject, &task.cause, &event)?;
+                    Answer::done_as(&Failed { order_id, notification_id, reason: reason.to_owned() })
                 }
             }
-        }
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        };
+        Ok(answered.iter().zip(&rows).map(answer).collect())
     }
 }
 

@@ -14,7 +14,7 @@ use shared::saga::engine::{CANCELLED, Decision, Input, NoCancellation, Status, S
 use shared::saga::plan::Saga;
 use shared::saga::testing::{Answer, Run, Sweep, sweep};
 
-use super::test_orders::{ORDER, two_lamps};
+use super::test_orders::{ORDER, answers, two_lamps};
 
 /// Checks a rule against all sagas.
 macro_rules! every_saga {
@@ -229,9 +229,8 @@ fn returns() -> Sweep<ReturnOrder> {
 
 fn reply(step: &str) -> Value {
     match step {
-        "authorize_payment" => json!({"authorizationId": "auth-1"}),
-        "book_shipment" => json!({"trackingNumber": "TN-1"}),
-        "stop_shipment" => json!({"delivered": false}),
+        "authorize_payment" => json!(answers::authorized()),
+        "book_shipment" => json!(answers::booked("TN-1")),
         _ => json!({}),
     }
 }

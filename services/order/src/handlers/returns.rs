@@ -1,8 +1,8 @@
 //! Ends returns: the order is taken back, or its return is refused.
 
-use schemas::common::{Money, Nothing};
+use schemas::common::Money;
 use schemas::order::{OrderReturned, RefuseReturn, ReturnOrder, ReturnRefused};
-use shared::envelope::{Event, Message};
+use shared::envelope::{Command, Message};
 use shared::fault::Fault;
 use shared::saga::participant::{Answer, CommandHandler, Task};
 use shared::unit_of_work::UnitOfWork;
@@ -10,7 +10,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Orders;
-use super::settle::publish_outcomes;
+use super::settle::answers;
 use crate::store::{self, SettledRow};
 
 impl CommandHandler<ReturnOrder> for Orders {
@@ -21,7 +21,7 @@ impl CommandHandler<ReturnOrder> for Orders {
     ) -> Result<Vec<Answer<ReturnOrder>>, Fault> {
         let returns = tasks.iter().map(|task| (task.command.order_id, task.command.return_id));
         let ended = store::finish_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
-        self.publish_returns(
+        self.end_returns(
             uow,
             tasks,
             |command| command.order_id,
@@ -32,8 +32,6 @@ impl CommandHandler<ReturnOrder> for Orders {
                 total: Money { amount: row.total_amount, currency: row.currency.clone() },
             },
         )
-        .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
@@ -46,7 +44,7 @@ impl CommandHandler<RefuseReturn> for Orders {
         let commands = tasks.iter().map(|task| &task.command);
         let returns = commands.map(|command| (command.order_id, command.return_id, command.reason.as_str()));
         let ended = store::refuse_returns(uow.db(), &returns.collect::<Vec<_>>()).await?;
-        self.publish_returns(
+        self.end_returns(
             uow,
             tasks,
             |command| command.order_id,
@@ -57,30 +55,28 @@ impl CommandHandler<RefuseReturn> for Orders {
                 reason: command.reason.clone(),
             },
         )
-        .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
 impl Orders {
-    /// Publishes the outcomes of the returns, and writes them into the orders' timelines.
-    async fn publish_returns<C: Sync, E: Event>(
+    /// Returns the answers about returns that have ended.
+    fn end_returns<C: Command>(
         &self,
         uow: &mut UnitOfWork,
         tasks: &[Task<C>],
         order: fn(&C) -> Uuid,
         ended: Vec<SettledRow>,
-        event: impl Fn(&C, &SettledRow) -> E,
-    ) -> Result<(), Fault> {
+        reply: impl Fn(&C, &SettledRow) -> C::Reply,
+    ) -> Result<Vec<Answer<C>>, Fault> {
         let missing = |id| format!("no such return of the order {id} is under way");
-        let ids = publish_outcomes(uow, tasks, order, ended, missing, event).await?;
+        let (ids, answers) = answers(tasks, order, ended, missing, reply)?;
         let events = self.events.clone();
         uow.after_commit(move || {
             events.notify_changed(&ids);
             for order in ids {
-                info!(%order, outcome = <E as Message>::TYPE, "the return has ended");
+                info!(%order, outcome = <C::Reply as Message>::TYPE, "the return has ended");
             }
         });
-        Ok(())
+        Ok(answers)
     }
 }

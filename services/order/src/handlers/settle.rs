@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use schemas::common::{Money, Nothing};
+use schemas::common::Money;
 use schemas::order::{CancelOrder, ConfirmOrder, OrderCancelled, OrderConfirmed, OrderRejected, RejectOrder};
-use shared::envelope::{Event, Message};
+use shared::envelope::{Command, Message};
 use shared::fault::Fault;
-use shared::outbox::Draft;
 use shared::saga::participant::{Answer, CommandHandler, Task};
 use shared::unit_of_work::UnitOfWork;
 use tracing::info;
@@ -24,7 +23,7 @@ impl CommandHandler<ConfirmOrder> for Orders {
     ) -> Result<Vec<Answer<ConfirmOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
         let settled = store::confirm(uow.db(), &orders).await?;
-        self.publish_settled(
+        self.settle(
             uow,
             tasks,
             |command| command.order_id,
@@ -35,8 +34,6 @@ impl CommandHandler<ConfirmOrder> for Orders {
                 total: Money { amount: row.total_amount, currency: row.currency.clone() },
             },
         )
-        .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
@@ -48,7 +45,7 @@ impl CommandHandler<RejectOrder> for Orders {
     ) -> Result<Vec<Answer<RejectOrder>>, Fault> {
         let orders: Vec<&RejectOrder> = tasks.iter().map(|task| &task.command).collect();
         let settled = store::reject(uow.db(), &orders).await?;
-        self.publish_settled(
+        self.settle(
             uow,
             tasks,
             |command| command.order_id,
@@ -60,8 +57,6 @@ impl CommandHandler<RejectOrder> for Orders {
                 detail: command.detail.clone(),
             },
         )
-        .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
@@ -73,7 +68,7 @@ impl CommandHandler<CancelOrder> for Orders {
     ) -> Result<Vec<Answer<CancelOrder>>, Fault> {
         let orders: Vec<Uuid> = tasks.iter().map(|task| task.command.order_id).collect();
         let settled = store::cancel(uow.db(), &orders).await?;
-        self.publish_settled(
+        self.settle(
             uow,
             tasks,
             |command| command.order_id,
@@ -81,57 +76,51 @@ impl CommandHandler<CancelOrder> for Orders {
             Status::Cancelled,
             |command, _| OrderCancelled { order_id: command.order_id },
         )
-        .await?;
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
     }
 }
 
 impl Orders {
-    /// Publishes the outcomes of the orders, and writes them into the timelines.
-    async fn publish_settled<C: Sync, E: Event>(
+    /// Returns the answers about orders that have settled.
+    fn settle<C: Command>(
         &self,
         uow: &mut UnitOfWork,
         tasks: &[Task<C>],
         order: fn(&C) -> Uuid,
         settled: Vec<SettledRow>,
         status: Status,
-        event: impl Fn(&C, &SettledRow) -> E,
-    ) -> Result<(), Fault> {
+        reply: impl Fn(&C, &SettledRow) -> C::Reply,
+    ) -> Result<Vec<Answer<C>>, Fault> {
         let now = uow.now();
         let missing = |id| format!("the order {id} is not pending");
-        let ids = publish_outcomes(uow, tasks, order, settled, missing, event).await?;
+        let (ids, answers) = answers(tasks, order, settled, missing, reply)?;
         let events = self.events.clone();
         uow.after_commit(move || {
             events.notify_settled(&ids, status, now);
             for order in ids {
-                info!(%order, outcome = <E as Message>::TYPE, "the order has settled");
+                info!(%order, outcome = <C::Reply as Message>::TYPE, "the order has settled");
             }
         });
-        Ok(())
+        Ok(answers)
     }
 }
 
-/// Publishes the outcomes of the tasks' orders, and writes them into the timelines. Returns the ids of the orders.
+/// Returns the ids of the tasks' orders, and the answers. They go into the timelines as all other events do, when they come
+/// back from the topic.
 ///
 /// An order without a row is an error, whose text is `missing`.
-pub(super) async fn publish_outcomes<C: Sync, E: Event>(
-    uow: &mut UnitOfWork,
+pub(super) fn answers<C: Command>(
     tasks: &[Task<C>],
     order: fn(&C) -> Uuid,
     rows: Vec<SettledRow>,
     missing: fn(Uuid) -> String,
-    event: impl Fn(&C, &SettledRow) -> E,
-) -> Result<Vec<Uuid>, Fault> {
+    reply: impl Fn(&C, &SettledRow) -> C::Reply,
+) -> Result<(Vec<Uuid>, Vec<Answer<C>>), Fault> {
     let rows: HashMap<Uuid, SettledRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-    let now = uow.now();
-    let mut timeline = Vec::with_capacity(tasks.len());
+    let mut answers = Vec::with_capacity(tasks.len());
     for task in tasks {
         let id = order(&task.command);
         let row = rows.get(&id).ok_or_else(|| Fault::permanent(missing(id)))?;
-        let event = event(&task.command, row);
-        let message = uow.publish(&task.subject, &task.cause, Draft::from(&event).version(row.version))?;
-        timeline.push((id, message, now, "order", <E as Message>::TYPE));
+        answers.push(Answer::done(reply(&task.command, row)).version(row.version));
     }
-    store::append_timeline(uow.db(), &timeline).await?;
-    Ok(rows.into_keys().collect())
+    Ok((rows.into_keys().collect(), answers))
 }

@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 
-use schemas::inventory::{Committed, ProductUpdated, Released, Reserved, Restocked};
+use schemas::inventory::{Committed, ProductUpdated, Released, ReservationRefused, Reserved, Restocked};
 use schemas::notification::{Failed, Sent};
 use schemas::orchestrator::{
-    EVENTS as SAGAS, SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted,
-    SagaStuck,
+    EVENTS as SAGAS, SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStuck,
 };
-use schemas::payment::{Authorized, Captured, Declined, Refunded, Voided};
-use schemas::shipping::{Booked, Cancelled, Delivered, Dispatched};
+use schemas::order::{OrderCancelled, OrderConfirmed, OrderRejected, OrderReturned, ReturnRefused};
+use schemas::payment::{Authorized, Captured, Declined, RefundDeclined, Refunded, Voided};
+use schemas::shipping::{
+    Booked, BookingRefused, Cancelled, Delivered, Dispatched, Resumed, StopDeclined, Stopped,
+};
 use shared::envelope::Message;
 use shared::fault::Fault;
 use shared::incoming::Incoming;
@@ -26,10 +28,15 @@ const fn of<M: Message>() -> (&'static str, &'static str) {
     (M::TYPE, M::TOPIC)
 }
 
-/// The events in an order's timeline, beside order's own events.
+/// The events in an order's timeline. Those of requests are written with the request already, and stay as they are.
 pub(super) const TIMELINE: &[(&str, &str)] = &[
-    (SagaStarted::TYPE, SAGAS),
+    of::<OrderConfirmed>(),
+    of::<OrderRejected>(),
+    of::<OrderCancelled>(),
+    of::<OrderReturned>(),
+    of::<ReturnRefused>(),
     of::<Reserved>(),
+    of::<ReservationRefused>(),
     of::<Released>(),
     of::<Committed>(),
     of::<Restocked>(),
@@ -38,8 +45,13 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
     of::<Voided>(),
     of::<Captured>(),
     of::<Refunded>(),
+    of::<RefundDeclined>(),
     of::<Booked>(),
+    of::<BookingRefused>(),
     of::<Cancelled>(),
+    of::<Stopped>(),
+    of::<StopDeclined>(),
+    of::<Resumed>(),
     of::<Dispatched>(),
     of::<Delivered>(),
     of::<Sent>(),
@@ -61,7 +73,7 @@ impl BatchHandler for Timeline {
         true
     }
 
-    fn may_wait(&self) -> bool {
+    fn is_background(&self) -> bool {
         true
     }
 
@@ -88,7 +100,9 @@ impl BatchHandler for Timeline {
                     _ => {}
                 }
             }
-            store::append_timeline(uow.db(), &entries).await?;
+            // The events of different topics come in any order.
+            entries.sort_by_key(|entry| entry.2);
+            store::append_timeline(uow, &entries);
             if !too_late.is_empty() {
                 store::refuse_cancellations(uow.db(), &too_late).await?;
             }
@@ -97,6 +111,7 @@ impl BatchHandler for Timeline {
                 store::save_delivery(uow.db(), &deliveries).await?;
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
+            orders.sort_unstable();
             orders.dedup();
             let events = self.events.clone();
             uow.after_commit(move || events.notify_changed(&orders));
@@ -108,6 +123,15 @@ impl BatchHandler for Timeline {
 pub(super) struct ProductUpdates;
 
 impl BatchHandler for ProductUpdates {
+    /// A repeated event has no newer version than the row, so it changes nothing.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
+    fn is_background(&self) -> bool {
+        true
+    }
+
     fn handle<'a>(
         &'a self,
         uow: &'a mut UnitOfWork,

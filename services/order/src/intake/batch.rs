@@ -96,7 +96,7 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
         uow.abandon().await?;
         return Ok(verdicts);
     }
-    save(&mut uow, &accepted).await?;
+    save(&mut uow, &accepted)?;
     uow.commit().await?;
     metrics::ORDERS_PLACED.counter(&[]).increment(accepted.len() as u64);
     Ok(verdicts)
@@ -202,7 +202,7 @@ fn order(id: Uuid, asked: &NewOrder, priced: Priced, now: OffsetDateTime) -> Ord
 }
 
 /// Writes the orders, their events and timelines, and the answers under their keys.
-async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fault> {
+fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fault> {
     let rows: Vec<NewRow<'_>> = accepted
         .iter()
         .map(|new| NewRow {
@@ -211,7 +211,7 @@ async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fau
             email: new.asked.email.as_deref(),
         })
         .collect();
-    store::insert_orders(uow.db(), &rows).await?;
+    store::insert_orders(uow, &rows);
     let now = uow.now();
     let mut timeline = Vec::with_capacity(accepted.len());
     for new in accepted {
@@ -230,7 +230,7 @@ async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fau
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(new.order.version))?;
         timeline.push((*id, message, now, "order", OrderCreated::TYPE));
     }
-    store::append_timeline(uow.db(), &timeline).await?;
+    store::append_timeline(uow, &timeline);
     let answers: Vec<AnswerRow> = accepted
         .iter()
         .filter_map(|new| {
@@ -244,7 +244,7 @@ async fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fau
         })
         .collect();
     if !answers.is_empty() {
-        store::insert_answers(uow.db(), &answers).await?;
+        store::insert_answers(uow, &answers);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub(super) async fn cancel(
         let event = CancellationRequested { order_id: id };
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(version))?;
         let now = uow.now();
-        store::append_timeline(uow.db(), &[(id, message, now, "order", CancellationRequested::TYPE)]).await?;
+        store::append_timeline(&mut uow, &[(id, message, now, "order", CancellationRequested::TYPE)]);
         uow.commit().await?;
         app.events.notify_changed(&[id]);
     } else {

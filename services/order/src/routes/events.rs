@@ -42,6 +42,7 @@ pub(super) async fn get(
     let status = store::find_status(&mut db, id).await?.ok_or_else(|| unknown(id))?;
     if let Some(last) = last
         && status.is_settled()
+        && store::tells_settlement(&mut db, id).await?
         && store::find_timeline(&mut db, id, last).await?.is_empty()
     {
         // 204 tells a browser's EventSource not to reconnect.
@@ -103,8 +104,9 @@ impl Follow {
     /// Returns the new events, the first one last.
     async fn look(&mut self) -> Result<Vec<Event>, Problem> {
         let mut db = self.app.db.read().await?;
-        // The order is read before its timeline. If it has settled, the timeline has the event of that.
+        // The order and the end of its timeline are looked at before the timeline is read.
         let order = store::find(&mut db, self.order).await?.ok_or_else(|| unknown(self.order))?;
+        let ends = order.status.is_settled() && store::tells_settlement(&mut db, self.order).await?;
         let rows = store::find_timeline(&mut db, self.order, self.last).await?;
         let mut events = Vec::with_capacity(rows.len() + 1);
         for row in rows {
@@ -112,7 +114,7 @@ impl Follow {
             let event = Event::default().id(row.position.to_string()).event(&row.kind);
             events.push(event.data(serde_json::to_string(&row)?));
         }
-        if order.status.is_settled() {
+        if ends {
             self.ended = true;
             events.push(Event::default().event("settled").data(serde_json::to_string(&order)?));
         }

@@ -71,7 +71,7 @@ pub(super) async fn give_back(
         };
         let message = uow.publish(&id.to_string(), &cause, Draft::from(&event).version(row.version))?;
         let now = uow.now();
-        store::append_timeline(uow.db(), &[(id, message, now, "order", ReturnRequested::TYPE)]).await?;
+        store::append_timeline(&mut uow, &[(id, message, now, "order", ReturnRequested::TYPE)]);
         uow.commit().await?;
         app.events.notify_changed(&[id]);
     } else {

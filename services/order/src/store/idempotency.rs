@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
@@ -29,18 +30,18 @@ pub async fn find_answers(
 }
 
 /// Writes answers.
-pub async fn insert_answers(db: &mut PgConnection, answers: &[AnswerRow]) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub fn insert_answers(uow: &mut UnitOfWork, answers: &[AnswerRow]) {
+    uow.defer(
         "insert into idempotency_key (key, request_hash, order_id, answer)
          select * from unnest($1::text[], $2::bytea[], $3::uuid[], $4::text[])",
-    )
-    .bind(answers.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
-    .bind(answers.iter().map(|row| row.request_hash.as_slice()).collect::<Vec<_>>())
-    .bind(answers.iter().map(|row| row.order_id).collect::<Vec<_>>())
-    .bind(answers.iter().map(|row| row.answer.as_str()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+        |parameters| {
+            parameters
+                .bind(answers.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
+                .bind(answers.iter().map(|row| row.request_hash.as_slice()).collect::<Vec<_>>())
+                .bind(answers.iter().map(|row| row.order_id).collect::<Vec<_>>())
+                .bind(answers.iter().map(|row| row.answer.as_str()).collect::<Vec<_>>());
+        },
+    );
 }
 
 /// Deletes a batch of answers that are older than `kept`. Returns the number of rows deleted.

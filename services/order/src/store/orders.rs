@@ -3,6 +3,7 @@
 use schemas::common::{Address, Money, PricedLine};
 use schemas::order::RejectOrder;
 use serde_json::Value;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -74,23 +75,23 @@ const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce
                      return_reason, created_at, version";
 
 /// Inserts new orders.
-pub async fn insert_orders(db: &mut PgConnection, rows: &[NewRow<'_>]) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub fn insert_orders(uow: &mut UnitOfWork, rows: &[NewRow<'_>]) {
+    uow.defer(
         "insert into orders (id, customer_id, status, items, total_amount, currency, shipping_address, email)
          select id, customer_id, 'pending', items, total_amount, currency, shipping_address, email
          from unnest($1::uuid[], $2::text[], $3::json[], $4::bigint[], $5::text[], $6::json[], $7::text[])
               as row (id, customer_id, items, total_amount, currency, shipping_address, email)",
-    )
-    .bind(rows.iter().map(|row| row.order.id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.order.customer_id.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| Json(&row.order.items)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.order.total.amount).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.order.total.currency.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| Json(row.shipping_address)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+        |parameters| {
+            parameters
+                .bind(rows.iter().map(|row| row.order.id).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.order.customer_id.as_str()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| Json(&row.order.items)).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.order.total.amount).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.order.total.currency.as_str()).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| Json(row.shipping_address)).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.email).collect::<Vec<_>>());
+        },
+    );
 }
 
 /// Confirms those of the orders that are pending, and returns them.

@@ -1,6 +1,9 @@
 //! Statements about the timeline, which has what every service did for an order.
 
+use schemas::order::{OrderCancelled, OrderConfirmed, OrderRejected};
 use serde::Serialize;
+use shared::envelope::Message;
+use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -23,26 +26,36 @@ pub struct TimelineRow {
 
 /// Appends entries to timelines: (order, message, time, service, type). Entries that are there already stay as they are. The
 /// caller holds the orders' locks.
-pub async fn append_timeline(
-    db: &mut PgConnection,
-    entries: &[(Uuid, Uuid, OffsetDateTime, &str, &str)],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub fn append_timeline(uow: &mut UnitOfWork, entries: &[(Uuid, Uuid, OffsetDateTime, &str, &str)]) {
+    uow.defer(
         "insert into order_timeline (order_id, message_id, at, service, type)
          select order_id, message_id, at, service, type
          from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[])
               with ordinality as row (order_id, message_id, at, service, type, ordinal)
          order by ordinal
          on conflict do nothing",
+        |parameters| {
+            parameters
+                .bind(entries.iter().map(|entry| entry.0).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.1).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.2).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.3).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.4).collect::<Vec<_>>());
+        },
+    );
+}
+
+/// Returns whether the timeline tells how the order settled. It does so a moment after the order.
+pub async fn tells_settlement(db: &mut PgConnection, order: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from order_timeline where order_id = $1 and type in ($2, $3, $4))",
     )
-    .bind(entries.iter().map(|entry| entry.0).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.1).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.2).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.3).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.4).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+    .bind(order)
+    .bind(OrderConfirmed::TYPE)
+    .bind(OrderRejected::TYPE)
+    .bind(OrderCancelled::TYPE)
+    .fetch_one(db)
+    .await
 }
 
 /// Returns the entries of an order behind this position.

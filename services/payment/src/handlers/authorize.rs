@@ -1,12 +1,14 @@
 //! Authorizes a payment.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::payment::{Authorization, AuthorizePayment, AuthorizeRefused, Authorized, Declined};
+use schemas::payment::{AuthorizePayment, AuthorizeRefused, Authorized, Declined};
 use shared::fault::Fault;
-use shared::saga::external_call::ExternalCall;
+use shared::saga::external_call::{AT_ONCE, ExternalCall};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
+use uuid::Uuid;
 
 use super::{CARD_PROVIDER, Payments};
 use crate::domain::{Move, Status};
@@ -15,6 +17,7 @@ use crate::store::{self, VerdictRow};
 
 impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     type Outcome = Verdict;
 
     async fn record_intent(
@@ -44,24 +47,46 @@ impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
         if saved != rows.len() as u64 {
             return Err(Fault::permanent("a payment was not waiting for its authorization"));
         }
-        let mut held = Vec::with_capacity(answered.len());
-        let mut answers = Vec::with_capacity(answered.len());
-        for (task, verdict) in answered {
-            let AuthorizePayment { order_id, amount, .. } = &task.command;
-            answers.push(match verdict {
-                Verdict::Authorized { authorization_id } => {
-                    held.push((*order_id, amount));
-                    let event = Authorized { order_id: *order_id, amount: amount.clone() };
-                    uow.publish(&task.subject, &task.cause, &event)?;
-                    Answer::Done(Authorization { authorization_id: authorization_id.clone() })
-                }
-                Verdict::CardDeclined => declined(uow, task, AuthorizeRefused::CardDeclined)?,
-                Verdict::InsufficientFunds => declined(uow, task, AuthorizeRefused::InsufficientFunds)?,
-            });
-        }
-        store::append_ledger(uow.db(), Move::Authorize, &held).await?;
-        Ok(answers)
+        Ok(answers(uow, answered))
     }
+
+    async fn record_at_once(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<AuthorizePayment>],
+        answered: &[(Task<AuthorizePayment>, Verdict)],
+    ) -> Result<Vec<Answer<AuthorizePayment>>, Fault> {
+        let payments: Vec<&AuthorizePayment> = tasks.iter().map(|task| &task.command).collect();
+        let verdicts: Vec<VerdictRow<'_>> = answered.iter().map(row).collect();
+        store::insert_decided(uow, &payments, &verdicts);
+        Ok(answers(uow, answered))
+    }
+}
+
+/// Writes what is held into the ledger, and returns the answers.
+fn answers(
+    uow: &mut UnitOfWork,
+    answered: &[(Task<AuthorizePayment>, Verdict)],
+) -> Vec<Answer<AuthorizePayment>> {
+    let mut held = Vec::with_capacity(answered.len());
+    let mut answers = Vec::with_capacity(answered.len());
+    for (task, verdict) in answered {
+        let AuthorizePayment { order_id, amount, .. } = &task.command;
+        answers.push(match verdict {
+            Verdict::Authorized { authorization_id } => {
+                held.push((*order_id, amount));
+                Answer::done(Authorized {
+                    order_id: *order_id,
+                    amount: amount.clone(),
+                    authorization_id: authorization_id.clone(),
+                })
+            }
+            Verdict::CardDeclined => declined(*order_id, AuthorizeRefused::CardDeclined),
+            Verdict::InsufficientFunds => declined(*order_id, AuthorizeRefused::InsufficientFunds),
+        });
+    }
+    store::append_ledger(uow, Move::Authorize, &held);
+    answers
 }
 
 fn row((task, verdict): &(Task<AuthorizePayment>, Verdict)) -> VerdictRow<'_> {
@@ -89,12 +114,6 @@ fn code(refused: AuthorizeRefused) -> &'static str {
     }
 }
 
-fn declined(
-    uow: &mut UnitOfWork,
-    task: &Task<AuthorizePayment>,
-    refused: AuthorizeRefused,
-) -> Result<Answer<AuthorizePayment>, Fault> {
-    let event = Declined { order_id: task.command.order_id, reason: code(refused).to_owned() };
-    uow.publish(&task.subject, &task.cause, &event)?;
-    Ok(Answer::Refused(refused))
+fn declined(order_id: Uuid, refusal: AuthorizeRefused) -> Answer<AuthorizePayment> {
+    Answer::refused(Declined { order_id, refusal })
 }

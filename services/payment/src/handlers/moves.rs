@@ -1,12 +1,13 @@
 //! Captures a payment, or voids its authorization.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::common::{Money, Nothing};
+use schemas::common::Money;
 use schemas::payment::{CapturePayment, Captured, VoidPayment, Voided};
-use shared::envelope::Event;
+use shared::envelope::Command;
 use shared::fault::Fault;
-use shared::saga::external_call::ExternalCall;
+use shared::saga::external_call::{AT_ONCE, ExternalCall};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::store;
 
 impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     type Outcome = ();
 
     async fn record_intent(
@@ -39,14 +41,13 @@ impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
         answered: &[(Task<CapturePayment>, ())],
     ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
         let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
-        let tasks: Vec<_> = answered.iter().map(|(task, ())| task).collect();
-        record(uow, Move::Capture, &tasks, &orders, |order_id, amount| Captured { order_id, amount }).await?;
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        record(uow, Move::Capture, &orders, |order_id, amount| Captured { order_id, amount }).await
     }
 }
 
 impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     type Outcome = ();
 
     async fn record_intent(&self, _uow: &mut UnitOfWork, _tasks: &[Task<VoidPayment>]) -> Result<(), Fault> {
@@ -64,28 +65,25 @@ impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
         answered: &[(Task<VoidPayment>, ())],
     ) -> Result<Vec<Answer<VoidPayment>>, Fault> {
         let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
-        let tasks: Vec<_> = answered.iter().map(|(task, ())| task).collect();
-        record(uow, Move::Void, &tasks, &orders, |order_id, amount| Voided { order_id, amount }).await?;
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        record(uow, Move::Void, &orders, |order_id, amount| Voided { order_id, amount }).await
     }
 }
 
-/// Writes a move of several orders to the payments, the ledger and the outbox.
-pub(super) async fn record<C, E: Event>(
+/// Writes a move of several orders to the payments and the ledger. Returns the answers in the order of `orders`.
+pub(super) async fn record<C: Command>(
     uow: &mut UnitOfWork,
     step: Move,
-    tasks: &[&Task<C>],
     orders: &[Uuid],
-    event: impl Fn(Uuid, Money) -> E,
-) -> Result<(), Fault> {
+    reply: impl Fn(Uuid, Money) -> C::Reply,
+) -> Result<Vec<Answer<C>>, Fault> {
     let moved = store::save_move(uow.db(), orders, step).await?;
     let rows: Vec<(Uuid, &Money)> = moved.iter().map(|(order, money)| (*order, money)).collect();
-    store::append_ledger(uow.db(), step, &rows).await?;
-    for (task, order) in tasks.iter().zip(orders) {
+    store::append_ledger(uow, step, &rows);
+    let answer = |order: &Uuid| {
         let amount = moved.get(order).cloned().ok_or_else(|| {
             Fault::permanent(format!("the payment of {order} is in no state to {}", step.kind()))
         })?;
-        uow.publish(&task.subject, &task.cause, &event(*order, amount))?;
-    }
-    Ok(())
+        Ok(Answer::done(reply(*order, amount)))
+    };
+    orders.iter().map(answer).collect()
 }

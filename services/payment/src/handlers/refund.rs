@@ -1,11 +1,11 @@
 //! Refunds the payment of a returned order.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::common::Nothing;
-use schemas::payment::{RefundPayment, RefundRefused, Refunded};
+use schemas::payment::{RefundDeclined, RefundPayment, RefundRefused, Refunded};
 use shared::fault::Fault;
-use shared::saga::external_call::{ExternalCall, LocalError};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, LocalError};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::store;
 
 impl<P: CardProvider> ExternalCall<RefundPayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     /// Whether the money was given back.
     type Outcome = bool;
 
@@ -46,15 +47,18 @@ impl<P: CardProvider> ExternalCall<RefundPayment> for Payments<P> {
         uow: &mut UnitOfWork,
         answered: &[(Task<RefundPayment>, bool)],
     ) -> Result<Vec<Answer<RefundPayment>>, Fault> {
-        let refunded: Vec<&Task<RefundPayment>> =
-            answered.iter().filter(|(_, refunded)| *refunded).map(|(task, _)| task).collect();
-        let orders: Vec<Uuid> = refunded.iter().map(|task| task.command.order_id).collect();
-        let event = |order_id, amount| Refunded { order_id, amount };
-        moves::record(uow, Move::Refund, &refunded, &orders, event).await?;
-        let answer = |(_, refunded): &(_, bool)| match refunded {
-            true => Answer::Done(Nothing {}),
-            false => Answer::Refused(RefundRefused::RefundDeclined),
+        let refunded = answered.iter().filter(|(_, refunded)| *refunded);
+        let orders: Vec<Uuid> = refunded.map(|(task, _)| task.command.order_id).collect();
+        let reply = |order_id, amount| Refunded { order_id, amount };
+        let mut done = moves::record(uow, Move::Refund, &orders, reply).await?.into_iter();
+        let declined = |task: &Task<RefundPayment>| {
+            let order_id = task.command.order_id;
+            Answer::refused(RefundDeclined { order_id, refusal: RefundRefused::RefundDeclined })
         };
-        Ok(answered.iter().map(answer).collect())
+        let answer = |(task, refunded): &(Task<RefundPayment>, bool)| match refunded {
+            true => done.next(),
+            false => Some(declined(task)),
+        };
+        Ok(answered.iter().filter_map(answer).collect())
     }
 }

@@ -1,12 +1,14 @@
 //! Books a shipment.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::shipping::{BookRefused, BookShipment, Booked, Booking};
+use schemas::shipping::{BookRefused, BookShipment, Booked, BookingRefused};
 use shared::fault::Fault;
-use shared::saga::external_call::ExternalCall;
+use shared::saga::external_call::{AT_ONCE, ExternalCall};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
+use uuid::Uuid;
 
 use super::{CARRIER, Shipments};
 use crate::domain::Status;
@@ -15,6 +17,7 @@ use crate::store;
 
 impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     type Outcome = Verdict;
 
     async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<BookShipment>]) -> Result<(), Fault> {
@@ -35,26 +38,46 @@ impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
         uow: &mut UnitOfWork,
         answered: &[(Task<BookShipment>, Verdict)],
     ) -> Result<Vec<Answer<BookShipment>>, Fault> {
-        let mut rows = Vec::with_capacity(answered.len());
-        let mut answers = Vec::with_capacity(answered.len());
-        for (task, verdict) in answered {
-            let order_id = task.command.order_id;
-            match verdict {
-                Verdict::Booked { tracking_number } => {
-                    rows.push((order_id, Status::Booked, Some(tracking_number.as_str())));
-                    let event = Booked { order_id, tracking_number: tracking_number.clone() };
-                    uow.publish(&task.subject, &task.cause, &event)?;
-                    answers.push(Answer::Done(Booking { tracking_number: tracking_number.clone() }));
-                }
-                Verdict::Undeliverable => {
-                    rows.push((order_id, Status::Refused, None));
-                    answers.push(Answer::Refused(BookRefused::UndeliverableAddress));
-                }
-            }
-        }
+        let rows = rows(answered);
         if store::save_verdicts(uow.db(), &rows).await? != rows.len() as u64 {
             return Err(Fault::permanent("a shipment was not waiting for its booking"));
         }
-        Ok(answers)
+        Ok(answered.iter().map(answer).collect())
+    }
+
+    async fn record_at_once(
+        &self,
+        uow: &mut UnitOfWork,
+        tasks: &[Task<BookShipment>],
+        answered: &[(Task<BookShipment>, Verdict)],
+    ) -> Result<Vec<Answer<BookShipment>>, Fault> {
+        let bookings: Vec<&BookShipment> = tasks.iter().map(|task| &task.command).collect();
+        store::insert_decided(uow, &bookings, &rows(answered));
+        Ok(answered.iter().map(answer).collect())
+    }
+}
+
+/// Returns what the carrier's answers change: order, status, tracking number.
+fn rows(answered: &[(Task<BookShipment>, Verdict)]) -> Vec<(Uuid, Status, Option<&str>)> {
+    let mut rows = Vec::with_capacity(answered.len());
+    for (task, verdict) in answered {
+        let (status, tracking_number) = match verdict {
+            Verdict::Booked { tracking_number } => (Status::Booked, Some(tracking_number.as_str())),
+            Verdict::Undeliverable => (Status::Refused, None),
+        };
+        rows.push((task.command.order_id, status, tracking_number));
+    }
+    rows
+}
+
+fn answer((task, verdict): &(Task<BookShipment>, Verdict)) -> Answer<BookShipment> {
+    let order_id = task.command.order_id;
+    match verdict {
+        Verdict::Booked { tracking_number } => {
+            Answer::done(Booked { order_id, tracking_number: tracking_number.clone() })
+        }
+        Verdict::Undeliverable => {
+            Answer::refused(BookingRefused { order_id, refusal: BookRefused::UndeliverableAddress })
+        }
     }
 }

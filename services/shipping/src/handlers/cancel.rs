@@ -1,11 +1,11 @@
 //! Cancels a booking.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::common::Nothing;
 use schemas::shipping::{CancelShipment, Cancelled};
 use shared::fault::Fault;
-use shared::saga::external_call::ExternalCall;
+use shared::saga::external_call::{AT_ONCE, ExternalCall};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::store;
 
 impl<K: Carrier> ExternalCall<CancelShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     type Outcome = ();
 
     async fn record_intent(
@@ -41,10 +42,6 @@ impl<K: Carrier> ExternalCall<CancelShipment> for Shipments<K> {
         if store::save_cancelled(uow.db(), &orders, Status::Booked).await?.len() != orders.len() {
             return Err(Fault::permanent("a shipment that is to be cancelled is not booked"));
         }
-        for (task, ()) in answered {
-            let event = Cancelled { order_id: task.command.order_id };
-            uow.publish(&task.subject, &task.cause, &event)?;
-        }
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        Ok(orders.into_iter().map(|order_id| Answer::done(Cancelled { order_id })).collect())
     }
 }

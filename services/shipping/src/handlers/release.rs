@@ -20,7 +20,7 @@ impl BatchHandler for Release {
         true
     }
 
-    fn may_wait(&self) -> bool {
+    fn is_background(&self) -> bool {
         true
     }
 

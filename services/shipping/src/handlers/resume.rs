@@ -1,11 +1,12 @@
 //! Resumes a shipment that was stopped: its parcel is booked anew.
 
 use std::error::Error;
+use std::time::Duration;
 
-use schemas::common::{Address, Nothing};
-use schemas::shipping::{Booked, ResumeShipment};
+use schemas::common::Address;
+use schemas::shipping::{ResumeShipment, Resumed};
 use shared::fault::Fault;
-use shared::saga::external_call::{ExternalCall, LocalError};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, LocalError};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 
@@ -16,6 +17,7 @@ use crate::store;
 
 impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
+    const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
     /// The new tracking number; `None` if there was nothing to resume.
     type Outcome = Option<String>;
 
@@ -50,18 +52,19 @@ impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
         uow: &mut UnitOfWork,
         answered: &[(Task<ResumeShipment>, Option<String>)],
     ) -> Result<Vec<Answer<ResumeShipment>>, Fault> {
-        let booked = answered.iter().filter_map(|(task, number)| Some((task, number.as_deref()?)));
-        let booked: Vec<_> = booked.collect();
-        let rows: Vec<_> = booked.iter().map(|(task, number)| (task.command.order_id, *number)).collect();
+        let mut rows = Vec::with_capacity(answered.len());
+        for (task, number) in answered {
+            rows.extend(number.as_deref().map(|number| (task.command.order_id, number)));
+        }
         let now = uow.now();
         let due_at = self.carrier.pace().dispatch(now);
         if store::save_resumed(uow.db(), &rows, now, due_at).await? != rows.len() as u64 {
             return Err(Fault::permanent("a shipment that is to be resumed was not stopped"));
         }
-        for (task, tracking_number) in booked {
-            let (order_id, tracking_number) = (task.command.order_id, tracking_number.to_owned());
-            uow.publish(&task.subject, &task.cause, &Booked { order_id, tracking_number })?;
-        }
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        let answer = |(task, tracking_number): &(Task<ResumeShipment>, Option<String>)| {
+            let order_id = task.command.order_id;
+            Answer::done(Resumed { order_id, tracking_number: tracking_number.clone() })
+        };
+        Ok(answered.iter().map(answer).collect())
     }
 }

@@ -1,10 +1,9 @@
 //! Keeps a parcel from leaving. The transaction that handles the command decides whether it is in time. A shipment with the
 //! status `stopping` behind it is not dispatched any more. No other shipment is stopped.
 
-use std::collections::HashSet;
 use std::error::Error;
 
-use schemas::shipping::{Cancelled, StopRefused, StopShipment, Stopped};
+use schemas::shipping::{StopDeclined, StopRefused, StopShipment, Stopped};
 use shared::fault::Fault;
 use shared::saga::external_call::ExternalCall;
 use shared::saga::participant::{Answer, Task};
@@ -59,19 +58,19 @@ impl<K: Carrier> ExternalCall<StopShipment> for Shipments<K> {
         answered: &[(Task<StopShipment>, ())],
     ) -> Result<Vec<Answer<StopShipment>>, Fault> {
         let orders = orders(answered.iter().map(|(task, ())| task));
-        let stopped = store::save_cancelled(uow.db(), &orders, Status::Stopping).await?;
-        let mut stopped: HashSet<Uuid> = stopped.into_iter().collect();
+        store::save_cancelled(uow.db(), &orders, Status::Stopping).await?;
         let statuses = store::find_statuses(uow.db(), &orders).await?;
         let mut answers = Vec::with_capacity(answered.len());
-        for ((task, ()), order_id) in answered.iter().zip(orders) {
-            if stopped.remove(&order_id) {
-                uow.publish(&task.subject, &task.cause, &Cancelled { order_id })?;
-            }
+        for order_id in orders {
             answers.push(match statuses.get(&order_id) {
-                Some(Status::Cancelled | Status::Refused) => Answer::Done(Stopped { delivered: false }),
-                Some(Status::Delivered) => Answer::Done(Stopped { delivered: true }),
+                Some(Status::Cancelled | Status::Refused) => {
+                    Answer::done(Stopped { order_id, delivered: false })
+                }
+                Some(Status::Delivered) => Answer::done(Stopped { order_id, delivered: true }),
                 // A shipment that was not stopped in time is in transit, or will be at once.
-                Some(Status::Dispatched | Status::Booked) => Answer::Refused(StopRefused::InTransit),
+                Some(Status::Dispatched | Status::Booked) => {
+                    Answer::refused(StopDeclined { order_id, refusal: StopRefused::InTransit })
+                }
                 None | Some(Status::Booking | Status::Stopping) => {
                     return Err(Fault::permanent(format!(
                         "the shipment of {order_id} was not being stopped"

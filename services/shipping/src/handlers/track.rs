@@ -58,6 +58,10 @@ impl<K: Carrier> Tracker<K> {
     /// Asks about a batch of due shipments, and writes their moves. Returns the number of due shipments.
     async fn look(&self) -> Result<i64, Fault> {
         let Shipments { carrier, db } = &*self.shipments;
+        // Mostly no shipment is due. Finding that out needs no transaction.
+        if !store::is_any_due(&mut *db.read().await?).await? {
+            return Ok(0);
+        }
         let mut uow = db.write(&[]).await?;
         let now = uow.now();
         let due = store::claim_due(uow.db(), LEASE, BATCH).await?;

@@ -34,9 +34,6 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> Vec<Incoming> {
         let mut batch: Vec<Incoming> = Vec::new();
-        let mut since = None;
-        // How many messages of the batch were checked, and whether all of them may wait.
-        let (mut checked, mut all_deferrable) = (0, true);
         let mut stream = consumer.stream();
         let mut bytes = 0;
         for message in buffer.take() {
@@ -45,17 +42,24 @@ impl Consumer {
             batch.push(message);
         }
         let mut taken = batch.len();
+        let mut since = None;
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
-            all_deferrable =
-                all_deferrable && batch[checked..].iter().all(|message| self.router.may_wait(message.kind()));
-            checked = batch.len();
-            let linger = if all_deferrable && !batch.is_empty() { DEFERRABLE_LINGER } else { linger };
-            let wait_for = match taken {
-                0 => Wait::First,
-                _ if linger.is_zero() => Wait::Available,
-                _ => Wait::Until(*since.get_or_insert_with(tokio::time::Instant::now) + linger),
+            let available = stream.next().now_or_never().flatten();
+            let next = match available {
+                Some(next) => Some(next),
+                None if taken == 0 => {
+                    wait(&mut stream, tokio::time::Instant::now() + POLL_INTERVAL, stop).await
+                }
+                None => {
+                    let linger =
+                        if self.router.may_wait(&batch) { linger.max(DEFERRABLE_LINGER) } else { linger };
+                    if linger.is_zero() {
+                        break;
+                    }
+                    let until = *since.get_or_insert_with(tokio::time::Instant::now) + linger;
+                    wait(&mut stream, until, stop).await
+                }
             };
-            let next = next(&mut stream, wait_for, stop).await;
             match next {
                 Some(Ok(record)) => {
                     taken += 1;
@@ -86,26 +90,12 @@ impl Consumer {
     }
 }
 
-/// How long to wait for the next record of a batch.
-enum Wait {
-    /// The batch is empty.
-    First,
-    /// Take only records that are already there.
-    Available,
-    Until(tokio::time::Instant),
-}
-
 /// Returns the next record, or `None` if it does not arrive in time or a stop comes first.
-async fn next<'c>(
+async fn wait<'c>(
     stream: &mut MessageStream<'c, Context>,
-    wait_for: Wait,
+    until: tokio::time::Instant,
     stop: &CancellationToken,
 ) -> Option<KafkaResult<BorrowedMessage<'c>>> {
-    let until = match wait_for {
-        Wait::Available => return stream.next().now_or_never().flatten(),
-        Wait::First => tokio::time::Instant::now() + POLL_INTERVAL,
-        Wait::Until(until) => until,
-    };
     tokio::select! {
         next = tokio::time::timeout_at(until, stream.next()) => next.ok().flatten(),
         () = stop.cancelled() => None,

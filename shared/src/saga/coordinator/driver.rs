@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::SagaInput;
 use super::instance::{SagaInstance, Topic};
+use crate::envelope::Direction;
 use crate::fault::Fault;
 use crate::saga::registry::Registry;
 use crate::saga::store;
@@ -38,13 +39,13 @@ impl Driver {
             if let Some(begin) = &change.begin
                 && !sagas.contains_key(&change.saga_id)
             {
-                let saga = SagaInstance::begin(&self.registry, begin, &change)?;
-                saga.started(uow, &self.topic, &change)?;
+                let saga = SagaInstance::begin(&self.registry, begin, &change, uow.now())?;
                 sagas.insert(change.saga_id, saga);
             }
             let Some(saga) = sagas.get_mut(&change.saga_id) else {
-                return Err(Fault::permanent(format!("there is no saga {} for this reply", change.saga_id)));
+                return Err(Fault::permanent(format!("there is no saga {} for this answer", change.saga_id)));
             };
+            saga.check_sender(&change)?;
             log.extend(saga.apply(uow, &self.topic, &change)?);
         }
         let mut snapshots = Vec::new();
@@ -52,10 +53,7 @@ impl Driver {
             snapshots.extend(saga.snapshot(saga_id)?);
         }
         snapshots.sort_unstable_by_key(|snapshot| snapshot.saga_id);
-        match store::save(uow.db(), &log, &snapshots).await {
-            Err(error) if store::is_outdated(&error) => return Err(Fault::retry(error)),
-            saved => saved?,
-        }
+        store::save(uow, &log, &snapshots);
         let cache = Arc::clone(&self.cache);
         uow.after_commit(move || {
             let mut cache = lock(&cache);
@@ -67,6 +65,11 @@ impl Driver {
             }
         });
         Ok(())
+    }
+
+    /// Returns whether a saga has open steps beside those that are answered. It is `false` if the saga is not in the cache.
+    pub fn has_open_beside(&self, saga_id: Uuid, answered: &HashSet<(&str, Direction)>) -> bool {
+        lock(&self.cache).peek(&saga_id).is_some_and(|saga| saga.has_open_beside(answered))
     }
 
     /// Returns the existing sagas of the inputs. They are taken out of the cache, so that they are read again if the

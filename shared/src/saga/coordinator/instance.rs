@@ -1,6 +1,7 @@
 //! A saga in memory. It is read from its snapshot and log, changed by inputs, and written as log entries and
 //! snapshots.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -14,7 +15,7 @@ use crate::metric;
 use crate::outbox::Draft;
 use crate::saga::engine::{Decision, Input, Refusal, State, Status};
 use crate::saga::events::{
-    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStarted, SagaStuck,
+    SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStuck,
 };
 use crate::saga::registry::{AnyDefinition, OpenSaga, Registry};
 use crate::saga::replay::replay;
@@ -43,6 +44,7 @@ pub(super) struct SagaInstance {
     memory: Box<dyn OpenSaga>,
     sequence: i32,
     traceparent: Option<String>,
+    started_at: OffsetDateTime,
     /// The time at which the timers will wake the saga. It is not later than the next deadline, unless a timer has
     /// just claimed the saga.
     due_at: Option<OffsetDateTime>,
@@ -84,6 +86,7 @@ impl SagaInstance {
             memory,
             sequence: newer.last().map_or(row.sequence, |entry| entry.sequence),
             traceparent: row.traceparent,
+            started_at: row.started_at,
             due_at: row.due_at,
             saved,
             due_changed: false,
@@ -91,7 +94,12 @@ impl SagaInstance {
     }
 
     /// Creates a new saga.
-    pub fn begin(registry: &Registry, begin: &NewSaga, change: &SagaInput) -> Result<Self, Fault> {
+    pub fn begin(
+        registry: &Registry,
+        begin: &NewSaga,
+        change: &SagaInput,
+        now: OffsetDateTime,
+    ) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(begin.definition, begin.version)?);
         Ok(Self {
             subject: change.subject.clone(),
@@ -102,23 +110,32 @@ impl SagaInstance {
             definition,
             sequence: 0,
             traceparent: change.cause.traceparent.clone(),
+            started_at: now,
             due_at: None,
             saved: None,
             due_changed: false,
         })
     }
 
-    /// Publishes that the saga has begun.
-    pub fn started(&self, uow: &mut UnitOfWork, topic: &Topic, change: &SagaInput) -> Result<(), Fault> {
-        let definition = format!("{}@{}", self.name, self.version);
-        publish!(
-            uow,
-            topic,
-            &change.subject,
-            &change.cause,
-            SagaStarted { saga_id: change.saga_id, definition }
-        );
-        Ok(())
+    /// Checks that an answer came from the service that owns the command.
+    ///
+    /// # Errors
+    /// Fails permanently if it came on another topic, or if the plan has no such step. Whoever may write to one
+    /// service's topic could otherwise answer for another service.
+    pub fn check_sender(&self, change: &SagaInput) -> Result<(), Fault> {
+        let (Some(answer), Some((step, direction))) = (&change.answer, change.input.answered()) else {
+            return Ok(());
+        };
+        let index = self.definition.shape().index(step);
+        let index = index.ok_or_else(|| Fault::permanent(format!("the plan has no step {step}")))?;
+        let owner = self.definition.answers(index, direction);
+        if answer.topic == owner {
+            return Ok(());
+        }
+        Err(Fault::permanent(format!(
+            "the answer of {step} came on {}, but only {owner} may answer this step; find out who wrote it, and skip it",
+            answer.topic
+        )))
     }
 
     /// Returns whether this input would change the cached state.
@@ -128,15 +145,25 @@ impl SagaInstance {
         };
         match input {
             Input::Started => false,
-            Input::Done { step, direction } => open(step, *direction),
-            Input::Refused { step, .. } => open(step, Direction::Do),
-            Input::Failing { step, direction, .. } => open(step, *direction),
+            Input::Done { .. } | Input::Refused { .. } | Input::Failing { .. } => {
+                input.answered().is_some_and(|(step, direction)| open(step, direction))
+            }
             Input::Cancel => !self.state.cancelled,
             // Returning `false` forces a fresh read before an operator's retry.
             Input::Retry { .. } => false,
             // The wake-up time is in the row and not in the log, so the row must be read again.
             Input::Due => false,
         }
+    }
+
+    /// Returns whether a step is open that is not among these.
+    pub fn has_open_beside(&self, answered: &HashSet<(&str, Direction)>) -> bool {
+        let steps = self.definition.shape().steps.iter().enumerate();
+        let mut open = steps.flat_map(|(index, step)| {
+            let ways = [Direction::Do, Direction::Undo].into_iter();
+            ways.filter(move |way| self.state.awaits(index, *way)).map(|way| (step.name, way))
+        });
+        open.any(|step| !answered.contains(&step))
     }
 
     /// Returns the sequence number of the last log entry.
@@ -160,7 +187,8 @@ impl SagaInstance {
         cause.traceparent = cause.traceparent.or_else(|| self.traceparent.clone());
         let shape = self.definition.shape();
         let mut kept = None;
-        if let (Some(reply), Input::Done { step, direction: Direction::Do }) = (&change.reply, &change.input)
+        let reply = change.answer.as_ref().and_then(|answer| answer.reply.as_ref());
+        if let (Some(reply), Input::Done { step, direction: Direction::Do }) = (reply, &change.input)
             && let Some(index) = shape.index(step)
             && self.state.awaits(index, Direction::Do)
             && self.memory.on_reply(index, reply)?
@@ -246,15 +274,22 @@ impl SagaInstance {
                 publish!(uow, topic, key, cause, SagaCancellationRefused { saga_id, reason });
             }
             Decision::Complete => {
-                publish!(uow, topic, key, cause, SagaCompleted { saga_id });
+                let (definition, started_at) = (self.definition_name(), self.started_at);
+                publish!(uow, topic, key, cause, SagaCompleted { saga_id, definition, started_at });
                 uow.after_commit(|| metric::SAGAS_COMPLETED.counter(&[]).increment(1));
             }
             Decision::Compensated { reason } => {
-                publish!(uow, topic, key, cause, SagaCompensated { saga_id, reason: reason.clone() });
+                let (definition, started_at) = (self.definition_name(), self.started_at);
+                let reason = reason.clone();
+                publish!(uow, topic, key, cause, SagaCompensated { saga_id, definition, started_at, reason });
                 uow.after_commit(|| metric::SAGAS_COMPENSATED.counter(&[]).increment(1));
             }
         }
         Ok(())
+    }
+
+    fn definition_name(&self) -> String {
+        format!("{}@{}", self.name, self.version)
     }
 
     /// Returns the new row, if the log alone is not enough. Status and wake-up time are queried by index, so they

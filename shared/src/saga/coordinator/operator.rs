@@ -39,7 +39,7 @@ impl Operator {
             cause: Cause::request(saga_id, trace),
             begin: None,
             input: Input::Retry { by, reason },
-            reply: None,
+            answer: None,
         };
         self.driver.drive(&mut uow, vec![change]).await?;
         uow.commit().await?;

@@ -100,6 +100,10 @@ impl Timers {
     }
 
     async fn wake(&self) -> Result<usize, Fault> {
+        // Mostly no saga is due. Finding that out needs no transaction.
+        if !store::is_any_due(&mut *self.db.read().await?).await? {
+            return Ok(0);
+        }
         let mut uow = self.db.write(&[]).await?;
         let due = store::claim_due(uow.db(), LEASE, BATCH).await?;
         uow.commit().await?;
@@ -130,7 +134,7 @@ impl Timers {
             cause: Cause::request(saga_id, None),
             begin: None,
             input: Input::Due,
-            reply: None,
+            answer: None,
         };
         self.driver.drive(&mut uow, due.into_iter().map(change).collect()).await?;
         uow.commit().await?;

@@ -1,12 +1,12 @@
 //! The second half of an external call: calls the dependency, and records its answer or its silence.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -26,15 +26,27 @@ use crate::unit_of_work::UnitOfWork;
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How often the database is checked for open intents.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// After this many checks without an open intent or a call, only every fourth check is made.
+const QUIET_AFTER: u32 = 20;
 /// The largest number of outcomes in one transaction.
 const BATCH: usize = 256;
 
 /// Calls the dependency and records its answers.
-pub(crate) struct Caller<C, E> {
+pub(crate) struct Caller<C: Command, E: ExternalCall<C>> {
     pub(super) db: Db,
     pub(super) handler: Arc<E>,
     pub(super) dependency: Arc<Dependency>,
-    pub(super) tasks: mpsc::Receiver<Task<C>>,
+    pub(super) tasks: mpsc::Receiver<HandedOver<C, E::Outcome>>,
+    /// One permit for each call that this process may make at once.
+    pub(super) slots: Arc<Semaphore>,
+}
+
+/// A step whose intent this process has recorded.
+pub(super) enum HandedOver<C, O> {
+    /// It is to be called.
+    Open(Task<C>),
+    /// It is already being called.
+    Running(JoinHandle<Ended<C, O>>),
 }
 
 /// Collects ended calls, as many as one transaction records. A call that panicked stays open, and is resumed when its
@@ -50,13 +62,14 @@ fn ready<T: 'static>(calls: &mut JoinSet<T>, answered: &mut Vec<T>) {
 /// The running calls. They are separate tasks, so that they continue while outcomes are recorded.
 type Calls<C, O> = JoinSet<Ended<C, O>>;
 
-enum Ended<C, O> {
+/// A call that has ended.
+pub(super) enum Ended<C, O> {
     Answered(Task<C>, O),
     Unanswered(UnansweredCall<C>),
 }
 
 /// A step whose call got no answer, and the reason.
-struct UnansweredCall<C> {
+pub(super) struct UnansweredCall<C> {
     task: Task<C>,
     reason: String,
 }
@@ -75,6 +88,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut released, mut more) = (false, false);
+        let mut quiet = 0_u32;
         loop {
             if more && calls.len() <= E::MAX_CONCURRENCY / 2 {
                 poll.reset_immediately();
@@ -88,9 +102,16 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     }
                     return;
                 }
-                Some(task) = self.tasks.recv(), if calls.len() < E::MAX_CONCURRENCY => deferred.extend(self.begin(task, &mut calls)),
-                Some(ended) = calls.join_next(), if !calls.is_empty() => answered.extend(ended),
+                Some(next) = self.tasks.recv(), if calls.len() < E::MAX_CONCURRENCY => deferred.extend(self.take(next, &mut calls)),
+                Some(ended) = calls.join_next(), if !calls.is_empty() => {
+                    quiet = 0;
+                    answered.extend(ended);
+                }
                 _ = poll.tick() => {
+                    quiet = if calls.is_empty() { quiet.saturating_add(1) } else { 0 };
+                    if quiet > QUIET_AFTER && !quiet.is_multiple_of(4) {
+                        continue;
+                    }
                     let room = self.room(&calls);
                     match self.claim_open(&mut released, room).await {
                         Ok(tasks) => {
@@ -106,9 +127,9 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             // Everything that is ready now is called, deferred and recorded together.
             while calls.len() < E::MAX_CONCURRENCY
                 && deferred.len() < BATCH
-                && let Ok(task) = self.tasks.try_recv()
+                && let Ok(next) = self.tasks.try_recv()
             {
-                deferred.extend(self.begin(task, &mut calls));
+                deferred.extend(self.take(next, &mut calls));
             }
             ready(&mut calls, &mut answered);
             self.defer(&deferred).await;
@@ -129,49 +150,52 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
 
     /// Returns how many calls may begin now.
     fn room(&self, calls: &Calls<C, E::Outcome>) -> usize {
-        self.dependency.room().min(E::MAX_CONCURRENCY.saturating_sub(calls.len()))
+        let own = E::MAX_CONCURRENCY.saturating_sub(calls.len());
+        self.dependency.room().min(own).min(self.slots.available_permits())
+    }
+
+    fn take(&self, next: HandedOver<C, E::Outcome>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
+        match next {
+            HandedOver::Open(task) => self.begin(task, calls),
+            HandedOver::Running(call) => {
+                calls.spawn(async {
+                    match call.await {
+                        Ok(ended) => ended,
+                        Err(error) => match error.try_into_panic() {
+                            Ok(panic) => resume_unwind(panic),
+                            // The runtime is ending.
+                            Err(_) => std::future::pending().await,
+                        },
+                    }
+                });
+                None
+            }
+        }
     }
 
     /// Begins a call, or returns the deferral if the circuit is open.
     fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
         match self.dependency.begin() {
             Ok(permit) => {
-                calls.spawn(self.call(task, permit));
+                let (handler, slots) = (Arc::clone(&self.handler), Arc::clone(&self.slots));
+                // Calls that were made ahead may have all slots for the moment.
+                calls.spawn(async move {
+                    let slot = slots.acquire_owned().await.ok();
+                    call(handler, task, permit, slot).await
+                });
                 None
             }
             Err(wait) => Some(Deferred { step: task.step, wait }),
         }
     }
 
-    fn call(
-        &self,
-        task: Task<C>,
-        permit: Call,
-    ) -> impl Future<Output = Ended<C, E::Outcome>> + Send + use<C, E> {
-        let handler = Arc::clone(&self.handler);
-        async move {
-            let key = task.step.idempotency_key();
-            let answer = tokio::time::timeout(E::TIMEOUT, handler.call(&key, &task)).await;
-            let reason = match answer {
-                Ok(Ok(outcome)) => {
-                    permit.end(true);
-                    return Ended::Answered(task, outcome);
-                }
-                Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<LocalError>() => {
-                    drop(permit);
-                    return Ended::Unanswered(UnansweredCall { task, reason: error.to_string() });
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {:?}", E::TIMEOUT),
-            };
-            permit.end(false);
-            Ended::Unanswered(UnansweredCall { task, reason })
-        }
-    }
-
     /// Claims open calls. It does nothing while no call could be made, so that an outage does not load the database.
     async fn claim_open(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
         if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // Mostly nothing is open. Finding that out needs no transaction.
+        if *released && !store::is_any_due(&mut *self.db.read().await?, C::TYPE).await? {
             return Ok(Vec::new());
         }
         let mut uow = self.db.write(&[]).await?;
@@ -298,8 +322,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
         let answers = self.handler.record_outcome(&mut uow, answered).await?;
         let mut records = Vec::with_capacity(answers.len());
-        for ((task, _), answer) in answered.iter().zip(&answers) {
-            records.push(participant::reply(&mut uow, task, answer)?);
+        for ((task, _), answer) in answered.iter().zip(answers) {
+            records.push(participant::answered(&mut uow, task, answer)?);
         }
         // If the claim expired, another process may have recorded an outcome already.
         if store::resolve(uow.db(), &records).await? != records.len() as u64 {
@@ -325,6 +349,31 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
         Ok(())
     }
+}
+
+/// Calls the dependency for a task. The call holds its slot until it ends.
+pub(super) async fn call<C: Command, E: ExternalCall<C>>(
+    handler: Arc<E>,
+    task: Task<C>,
+    permit: Call,
+    _slot: Option<OwnedSemaphorePermit>,
+) -> Ended<C, E::Outcome> {
+    let key = task.step.idempotency_key();
+    let answer = tokio::time::timeout(E::TIMEOUT, handler.call(&key, &task)).await;
+    let reason = match answer {
+        Ok(Ok(outcome)) => {
+            permit.end(true);
+            return Ended::Answered(task, outcome);
+        }
+        Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<LocalError>() => {
+            drop(permit);
+            return Ended::Unanswered(UnansweredCall { task, reason: error.to_string() });
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {:?}", E::TIMEOUT),
+    };
+    permit.end(false);
+    Ended::Unanswered(UnansweredCall { task, reason })
 }
 
 /// Returns the minimum wait of a step that was already called. While the circuit is open, it is longer than the wait

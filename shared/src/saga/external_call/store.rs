@@ -1,9 +1,54 @@
 //! All SQL statements about open steps: external calls without a recorded outcome.
 
-use sqlx::{FromRow, PgConnection};
+use std::collections::{HashMap, HashSet};
+
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::step_outcome::{Record, StepKey, columns, key, outcome};
+use crate::db::{NOW, from_micros};
+use crate::step_outcome::{OutcomeRow, Record, Status, StepKey, columns, key, outcome};
+
+/// What is on record about some messages, their keys and their steps.
+pub(super) struct Known {
+    pub now: OffsetDateTime,
+    pub parked: HashSet<String>,
+    /// Messages that were parked once and are resolved since.
+    pub resolved: HashSet<Uuid>,
+    pub outcomes: HashMap<StepKey, Status>,
+}
+
+/// Looks up the outcomes of steps, which of the keys are parked, and which of the messages an operator has resolved.
+pub(super) async fn look_up(
+    db: &mut PgConnection,
+    keys: &[&str],
+    messages: &[Uuid],
+    steps: &[StepKey],
+) -> Result<Known, sqlx::Error> {
+    let (sagas, names, directions) = columns(steps);
+    let look_up = format!(
+        "select {NOW}, array(select distinct key from parked where status = 'parked' and key = any($1)),
+                array(select message_id from parked where status <> 'parked' and message_id = any($5)),
+                (select json_agg(found)
+                 from (select saga_id, step, direction, message_id, status, null as outcome
+                       from unnest($2::uuid[], $3::text[], $4::text[]) as asked (saga_id, step, direction)
+                       join step_outcome using (saga_id, step, direction)) as found)"
+    );
+    type Found = (i64, Vec<String>, Vec<Uuid>, Option<Json<Vec<OutcomeRow>>>);
+    let (now, parked, resolved, outcomes): Found = sqlx::query_as(AssertSqlSafe(look_up))
+        .bind(keys)
+        .bind(sagas)
+        .bind(names)
+        .bind(directions)
+        .bind(messages)
+        .fetch_one(db)
+        .await?;
+    let outcomes = outcomes.map_or_else(Vec::new, |Json(outcomes)| outcomes);
+    let outcomes = outcomes.into_iter().map(Record::from).map(|record| (record.key, record.status));
+    let (parked, resolved) = (parked.into_iter().collect(), resolved.into_iter().collect());
+    Ok(Known { now: from_micros(now)?, parked, resolved, outcomes: outcomes.collect() })
+}
 
 /// Records the outcomes of the steps that are pending. Returns the number of recorded outcomes.
 pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result<u64, sqlx::Error> {
@@ -135,6 +180,18 @@ pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str)
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Returns whether the claim of an open step of this type has expired.
+pub(crate) async fn is_any_due(db: &mut PgConnection, kind: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from step_outcome
+                        where claimed_until is not null and status = 'pending' and type = $1
+                          and claimed_until < clock_timestamp())",
+    )
+    .bind(kind)
+    .fetch_one(db)
+    .await
 }
 
 /// Claims open steps of a type whose claims have expired.

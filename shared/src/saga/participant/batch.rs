@@ -6,10 +6,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, Task, answered, unanswered};
-use crate::envelope::Command;
+use super::{AnyAnswer, Task, answered, unanswered};
+use crate::envelope::{Command, Message};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
@@ -20,6 +19,9 @@ use crate::unit_of_work::UnitOfWork;
 pub trait CommandSet: Sized + Send + Sync + 'static {
     /// The command types, each with its topic.
     const TYPES: &'static [(&'static str, &'static str)];
+
+    /// The topic of the events that answer these commands.
+    const ANSWERS: &'static str;
 
     /// Reads the command in a message of one of these types.
     ///
@@ -33,6 +35,7 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 
 impl<C: Command> CommandSet for C {
     const TYPES: &'static [(&'static str, &'static str)] = &[(C::TYPE, C::TOPIC)];
+    const ANSWERS: &'static str = <C::Reply as Message>::TOPIC;
 
     fn read(message: &Incoming) -> Result<Self, Fault> {
         message.data()
@@ -43,29 +46,9 @@ impl<C: Command> CommandSet for C {
     }
 }
 
-/// The answer to a command, without its Rust type.
-#[derive(Debug)]
-pub struct Reply {
-    pub(super) refused: bool,
-    pub(super) result: Box<RawValue>,
-}
-
-impl Reply {
-    /// Converts the answer to a command of type `C`.
-    ///
-    /// # Errors
-    /// Fails if the answer cannot be written as JSON.
-    pub fn of<C: Command>(answer: &Answer<C>) -> Result<Self, Fault> {
-        Ok(match answer {
-            Answer::Done(reply) => Self { refused: false, result: to_raw_value(reply)? },
-            Answer::Refused(refusal) => Self { refused: true, result: to_raw_value(refusal)? },
-        })
-    }
-}
-
 /// Carries out commands of several types inside the transaction that claimed them.
 pub trait CommandBatchHandler<S: CommandSet>: Send + Sync + 'static {
-    /// Carries out the commands in their order, each about a different aggregate, and returns the replies in that
+    /// Carries out the commands in their order, each about a different aggregate, and returns the answers in that
     /// order.
     ///
     /// # Errors
@@ -74,7 +57,7 @@ pub trait CommandBatchHandler<S: CommandSet>: Send + Sync + 'static {
         &self,
         uow: &mut UnitOfWork,
         tasks: &[Task<S>],
-    ) -> impl Future<Output = Result<Vec<Reply>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<AnyAnswer>, Fault>> + Send;
 }
 
 impl MessageRouter {
@@ -95,6 +78,11 @@ struct BatchRoute<S, H> {
 }
 
 impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for BatchRoute<S, H> {
+    /// The record of its step shows a repeated command.
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
     fn takes_steps(&self) -> bool {
         true
     }
@@ -106,13 +94,14 @@ impl<S: CommandSet, H: CommandBatchHandler<S>> BatchHandler for BatchRoute<S, H>
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             for run in runs(messages)? {
+                uow.flush().await?;
                 let tasks = unanswered::<S>(uow, run).await?;
                 if tasks.is_empty() {
                     continue;
                 }
-                let replies = self.handler.handle(uow, &tasks).await?;
-                for (task, reply) in tasks.iter().zip(replies) {
-                    let record = answered(uow, task, reply)?;
+                let answers = self.handler.handle(uow, &tasks).await?;
+                for (task, answer) in tasks.iter().zip(answers) {
+                    let record = answered(uow, task, answer)?;
                     uow.steps.add(record);
                 }
             }

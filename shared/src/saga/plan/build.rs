@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::envelope::{Command, Never};
 use serde::de::DeserializeOwned;
 
-use super::{DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, closing, make, name_of};
+use super::{
+    DEADLINE, Definition, Kind, Refusal, STUCK_AFTER, StepPlan, Undo, answers_of, closing, make, name_of,
+};
 
 /// The phase of a plan before its pivot.
 #[derive(Debug)]
@@ -123,6 +125,7 @@ fn begin<S: 'static, C: Command>(command: fn(&S) -> C, group: usize, kind: Kind)
         group,
         kind,
         action: make(command),
+        answers: answers_of::<C>(),
         undo: Undo::Nothing("it is not undone"),
         on_reply: None,
         deadline: DEADLINE,
@@ -310,7 +313,7 @@ impl<S: 'static, C: Command, Onto: Accepts<S>> StepWithoutUndo<S, C, Onto> {
 
     /// Completes the step with its undo command. An undo cannot be refused: it is repeated until it is done.
     pub fn undo<U: Command<Refusal: Impossible>>(mut self, undo: fn(&S) -> U) -> Onto {
-        self.begun.undo = Undo::By(name_of::<U>(), make(undo));
+        self.begun.undo = Undo::By { name: name_of::<U>(), command: make(undo), answers: answers_of::<U>() };
         self.onto.accept(Finished(self.begun))
     }
 

@@ -13,7 +13,7 @@ impl<S> Definition<S> {
         for step in &self.steps {
             let (open, close) = if step.kind == super::Kind::Pivot { ("{{", "}}") } else { ("[", "]") };
             let _ = writeln!(text, "    {}{open}{}{close}", step.name, step.name);
-            if let Undo::By(undo, _) = &step.undo {
+            if let Undo::By { name: undo, .. } = &step.undo {
                 let _ = writeln!(text, "    {} -. undone by .-> {undo}([{undo}])", step.name);
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Definition, Plan, Saga};
-use crate::envelope::{Command, Direction, Message, Never};
+use crate::envelope::{Command, Direction, Event, Message, Never};
 use crate::saga::engine::{Input, Refusal};
 use crate::saga::registry::Registry;
 use crate::saga::testing::given;
@@ -24,19 +24,43 @@ macro_rules! commands {
             }
 
             impl Command for $command {
-                type Reply = ();
+                type Reply = Done;
                 type Refusal = $refusal;
             }
         )*
     };
 }
 
+/// The event that answers every command.
+#[derive(Serialize, Deserialize)]
+struct Done {}
+
+impl Message for Done {
+    const TYPE: &'static str = "test.done.v1";
+    const TOPIC: &'static str = "test.events";
+}
+
+impl Event for Done {}
+
+/// The event that refuses a command.
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    code: String,
+}
+
+impl Message for Refused {
+    const TYPE: &'static str = "test.refused.v1";
+    const TOPIC: &'static str = "test.events";
+}
+
+impl Event for Refused {}
+
 commands! {
-    ReserveStock = "test.reserve_stock.v1", refused with ();
+    ReserveStock = "test.reserve_stock.v1", refused with Refused;
     ReleaseStock = "test.release_stock.v1", refused with Never;
-    AuthorizePayment = "test.authorize_payment.v1", refused with ();
+    AuthorizePayment = "test.authorize_payment.v1", refused with Refused;
     VoidPayment = "test.void_payment.v1", refused with Never;
-    CapturePayment = "test.capture_payment.v1", refused with ();
+    CapturePayment = "test.capture_payment.v1", refused with Refused;
     CommitStock = "test.commit_stock.v1", refused with Never;
     ConfirmOrder = "test.confirm_order.v1", refused with Never;
     RejectOrder { reason: String } = "test.reject_order.v1", refused with Never;

@@ -92,14 +92,20 @@ impl Place {
     }
 
     /// Sends messages as one record batch, so that a service gets them as one batch, in this order.
-    #[expect(clippy::disallowed_methods, reason = "the test plays the relay of whoever sends commands")]
     pub async fn send_together(&self, messages: &[Asked]) {
+        self.send_to(0, messages).await;
+    }
+
+    /// [`Place::send_together`] to this partition of their topics, which need not be the one of their keys.
+    #[expect(clippy::disallowed_methods, reason = "the test plays the relay of whoever sends commands")]
+    pub async fn send_to(&self, partition: i32, messages: &[Asked]) {
         let mut config = self.kafka().client();
         let producer: FutureProducer = config.set("linger.ms", "200").create().expect("a producer");
         let sent = messages.iter().map(|message| {
             let (topic, producer) = (self.kafka().name(message.topic), producer.clone());
             async move {
-                let record = FutureRecord::to(&topic).key(&message.key).payload(&message.body).partition(0);
+                let record =
+                    FutureRecord::to(&topic).key(&message.key).payload(&message.body).partition(partition);
                 producer.send(record, ASK).await.map(drop).map_err(|(error, _)| error)
             }
         });

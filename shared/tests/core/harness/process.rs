@@ -69,10 +69,24 @@ impl Process {
         self.child.wait().expect("an end");
     }
 
+    /// Stops it in the middle of whatever it does, until it is thawed.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on as if nothing had happened.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
+        kill_process(pid, signal).expect("a signal");
+    }
+
     /// Asks it to stop, and waits until it has.
     pub async fn stop(&mut self) -> ExitStatus {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("a signal");
+        self.signal(Signal::TERM);
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(ended) = self.child.try_wait().expect("a child") {

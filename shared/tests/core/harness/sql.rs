@@ -46,6 +46,15 @@ impl Place {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// How many locks of this kind the processes of the test wait for.
+    pub async fn waiting_for(&self, kind: &str) -> i64 {
+        let waiting = format!(
+            "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+             where d.datname = current_database() and not granted and locktype = '{kind}'"
+        );
+        self.number(&waiting).await
+    }
+
     pub async fn execute(&self, sql: &str) {
         let mut db = self.connect().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))

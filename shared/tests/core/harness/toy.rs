@@ -8,17 +8,17 @@ use shared::service::{self, App};
 use super::place::Place;
 use super::process::Process;
 use crate::loyalty::Loyalty;
-use crate::loyalty::messages::{GrantPoints, PurchaseMade};
+use crate::loyalty::messages::{EVENTS, GrantPoints, PurchaseMade};
 
-const TOPICS: &[(&str, i32)] = &[
-    (GrantPoints::TOPIC, 2),
-    (PurchaseMade::TOPIC, 2),
-    ("loyalty.events", 1),
-    ("loyalty.parked", 1),
-    ("orchestrator.replies", 1),
-];
+const TOPICS: &[(&str, i32)] =
+    &[(GrantPoints::TOPIC, 2), (PurchaseMade::TOPIC, 2), (EVENTS, 1), ("loyalty.parked", 1)];
 
-const INSTANCE: &str = "loyalty";
+/// The name of the first replica.
+pub const INSTANCE: &str = "loyalty";
+const SECOND: &str = "second";
+
+/// The consumer group that reads the events. Nobody waits for their effect.
+const BACKGROUND: &str = "loyalty-background";
 
 /// The rows of the outbox that are not known to be on Kafka.
 const UNSENT: &str = "select count(*) from outbox o left join relay_checkpoint c on c.shard = o.shard
@@ -74,12 +74,22 @@ impl Toy {
         self.metric(&self.process, metric).await
     }
 
+    /// Starts a second replica of it, with these settings.
+    pub fn second(&self, settings: &[(&'static str, String)]) -> Process {
+        self.place.start::<Loyalty>(SECOND, None, settings)
+    }
+
+    /// Waits until the service has handled everything that is on its topic of commands.
+    pub async fn commands_are_taken(&self) {
+        let taken = async || self.has_caught_up(Loyalty::NAME, &[GrantPoints::TOPIC]);
+        self.until("the commands to be taken", taken).await;
+    }
+
     /// Waits until the service has handled everything that is on its topics.
     pub async fn caught_up(&self) {
-        self.until("the service to catch up", async || {
-            self.has_caught_up(Loyalty::NAME, &[GrantPoints::TOPIC, PurchaseMade::TOPIC])
-        })
-        .await;
+        self.commands_are_taken().await;
+        let told = async || self.has_caught_up(BACKGROUND, &[PurchaseMade::TOPIC]);
+        self.until("the events to be taken", told).await;
     }
 
     /// Waits until everything is on Kafka that the service has committed, and every step has its outcome. Nothing is

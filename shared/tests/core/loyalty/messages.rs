@@ -6,9 +6,8 @@ use uuid::Uuid;
 
 const COMMANDS: &str = "loyalty.commands";
 
-/// An empty answer.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Nothing {}
+/// The topic of the service's events. They answer its commands.
+pub const EVENTS: &str = "loyalty.events";
 
 #[derive(Serialize, Deserialize)]
 pub struct GrantPoints {
@@ -23,16 +22,44 @@ impl Message for GrantPoints {
 }
 
 impl Command for GrantPoints {
-    type Reply = Nothing;
+    type Reply = PointsGranted;
     type Refusal = GrantRefused;
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "code", rename_all = "snake_case")]
-pub enum GrantRefused {
+#[derive(Serialize, Deserialize)]
+pub struct PointsGranted {
+    pub member: Uuid,
+    pub points: i64,
+}
+
+impl Message for PointsGranted {
+    const TYPE: &'static str = "loyalty.points_granted.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for PointsGranted {}
+
+#[derive(Serialize, Deserialize)]
+pub struct GrantRefused {
+    pub member: Uuid,
+    /// The members `code` and `detail`.
+    #[serde(flatten)]
+    pub reason: GrantRefusal,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "code", content = "detail", rename_all = "snake_case")]
+pub enum GrantRefusal {
     /// The campaign has so many points left.
     BudgetSpent { left: i64 },
 }
+
+impl Message for GrantRefused {
+    const TYPE: &'static str = "loyalty.grant_refused.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for GrantRefused {}
 
 /// Takes [`GrantPoints`] back.
 #[derive(Serialize, Deserialize)]
@@ -46,9 +73,21 @@ impl Message for RevokePoints {
 }
 
 impl Command for RevokePoints {
-    type Reply = Nothing;
+    type Reply = PointsRevoked;
     type Refusal = Never;
 }
+
+#[derive(Serialize, Deserialize)]
+pub struct PointsRevoked {
+    pub member: Uuid,
+}
+
+impl Message for PointsRevoked {
+    const TYPE: &'static str = "loyalty.points_revoked.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for PointsRevoked {}
 
 #[derive(Serialize, Deserialize)]
 pub struct PrintVoucher {
@@ -62,14 +101,21 @@ impl Message for PrintVoucher {
 }
 
 impl Command for PrintVoucher {
-    type Reply = Printed;
+    type Reply = VoucherPrinted;
     type Refusal = Never;
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Printed {
+#[derive(Serialize, Deserialize)]
+pub struct VoucherPrinted {
     pub page: String,
 }
+
+impl Message for VoucherPrinted {
+    const TYPE: &'static str = "loyalty.voucher_printed.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for VoucherPrinted {}
 
 /// Takes [`PrintVoucher`] back.
 #[derive(Serialize, Deserialize)]
@@ -84,22 +130,101 @@ impl Message for VoidVoucher {
 }
 
 impl Command for VoidVoucher {
-    type Reply = Nothing;
+    type Reply = VoucherVoided;
     type Refusal = Never;
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct PointsGranted {
+pub struct VoucherVoided {
+    pub page: String,
+}
+
+impl Message for VoucherVoided {
+    const TYPE: &'static str = "loyalty.voucher_voided.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for VoucherVoided {}
+
+#[derive(Serialize, Deserialize)]
+pub struct EngraveCup {
     pub member: Uuid,
-    pub points: i64,
+    pub text: String,
 }
 
-impl Message for PointsGranted {
-    const TYPE: &'static str = "loyalty.points_granted.v1";
-    const TOPIC: &'static str = "loyalty.events";
+impl Message for EngraveCup {
+    const TYPE: &'static str = "loyalty.engrave_cup.v1";
+    const TOPIC: &'static str = COMMANDS;
 }
 
-impl Event for PointsGranted {}
+impl Command for EngraveCup {
+    type Reply = CupEngraved;
+    type Refusal = Never;
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct CupEngraved {
+    /// The engraver's mark on the cup.
+    pub mark: String,
+}
+
+impl Message for CupEngraved {
+    const TYPE: &'static str = "loyalty.cup_engraved.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for CupEngraved {}
+
+/// Takes [`EngraveCup`] back.
+#[derive(Serialize, Deserialize)]
+pub struct MeltCup {
+    pub member: Uuid,
+}
+
+impl Message for MeltCup {
+    const TYPE: &'static str = "loyalty.melt_cup.v1";
+    const TOPIC: &'static str = COMMANDS;
+}
+
+impl Command for MeltCup {
+    type Reply = CupMelted;
+    type Refusal = Never;
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct CupMelted {
+    pub member: Uuid,
+}
+
+impl Message for CupMelted {
+    const TYPE: &'static str = "loyalty.cup_melted.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for CupMelted {}
+
+/// Somebody says that a member has visited a shop. No saga waits for the answer, so the inbox has to remember the message.
+#[derive(Serialize, Deserialize)]
+pub struct NoteVisit {
+    pub shop: String,
+}
+
+impl Message for NoteVisit {
+    const TYPE: &'static str = "loyalty.note_visit.v1";
+    const TOPIC: &'static str = COMMANDS;
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct VisitNoted {
+    pub shop: String,
+}
+
+impl Message for VisitNoted {
+    const TYPE: &'static str = "loyalty.visit_noted.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for VisitNoted {}
 
 /// The shop says that a member has bought something.
 #[derive(Serialize, Deserialize)]

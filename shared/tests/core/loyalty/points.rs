@@ -4,7 +4,7 @@ use shared::fault::Fault;
 use shared::saga::participant::{Answer, CommandHandler, Task};
 use shared::unit_of_work::UnitOfWork;
 
-use super::messages::{GrantPoints, GrantRefused, Nothing, PointsGranted, RevokePoints};
+use super::messages::{GrantPoints, GrantRefusal, GrantRefused, PointsGranted, PointsRevoked, RevokePoints};
 
 pub(super) struct Points;
 
@@ -23,7 +23,8 @@ impl CommandHandler<GrantPoints> for Points {
                     .fetch_one(uow.db())
                     .await?;
             if left < *points {
-                answers.push(Answer::Refused(GrantRefused::BudgetSpent { left }));
+                let reason = GrantRefusal::BudgetSpent { left };
+                answers.push(Answer::refused(GrantRefused { member: *member, reason }));
                 continue;
             }
             sqlx::query(
@@ -40,9 +41,7 @@ impl CommandHandler<GrantPoints> for Points {
                 .bind(points)
                 .execute(uow.db())
                 .await?;
-            let event = PointsGranted { member: *member, points: *points };
-            uow.publish(&task.subject, &task.cause, &event)?;
-            answers.push(Answer::Done(Nothing {}));
+            answers.push(Answer::done(PointsGranted { member: *member, points: *points }));
         }
         Ok(answers)
     }
@@ -67,6 +66,6 @@ impl CommandHandler<RevokePoints> for Points {
                 return Err(Fault::permanent("there are no points to revoke"));
             }
         }
-        Ok(tasks.iter().map(|_| Answer::Done(Nothing {})).collect())
+        Ok(tasks.iter().map(|task| Answer::done(PointsRevoked { member: task.command.member })).collect())
     }
 }

@@ -13,7 +13,7 @@ impl BatchHandler for Statement {
         true
     }
 
-    fn may_wait(&self) -> bool {
+    fn is_background(&self) -> bool {
         true
     }
 

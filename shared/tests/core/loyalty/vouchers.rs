@@ -11,7 +11,7 @@ use shared::unit_of_work::UnitOfWork;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use super::messages::{Nothing, PrintVoucher, Printed, VoidVoucher};
+use super::messages::{PrintVoucher, VoidVoucher, VoucherPrinted, VoucherVoided};
 
 const PRINTER: &str = "printer";
 
@@ -70,7 +70,7 @@ impl ExternalCall<PrintVoucher> for Printer {
                 .execute(uow.db())
                 .await?;
         }
-        Ok(answered.iter().map(|(_, page)| Answer::Done(Printed { page: page.clone() })).collect())
+        Ok(answered.iter().map(|(_, page)| Answer::done(VoucherPrinted { page: page.clone() })).collect())
     }
 }
 
@@ -96,7 +96,8 @@ impl ExternalCall<VoidVoucher> for Printer {
         for (task, ()) in answered {
             turn(uow, task, ("printed", "voided"), &task.command.page).await?;
         }
-        Ok(answered.iter().map(|_| Answer::Done(Nothing {})).collect())
+        let voided = |(task, ()): &(Task<VoidVoucher>, ())| VoucherVoided { page: task.command.page.clone() };
+        Ok(answered.iter().map(voided).map(Answer::done).collect())
     }
 }
 

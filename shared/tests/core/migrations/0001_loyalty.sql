@@ -39,6 +39,34 @@ create table print_entry (
     constraint print_entry_pkey primary key (id)
 );
 
+create table cup (
+    member uuid not null,
+    status text not null constraint cup_status check (status in ('ordered', 'engraved', 'melted')),
+    mark text,
+    -- The transaction that recorded the intent.
+    ordered_in xid8 not null default pg_current_xact_id(),
+    constraint cup_pkey primary key (member)
+);
+
+-- The engraver: whether it answers, does not answer yet, or fails, and what it was called for.
+create table engraver (
+    answers text not null constraint engraver_answers check (answers in ('yes', 'not yet', 'with an error'))
+);
+insert into engraver values ('yes');
+create table engraver_call (
+    id bigint generated always as identity,
+    key text not null,
+    constraint engraver_call_pkey primary key (id)
+);
+
+-- What the engraver has answered. Nothing but the core keeps an outcome from being written twice.
+create table engraving (
+    id bigint generated always as identity,
+    member uuid not null,
+    mark text not null,
+    constraint engraving_pkey primary key (id)
+);
+
 create table statement_line (
     position bigint generated always as identity,
     member text not null,

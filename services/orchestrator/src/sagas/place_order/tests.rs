@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use schemas::common::{Line, Money, Nothing};
-use schemas::inventory::{CommitStock, ReleaseStock, ReserveRefused, ReserveStock, Shortage};
+use schemas::common::{Line, Money};
+use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
 use schemas::order::{ConfirmOrder, RejectOrder};
-use schemas::payment::{Authorization, AuthorizePayment, AuthorizeRefused, CapturePayment, VoidPayment};
-use schemas::shipping::{BookRefused, BookShipment, Booking, CancelShipment};
+use schemas::payment::{AuthorizePayment, AuthorizeRefused, CapturePayment, VoidPayment};
+use schemas::shipping::{BookShipment, CancelShipment};
 use serde_json::json;
 use shared::envelope::Direction;
 
@@ -16,65 +16,64 @@ use shared::saga::engine::{Input, Refusal, Status};
 use shared::saga::plan::DEADLINE;
 use shared::saga::testing::{Run, given};
 
-use crate::sagas::test_orders::{ORDER, two_lamps};
+use crate::sagas::test_orders::{ORDER, answers, two_lamps};
 
 #[test]
 fn an_order_is_paid_shipped_and_confirmed() {
     begun()
-        .done::<ReserveStock>(Nothing {})
-        .done::<AuthorizePayment>(authorization())
+        .done::<ReserveStock>(answers::reserved())
+        .done::<AuthorizePayment>(answers::authorized())
         .expects(book_shipment())
-        .done::<BookShipment>(booking())
+        .done::<BookShipment>(answers::booked("TN-1"))
         .expects(capture_payment())
-        .done::<CapturePayment>(Nothing {})
+        .done::<CapturePayment>(answers::captured())
         .expects(CommitStock { order_id: ORDER })
         .expects(ConfirmOrder { order_id: ORDER })
         .expects(notify_customer())
-        .done::<CommitStock>(Nothing {})
-        .done::<ConfirmOrder>(Nothing {})
-        .done::<NotifyCustomer>(Nothing {})
+        .done::<CommitStock>(answers::committed())
+        .done::<ConfirmOrder>(answers::confirmed())
+        .done::<NotifyCustomer>(answers::sent())
         .ends(Status::Completed);
 }
 
 #[test]
 fn a_declined_card_gives_the_stock_back() {
     begun()
-        .done::<ReserveStock>(Nothing {})
-        .refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined)
+        .done::<ReserveStock>(answers::reserved())
+        .refused::<AuthorizePayment>(answers::declined(AuthorizeRefused::CardDeclined))
         .turns_round_at("authorize_payment", "card_declined")
         .expects(ReleaseStock { order_id: ORDER })
-        .done::<ReleaseStock>(Nothing {})
+        .done::<ReleaseStock>(answers::released())
         .expects(rejected("card_declined"))
-        .done::<RejectOrder>(Nothing {})
+        .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
 
 #[test]
 fn a_sold_out_lamp_sets_the_money_free_and_the_customer_learns_which() {
-    let items = vec![Shortage { sku: "lamp".to_owned(), requested: 2, available: 1 }];
     begun()
-        .done::<AuthorizePayment>(authorization())
-        .refused::<ReserveStock>(ReserveRefused::OutOfStock { items })
+        .done::<AuthorizePayment>(answers::authorized())
+        .refused::<ReserveStock>(answers::out_of_stock())
         .turns_round_at("reserve_stock", "out_of_stock")
         .expects(void_payment())
-        .done::<VoidPayment>(Nothing {})
+        .done::<VoidPayment>(answers::voided())
         .expects(RejectOrder {
             order_id: ORDER,
             reason: "out_of_stock".to_owned(),
             detail: Some(json!({"items": [{"sku": "lamp", "requested": 2, "available": 1}]})),
         })
-        .done::<RejectOrder>(Nothing {})
+        .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
 
 #[test]
 fn when_both_refuse_the_first_is_the_reason_and_nothing_is_undone() {
     begun()
-        .refused::<AuthorizePayment>(AuthorizeRefused::InsufficientFunds)
+        .refused::<AuthorizePayment>(answers::declined(AuthorizeRefused::InsufficientFunds))
         .expects_nothing()
-        .refused::<ReserveStock>(ReserveRefused::UnknownProduct { items: vec!["lamp".to_owned()] })
+        .refused::<ReserveStock>(answers::unknown_product())
         .expects(rejected("insufficient_funds"))
-        .done::<RejectOrder>(Nothing {})
+        .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
 
@@ -82,11 +81,11 @@ fn when_both_refuse_the_first_is_the_reason_and_nothing_is_undone() {
 #[test]
 fn nothing_is_undone_while_a_step_beside_the_refused_one_is_open() {
     begun()
-        .refused::<ReserveStock>(ReserveRefused::UnknownProduct { items: vec![] })
+        .refused::<ReserveStock>(answers::unknown_product())
         .expects_nothing()
         .after(DEADLINE)
         .expects(authorize_payment())
-        .done::<AuthorizePayment>(authorization())
+        .done::<AuthorizePayment>(answers::authorized())
         .turns_round_at("reserve_stock", "unknown_product")
         .expects(void_payment());
 }
@@ -94,15 +93,15 @@ fn nothing_is_undone_while_a_step_beside_the_refused_one_is_open() {
 #[test]
 fn an_undeliverable_address_undoes_stock_and_card_side_by_side() {
     ready_to_ship()
-        .refused::<BookShipment>(BookRefused::UndeliverableAddress)
+        .refused::<BookShipment>(answers::undeliverable())
         .turns_round_at("book_shipment", "undeliverable_address")
         .expects(ReleaseStock { order_id: ORDER })
         .expects(void_payment())
-        .done::<VoidPayment>(Nothing {})
+        .done::<VoidPayment>(answers::voided())
         .expects_nothing()
-        .done::<ReleaseStock>(Nothing {})
+        .done::<ReleaseStock>(answers::released())
         .expects(rejected("undeliverable_address"))
-        .done::<RejectOrder>(Nothing {})
+        .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
 
@@ -113,13 +112,13 @@ fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
         .gets(&refusal_of("capture_payment"))
         .turns_round_at("capture_payment", "no")
         .expects(CancelShipment { order_id: ORDER, tracking_number: "TN-1".to_owned() })
-        .done::<CancelShipment>(Nothing {})
+        .done::<CancelShipment>(answers::booking_cancelled())
         .expects(ReleaseStock { order_id: ORDER })
         .expects(void_payment())
-        .done::<ReleaseStock>(Nothing {})
-        .done::<VoidPayment>(Nothing {})
+        .done::<ReleaseStock>(answers::released())
+        .done::<VoidPayment>(answers::voided())
         .expects(rejected("no"))
-        .done::<RejectOrder>(Nothing {})
+        .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
 
@@ -131,9 +130,9 @@ fn money_that_was_taken_is_not_given_back_by_the_saga() {
         .gets(&refusal_of("notify_customer"))
         .gets(&Input::Done { step: "capture_payment".to_owned(), direction: Direction::Undo })
         .expects_nothing()
-        .done::<ConfirmOrder>(Nothing {})
-        .done::<CommitStock>(Nothing {})
-        .done::<NotifyCustomer>(Nothing {})
+        .done::<ConfirmOrder>(answers::confirmed())
+        .done::<CommitStock>(answers::committed())
+        .done::<NotifyCustomer>(answers::sent())
         .ends(Status::Completed);
 }
 
@@ -150,34 +149,38 @@ fn a_silent_capture_is_asked_again_and_never_guessed() {
 #[test]
 fn a_silent_undo_is_asked_again() {
     begun()
-        .done::<ReserveStock>(Nothing {})
-        .refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined)
+        .done::<ReserveStock>(answers::reserved())
+        .refused::<AuthorizePayment>(answers::declined(AuthorizeRefused::CardDeclined))
         .expects(ReleaseStock { order_id: ORDER })
         .after(DEADLINE)
         .expects(ReleaseStock { order_id: ORDER })
-        .done::<ReleaseStock>(Nothing {})
+        .done::<ReleaseStock>(answers::released())
         .expects(rejected("card_declined"));
 }
 
 #[test]
 fn only_who_is_silent_is_asked_again() {
-    begun().done::<ReserveStock>(Nothing {}).after(DEADLINE).expects(authorize_payment()).expects_nothing();
+    begun()
+        .done::<ReserveStock>(answers::reserved())
+        .after(DEADLINE)
+        .expects(authorize_payment())
+        .expects_nothing();
 }
 
 /// The answer to the first attempt comes after the second attempt. It counts, and the second answer does not.
 #[test]
 fn a_late_answer_counts_once() {
     begun()
-        .done::<ReserveStock>(Nothing {})
-        .done::<AuthorizePayment>(authorization())
+        .done::<ReserveStock>(answers::reserved())
+        .done::<AuthorizePayment>(answers::authorized())
         .expects(book_shipment())
         .after(DEADLINE)
         .expects(book_shipment())
-        .done::<BookShipment>(booking())
+        .done::<BookShipment>(answers::booked("TN-1"))
         .expects(capture_payment())
-        .done::<BookShipment>(Booking { tracking_number: "another".to_owned() })
+        .done::<BookShipment>(answers::booked("another"))
         .expects_nothing()
-        .done::<CapturePayment>(Nothing {})
+        .done::<CapturePayment>(answers::captured())
         .expects(CommitStock { order_id: ORDER })
         .expects(ConfirmOrder { order_id: ORDER })
         .expects(notify_customer());
@@ -185,7 +188,9 @@ fn a_late_answer_counts_once() {
 
 #[test]
 fn a_refusal_that_comes_after_the_answer_changes_nothing() {
-    ready_to_ship().refused::<AuthorizePayment>(AuthorizeRefused::CardDeclined).expects_nothing();
+    ready_to_ship()
+        .refused::<AuthorizePayment>(answers::declined(AuthorizeRefused::CardDeclined))
+        .expects_nothing();
 }
 
 #[test]
@@ -215,18 +220,18 @@ fn begun() -> Run {
 
 fn ready_to_ship() -> Run {
     begun()
-        .done::<ReserveStock>(Nothing {})
-        .done::<AuthorizePayment>(authorization())
+        .done::<ReserveStock>(answers::reserved())
+        .done::<AuthorizePayment>(answers::authorized())
         .expects(book_shipment())
 }
 
 fn booked() -> Run {
-    ready_to_ship().done::<BookShipment>(booking()).expects(capture_payment())
+    ready_to_ship().done::<BookShipment>(answers::booked("TN-1")).expects(capture_payment())
 }
 
 fn paid() -> Run {
     booked()
-        .done::<CapturePayment>(Nothing {})
+        .done::<CapturePayment>(answers::captured())
         .expects(CommitStock { order_id: ORDER })
         .expects(ConfirmOrder { order_id: ORDER })
         .expects(notify_customer())
@@ -248,10 +253,6 @@ fn authorize_payment() -> AuthorizePayment {
     AuthorizePayment { order_id: ORDER, amount: price(), token: "tok_visa".to_owned() }
 }
 
-fn authorization() -> Authorization {
-    Authorization { authorization_id: "auth-1".to_owned() }
-}
-
 fn void_payment() -> VoidPayment {
     VoidPayment { order_id: ORDER, authorization_id: "auth-1".to_owned() }
 }
@@ -262,10 +263,6 @@ fn capture_payment() -> CapturePayment {
 
 fn book_shipment() -> BookShipment {
     BookShipment { order_id: ORDER, address: two_lamps().shipping_address, items: lamps() }
-}
-
-fn booking() -> Booking {
-    Booking { tracking_number: "TN-1".to_owned() }
 }
 
 fn notify_customer() -> NotifyCustomer {

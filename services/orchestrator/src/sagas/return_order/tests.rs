@@ -1,27 +1,27 @@
 //! What happens to an order that is sent back.
 
-use schemas::common::{Money, Nothing};
+use schemas::common::Money;
 use schemas::inventory::RestockOrder;
 use schemas::notification::{Notice, NotifyCustomer};
 use schemas::order::{RefuseReturn, ReturnOrder as MarkReturned, ReturnRequested};
-use schemas::payment::{RefundPayment, RefundRefused};
-use schemas::shipping::{ResumeShipment, StopRefused, StopShipment, Stopped};
+use schemas::payment::RefundPayment;
+use schemas::shipping::{ResumeShipment, StopShipment};
 use uuid::Uuid;
 
 use super::ReturnOrder;
 use shared::saga::engine::{Input, NoCancellation, Status};
 use shared::saga::testing::{Run, given};
 
-use crate::sagas::test_orders::ORDER;
+use crate::sagas::test_orders::{ORDER, answers};
 
 const RETURN: Uuid = Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0002);
 
 #[test]
 fn the_money_is_given_back_and_the_lamps_go_on_the_shelf() {
     begun()
-        .done::<StopShipment>(Stopped { delivered: true })
+        .done::<StopShipment>(answers::stopped(true))
         .expects(RefundPayment { order_id: ORDER })
-        .done::<RefundPayment>(Nothing {})
+        .done::<RefundPayment>(answers::refunded())
         .expects(RestockOrder { order_id: ORDER })
         .expects(MarkReturned { order_id: ORDER, return_id: RETURN })
         .expects(NotifyCustomer {
@@ -30,33 +30,33 @@ fn the_money_is_given_back_and_the_lamps_go_on_the_shelf() {
             email: None,
             notice: Notice::OrderReturned { total: total() },
         })
-        .done::<NotifyCustomer>(Nothing {})
-        .done::<RestockOrder>(Nothing {})
-        .done::<MarkReturned>(Nothing {})
+        .done::<NotifyCustomer>(answers::sent())
+        .done::<RestockOrder>(answers::restocked())
+        .done::<MarkReturned>(answers::returned(RETURN))
         .ends(Status::Completed);
 }
 
 #[test]
 fn a_parcel_on_its_way_refuses_the_return() {
     begun()
-        .refused::<StopShipment>(StopRefused::InTransit)
+        .refused::<StopShipment>(answers::in_transit())
         .turns_round_at("stop_shipment", "in_transit")
         .expects(refused("in_transit"))
-        .done::<RefuseReturn>(Nothing {})
+        .done::<RefuseReturn>(answers::return_refused(RETURN))
         .ends(Status::Compensated);
 }
 
 #[test]
 fn a_refund_that_is_declined_lets_the_parcel_go_after_all() {
     begun()
-        .done::<StopShipment>(Stopped { delivered: false })
+        .done::<StopShipment>(answers::stopped(false))
         .expects(RefundPayment { order_id: ORDER })
-        .refused::<RefundPayment>(RefundRefused::RefundDeclined)
+        .refused::<RefundPayment>(answers::refund_declined())
         .turns_round_at("refund_payment", "refund_declined")
         .expects(ResumeShipment { order_id: ORDER })
-        .done::<ResumeShipment>(Nothing {})
+        .done::<ResumeShipment>(answers::resumed())
         .expects(refused("refund_declined"))
-        .done::<RefuseReturn>(Nothing {})
+        .done::<RefuseReturn>(answers::return_refused(RETURN))
         .ends(Status::Compensated);
 }
 

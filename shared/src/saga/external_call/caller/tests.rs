@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::*;
 use crate::circuit_breaker::{FIRST_OPEN, IN_A_ROW};
 use crate::db::DbOptions;
-use crate::envelope::{Direction, Message, new_id};
+use crate::envelope::{Direction, Event, Message, Never, new_id};
 use crate::saga::participant::Answer;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,9 +19,19 @@ impl Message for Print {
 }
 
 impl Command for Print {
-    type Reply = ();
-    type Refusal = ();
+    type Reply = Printed;
+    type Refusal = Never;
 }
+
+#[derive(Serialize, Deserialize)]
+struct Printed {}
+
+impl Message for Printed {
+    const TYPE: &'static str = "test.printed.v1";
+    const TOPIC: &'static str = "test.events";
+}
+
+impl Event for Printed {}
 
 /// Counts its calls, and answers while it is switched on.
 #[derive(Default)]
@@ -48,7 +58,7 @@ impl ExternalCall<Print> for Printer {
         _: &mut UnitOfWork,
         answered: &[(Task<Print>, ())],
     ) -> Result<Vec<Answer<Print>>, Fault> {
-        Ok(answered.iter().map(|_| Answer::Done(())).collect())
+        Ok(answered.iter().map(|_| Answer::done(Printed {})).collect())
     }
 }
 
@@ -62,7 +72,8 @@ fn task() -> Task<Print> {
 fn caller(printer: &Arc<Printer>, dependency: &Arc<Dependency>) -> Caller<Print, Printer> {
     let db = DbOptions::new("test").connect(PgConnectOptions::new_without_pgpass());
     let (_, tasks) = mpsc::channel(1);
-    Caller { db, handler: Arc::clone(printer), dependency: Arc::clone(dependency), tasks }
+    let slots = Arc::new(Semaphore::new(Printer::MAX_CONCURRENCY));
+    Caller { db, handler: Arc::clone(printer), dependency: Arc::clone(dependency), tasks, slots }
 }
 
 async fn end_all(calls: &mut Calls<Print, ()>) {
