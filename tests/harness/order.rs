@@ -50,7 +50,21 @@ impl Suite {
         })
         .await;
         self.ready("order").await;
-        self.has_sent_everything("orchestrator").await;
+        let ended = format!(
+            "select count(*) from saga where subject = '{}' and status in ('completed', 'compensated')",
+            order.id
+        );
+        let ended = self.number("orchestrator", &ended).await;
+        let told = format!(
+            "select count(*) from order_timeline
+             where order_id = '{}' and type in ('saga.completed.v1', 'saga.compensated.v1')",
+            order.id
+        );
+        self.until("the timeline to tell of the end", async |suite| {
+            suite.number("order", &told).await >= ended
+        })
+        .await;
+        // It may tell of the end before it tells of everything else.
         self.read_models_are_up_to_now("order").await;
         self.get("order", &format!("/orders/{}", order.id)).await
     }

@@ -102,7 +102,7 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     assert_eq!(placed["reason"], "card_declined");
     let id = placed["id"].as_str().expect("an id");
     assert!(up.succeeds(&["order", "list"]).contains(id));
-    assert!(up.succeeds(&["order", "get", id]).contains("order.rejected.v1"));
+    assert!(up.succeeds(&["order", "watch", id]).contains("order.rejected.v1"));
     assert!(up.succeeds(&["order", "watch", id]).trim_end().ends_with("rejected  (card_declined)"));
     assert_eq!(up.succeeds(&["status"]).matches(" ready").count(), 6);
     assert!(up.fails(&["order", "place", "--item", "ghost"]).contains("/items/0/sku"));
