@@ -2,6 +2,7 @@
 //! files that list the services.
 
 mod audit;
+mod baseline;
 mod command_line;
 mod cost;
 mod dependencies;

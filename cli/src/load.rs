@@ -13,6 +13,8 @@
 //! warm-up until the last order has settled, and divided by the orders that settled in that time. At its beginning some
 //! orders of the warm-up are under way, and at its end some closing steps of the last orders. The two balance each other.
 
+mod against;
+pub mod baseline;
 mod board;
 mod counters;
 mod feed;
@@ -28,24 +30,32 @@ mod stock;
 mod tally;
 mod terminal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use shared::service::config::duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use self::against::{Comparison, Round};
 use self::per_order::PerOrder;
-use self::plan::{Parts, Rates, positive, rates, share};
+pub use self::plan::{Parts, positive, rate};
+use self::plan::{Rates, rates, share};
 use self::report::{Phase, Report, Settings};
 use self::run::{Readings, Run};
 use self::tally::{Tally, rounded};
 use crate::api::Api;
 use crate::audit::{self, Verdict};
+use crate::output::complain;
 use crate::run::Where;
 
 const USUAL_DURATION: Duration = Duration::from_secs(60);
+/// The share of orders that the yardstick declines, so that of a comparison too.
+const USUALLY_DECLINED: f64 = 0.05;
 
 /// Places orders at a rate or from clients.
 #[derive(Debug, clap::Args)]
@@ -54,7 +64,11 @@ const USUAL_DURATION: Duration = Duration::from_secs(60);
     after_help = "Examples:\n  \
         amends load --rate 300                              a constant rate for a minute\n  \
         amends load --rate 100:60s,1000:30s,100:60s         a burst\n  \
-        amends load --clients 500 --duration 60s --json run.json\n\n\
+        amends load --clients 500 --duration 60s --json run.json\n  \
+        amends load --clients 2000 --against-baseline       in turn with a yardstick, three times\n\n\
+        The yardstick of --against-baseline does the same business by plain SQL on the suite's PostgreSQL, without saga and\n\
+        broker. Machines differ by a factor of three from day to day, so quote the ratios. Nothing else may use the suite\n\
+        meanwhile, or the figures mean nothing. `amends bench baseline --help` says more.\n\n\
         The exit code is 1 if an order is lost or has not settled, or if an invariant of the audit does not hold."
 )]
 pub struct Load {
@@ -80,6 +94,13 @@ pub struct Load {
     /// How long to wait for the last orders to settle.
     #[arg(long, default_value = "60s", value_parser = duration)]
     settle_timeout: Duration,
+    /// Measure a yardstick and the suite in turn, each with the warm-up and the duration, and print the ratios. With
+    /// --clients the yardstick has 128 clients, with --rate the same rate.
+    #[arg(long)]
+    against_baseline: bool,
+    /// With --against-baseline, how often both are measured.
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "against_baseline", value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
     /// Write the report to this file too, as one JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -89,17 +110,37 @@ pub struct Load {
     topics: audit::Topics,
 }
 
+/// Returns the runtime of a load generator. It has two workers only, because what is measured shares the machine.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// Writes figures to a file as one JSON object, if there is a file.
+pub fn write_json(figures: &impl Serialize, file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("can't write {}", file.display()))
+}
+
+/// Ends with an error that names the failures, if there are any.
+pub fn succeed(failures: &[String]) -> anyhow::Result<()> {
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
 impl Load {
     pub fn run(self) -> anyhow::Result<()> {
-        // Two workers only, because the suite under test shares the machine.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(self.measure())
+        runtime()?.block_on(self.measure())
     }
 
     /// Returns the plan of the run, or an error if the flags contradict each other.
     fn parts(&self) -> anyhow::Result<Parts> {
         if self.declined + self.out_of_stock > 1.0 {
             bail!("--declined and --out-of-stock are together more than 100%");
+        }
+        if self.against_baseline && (self.declined != USUALLY_DECLINED || self.out_of_stock != 0.0) {
+            bail!(
+                "the yardstick declines 5% and is never out of stock, so leave --declined and --out-of-stock out"
+            );
         }
         let usual = self.duration.unwrap_or(USUAL_DURATION);
         let phases = self.rate.as_ref().map_or(&[][..], |rates| &rates.0);
@@ -112,28 +153,72 @@ impl Load {
             phases.iter().map(|phase| phase.lasts.unwrap_or(usual)).collect()
         };
         let rates = phases.iter().map(|phase| phase.rate).collect();
-        Ok(Parts { rates, bounds: plan::bounds(self.warmup, &durations) })
+        Ok(Parts::new(rates, self.warmup, &durations))
     }
 
     async fn measure(self) -> anyhow::Result<()> {
         let parts = self.parts()?;
+        if self.against_baseline {
+            return self.compare(&parts).await;
+        }
+        let report = self.measure_suite(&parts).await?;
+        report.print();
+        write_json(&report, self.json.as_deref())?;
+        succeed(&report.failures())
+    }
+
+    /// Measures the suite once, and audits it.
+    async fn measure_suite(&self, parts: &Parts) -> anyhow::Result<Report> {
         let api = Arc::new(Api::new(&self.place.suite));
         let mix = stock::fill(&api, parts.orders(), self.declined, self.out_of_stock).await?;
-        let mut run = Run::begin(&api, mix, &parts).await?;
-        let readings = run.measure(&self.place, &parts, self.clients, self.settle_timeout).await?;
+        let mut run = Run::begin(&api, mix, parts).await?;
+        let readings = run.measure(&self.place, parts, self.clients, self.settle_timeout).await?;
         run.end().await?;
         let usual = audit::Scope::of(&self.place.suite, &self.topics);
         let accepted = run.board.all_accepted();
         let scope = audit::Scope { patience: self.settle_timeout, accepted, ..usual };
         let verdict = audit::wait_until_quiescent(&api, &scope).await;
-        let report = self.report(&parts, &run, &readings, verdict)?;
-        report.print();
-        if let Some(path) = &self.json {
-            let text = serde_json::to_string_pretty(&report)? + "\n";
-            std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?;
+        self.report(parts, &run, &readings, verdict)
+    }
+
+    /// Measures the yardstick and the suite in turn. Ctrl-C ends the comparison; a round that is not complete does not count.
+    async fn compare(&self, parts: &Parts) -> anyhow::Result<()> {
+        let clients = self.clients.map(|_| baseline::CLIENTS);
+        let setting =
+            clients.map_or_else(|| "the same rate".to_owned(), |clients| format!("{clients} clients"));
+        let stopped = CancellationToken::new();
+        let mut listening = JoinSet::new();
+        listening.spawn({
+            let stopped = stopped.clone();
+            async move {
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    stopped.cancel();
+                }
+            }
+        });
+        let mut rounds = Vec::new();
+        for number in 1..=self.rounds {
+            complain!("round {number} of {}: the yardstick, with {setting}", self.rounds);
+            let yardstick = baseline::measure(&self.place, parts, clients).await?;
+            if stopped.is_cancelled() {
+                break;
+            }
+            complain!("round {number} of {}: the suite", self.rounds);
+            let suite = self.measure_suite(parts).await?;
+            if stopped.is_cancelled() {
+                break;
+            }
+            let round = Round::new(yardstick, suite);
+            round.print(number);
+            rounds.push(round);
         }
-        let failures = report.failures();
-        if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+        if rounds.is_empty() {
+            bail!("stopped before the first round was complete");
+        }
+        let comparison = Comparison::new(self.settings(parts), setting, rounds, stopped.is_cancelled());
+        comparison.print();
+        write_json(&comparison, self.json.as_deref())?;
+        succeed(&comparison.failures())
     }
 
     /// Computes the figures of a run.
@@ -230,6 +315,12 @@ mod tests {
         assert!(
             refused("--rate 5 --declined 60% --out-of-stock 60%").is_some_and(|said| said.contains("100%"))
         );
+        assert!(
+            refused("--rate 5 --declined 10% --against-baseline")
+                .is_some_and(|said| said.contains("yardstick"))
+        );
+        assert!(refused("--rate 5 --rounds 2").is_some_and(|said| said.contains("--against-baseline")));
+        assert_eq!(refused("--rate 5 --against-baseline --rounds 2"), None);
         assert!(refused("--rate 0").is_some_and(|said| said.contains("more than 0")));
         assert!(refused("--rate 5 --declined 120%").is_some_and(|said| said.contains("0% to 100%")));
         assert_eq!(refused("--rate 5 --duration 2s"), None);

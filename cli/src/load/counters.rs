@@ -13,9 +13,13 @@ const PUBLISHED: &str = "amends_relay_published_total";
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// A connection to the suite's PostgreSQL, if it listens on the port that `amends up` uses.
-pub struct Database(Option<PgConnection>);
+pub struct Database {
+    connection: Option<PgConnection>,
+    /// The databases whose transactions are counted.
+    names: &'static [&'static str],
+}
 
-/// The transactions so far, in all databases of the services.
+/// The transactions so far, in all databases that are counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Commits {
     /// All transactions, from `pg_stat_database`. Connections report theirs once a second, so the number is a second old.
@@ -27,10 +31,20 @@ pub struct Commits {
 impl Database {
     pub async fn open(suite: &Suite) -> Self {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", suite.server_ports().postgres);
-        let Ok(options) = PgConnectOptions::from_str(&url) else { return Self(None) };
-        let options = options.ssl_mode(PgSslMode::Disable);
-        let connected = tokio::time::timeout(ANSWER, PgConnection::connect_with(&options)).await;
-        Self(connected.ok().and_then(Result::ok))
+        let connection = match PgConnectOptions::from_str(&url) {
+            Ok(options) => Self::connect(&options.ssl_mode(PgSslMode::Disable)).await,
+            Err(_) => None,
+        };
+        Self { connection, names: &SERVICES }
+    }
+
+    /// Counts the transactions in these databases.
+    pub fn of(connection: PgConnection, names: &'static [&'static str]) -> Self {
+        Self { connection: Some(connection), names }
+    }
+
+    async fn connect(options: &PgConnectOptions) -> Option<PgConnection> {
+        tokio::time::timeout(ANSWER, PgConnection::connect_with(options)).await.ok()?.ok()
     }
 
     /// Returns `None` if PostgreSQL can't be reached.
@@ -39,7 +53,7 @@ impl Database {
             "select sum(xact_commit)::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
              from pg_stat_database where datname = any($1)",
         );
-        let read = read.bind(SERVICES).fetch_one(self.0.as_mut()?);
+        let read = read.bind(self.names).fetch_one(self.connection.as_mut()?);
         let (all, writing) = tokio::time::timeout(ANSWER, read).await.ok()?.ok()?;
         Some(Commits { all, writing })
     }

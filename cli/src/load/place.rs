@@ -16,22 +16,42 @@ use super::mix::Mix;
 use super::plan::Due;
 
 /// The most requests at a time. Further requests wait for their turn, and their latencies include the wait.
-pub const MOST_AT_ONCE: usize = 512;
+const MOST_AT_ONCE: usize = 512;
 /// How long the order service may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a client pauses after an error without `Retry-After`.
 const REST: Duration = Duration::from_millis(100);
 
+/// What is ordered.
+pub trait Orders: Send + Sync + 'static {
+    /// Returns the body of the order with this number.
+    fn body(&self, number: u64) -> String;
+
+    /// Returns the id of this order after it was accepted.
+    fn id(&self, number: u64, headers: &HeaderMap) -> Option<Uuid>;
+}
+
+impl Orders for Mix {
+    fn body(&self, number: u64) -> String {
+        Self::body(self, number)
+    }
+
+    /// The order service chooses the id.
+    fn id(&self, _number: u64, headers: &HeaderMap) -> Option<Uuid> {
+        location(headers)
+    }
+}
+
 /// Places orders and puts them on the board.
-pub struct Placing {
-    pub client: Client,
-    pub url: String,
-    pub mix: Mix,
-    pub board: Arc<Board>,
-    pub turns: Semaphore,
-    pub number: AtomicU64,
+pub struct Placing<O> {
+    client: Client,
+    url: String,
+    orders: O,
+    board: Arc<Board>,
+    turns: Semaphore,
+    number: AtomicU64,
     /// Ends the placing early.
-    pub stop: CancellationToken,
+    stop: CancellationToken,
 }
 
 /// The result of a request.
@@ -43,13 +63,20 @@ enum Answer {
     Dropped,
 }
 
-impl Placing {
+impl<O: Orders> Placing<O> {
+    pub fn new(client: Client, url: String, orders: O, board: &Arc<Board>, stop: &CancellationToken) -> Self {
+        let (board, stop) = (Arc::clone(board), stop.clone());
+        let turns = Semaphore::new(MOST_AT_ONCE);
+        Self { client, url, orders, board, turns, number: AtomicU64::new(0), stop }
+    }
+
     async fn place(&self, part: usize, began: Instant) -> Answer {
         let Ok(_turn) = self.turns.acquire().await else { return Answer::Dropped };
         if self.stop.is_cancelled() {
             return Answer::Dropped;
         }
-        let body = self.mix.body(self.number.fetch_add(1, Ordering::Relaxed));
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let body = self.orders.body(number);
         let request = self.client.post(&self.url).header(CONTENT_TYPE, "application/json").body(body);
         let response = match request.timeout(ANSWER).send().await {
             Ok(response) => response,
@@ -60,7 +87,7 @@ impl Placing {
         };
         let now = Instant::now();
         let status = response.status();
-        let (id, wait) = (location(response.headers()), retry_after(response.headers()));
+        let (id, wait) = (self.orders.id(number, response.headers()), retry_after(response.headers()));
         // The body must be read to its end, or the connection can't be reused.
         let _ = response.bytes().await;
         match id {

@@ -34,11 +34,16 @@ fn phase(text: &str) -> Result<Phase, String> {
         Some((rate, lasts)) => (rate, Some(positive(lasts)?)),
         None => (text.trim(), None),
     };
-    let rate: f64 = rate.parse().map_err(|_| format!("`{rate}` is not a number of orders a second"))?;
+    Ok(Phase { rate: self::rate(rate)?, lasts })
+}
+
+/// Reads a number of orders a second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of orders a second"))?;
     if !(rate > 0.0 && rate <= HIGHEST) {
         return Err(format!("a rate is more than 0 and at most {HIGHEST} orders a second"));
     }
-    Ok(Phase { rate, lasts })
+    Ok(rate)
 }
 
 /// Reads a duration that is longer than nothing.
@@ -72,6 +77,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Returns the plan of a warm-up and of phases with these rates and durations.
+    pub fn new(rates: Vec<f64>, warmup: Duration, durations: &[Duration]) -> Self {
+        Self { rates, bounds: bounds(warmup, durations) }
+    }
+
     /// Returns how long the warm-up lasts.
     pub fn warmup(&self) -> Duration {
         self.bounds.first().map_or(Duration::ZERO, |(_, end)| *end)
@@ -103,7 +113,7 @@ pub struct Due {
 }
 
 /// Returns the begin and the end of the warm-up and of each phase, since the beginning of the run.
-pub fn bounds(warmup: Duration, phases: &[Duration]) -> Vec<(Duration, Duration)> {
+fn bounds(warmup: Duration, phases: &[Duration]) -> Vec<(Duration, Duration)> {
     let mut end = Duration::ZERO;
     std::iter::once(&warmup)
         .chain(phases)

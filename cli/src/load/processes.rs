@@ -31,6 +31,8 @@ pub struct Processes {
     services: Option<Vec<(u32, u64)>>,
     kafka: Option<Vec<(u32, u64)>>,
     postgres: Option<Vec<(u32, u64)>>,
+    /// Processes of PostgreSQL that do not count, as they were when they were found.
+    apart: Vec<Stat>,
 }
 
 /// A figure for each part of the suite; `None` if its processes were not found.
@@ -57,7 +59,18 @@ impl Processes {
             services,
             kafka: server(&stats, ports.kafka, "java"),
             postgres: server(&stats, ports.postgres, "postgres"),
+            apart: Vec::new(),
         }
+    }
+
+    /// Finds PostgreSQL without the processes that serve others, and takes the place of the services by one child of this
+    /// process. There is no Kafka.
+    pub fn with_program(place: &Where, program: u32, others: &[u32]) -> Self {
+        let stats = all();
+        let services = stats.get(&program).map(|stat| vec![(program, stat.began)]);
+        let postgres = server(&stats, place.suite.server_ports().postgres, "postgres");
+        let apart = others.iter().filter_map(|pid| stats.get(pid).copied()).collect();
+        Self { services, kafka: Some(Vec::new()), postgres, apart }
     }
 
     /// Returns the CPU time used so far, in ticks. A part has none if one of its root processes has ended.
@@ -68,7 +81,7 @@ impl Processes {
         Usage {
             services: of(&self.services),
             kafka: of(&self.kafka),
-            postgres: of(&self.postgres),
+            postgres: of(&self.postgres).map(|ticks| ticks.saturating_sub(spent(&self.apart, &stats))),
             generator: stats.get(&me).map(|stat| stat.own + stat.ended),
         }
     }
@@ -178,6 +191,14 @@ fn sum(roots: &[(u32, u64)], stats: &HashMap<u32, Stat>) -> Option<u64> {
     Some(below.map(|stat| stat.own + stat.ended).sum())
 }
 
+/// Returns the CPU time of processes, of an ended one the time that it had used when it was found: that is in its parent's
+/// `ended` now.
+fn spent(processes: &[Stat], stats: &HashMap<u32, Stat>) -> u64 {
+    let now =
+        |found: &Stat| stats.get(&found.pid).filter(|now| now.began == found.began).unwrap_or(found).own;
+    processes.iter().map(now).sum()
+}
+
 fn resident(pid: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
 }
@@ -230,6 +251,18 @@ mod tests {
         // A child of a child.
         let deeper = suite(&[(10, 1, [100, 50, 0, 0]), (11, 10, [7, 3, 2, 2]), (13, 11, [5, 0, 0, 0])]);
         assert_eq!(sum(&[(10, 5)], &deeper), Some(169));
+    }
+
+    #[test]
+    fn a_process_that_is_apart_counts_neither_before_nor_after_it_has_ended() {
+        let before = suite(&[(10, 1, [100, 50, 0, 0]), (11, 10, [7, 3, 0, 0]), (12, 10, [1, 1, 0, 0])]);
+        let apart = [before[&11]];
+        let rest = |stats| sum(&[(10, 5)], stats).map(|ticks| ticks - spent(&apart, stats));
+        assert_eq!(rest(&before), Some(152));
+        let busier = suite(&[(10, 1, [100, 50, 0, 0]), (11, 10, [9, 9, 0, 0]), (12, 10, [1, 1, 0, 0])]);
+        assert_eq!(rest(&busier), Some(152));
+        let ended = suite(&[(10, 1, [100, 50, 7, 3]), (12, 10, [1, 1, 0, 0])]);
+        assert_eq!(rest(&ended), Some(152));
     }
 
     #[test]

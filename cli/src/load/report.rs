@@ -205,23 +205,8 @@ impl Report {
 
     /// Prints the report.
     pub fn print(&self) {
-        let Counts { placed, confirmed, rejected, unsettled, lost, errors } = &self.counts;
-        if self.ended_early {
-            say!("stopped early; these are the figures up to then");
-        }
-        say!(
-            "orders        {placed} placed: {confirmed} confirmed, {rejected} rejected, {unsettled} unsettled, {lost} lost"
-        );
-        let by: Vec<String> = self.errors_by.iter().map(|(what, count)| format!("{what}: {count}")).collect();
-        say!(
-            "errors        {errors}{}",
-            if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) }
-        );
-        say!(
-            "settled       {} a second; the last {} s after the end of placing",
-            self.settled_per_s,
-            show(self.drained_s)
-        );
+        outcomes(self.ended_early, &self.counts, &self.errors_by);
+        settled(self.settled_per_s, self.drained_s);
         latencies("", &self.latencies);
         if self.phases.len() > 1 {
             for phase in &self.phases {
@@ -273,7 +258,27 @@ impl Report {
     }
 }
 
-fn latencies(indent: &str, of: &Latencies) {
+/// Prints what became of the orders.
+pub fn outcomes(ended_early: bool, counts: &Counts, errors_by: &BTreeMap<String, u64>) {
+    let Counts { placed, confirmed, rejected, unsettled, lost, errors } = counts;
+    if ended_early {
+        say!("stopped early; these are the figures up to then");
+    }
+    say!(
+        "orders        {placed} placed: {confirmed} confirmed, {rejected} rejected, {unsettled} unsettled, {lost} lost"
+    );
+    let by: Vec<String> = errors_by.iter().map(|(what, count)| format!("{what}: {count}")).collect();
+    say!(
+        "errors        {errors}{}",
+        if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) }
+    );
+}
+
+pub fn settled(per_s: f64, drained_s: Option<f64>) {
+    say!("settled       {per_s} a second; the last {} s after the end of placing", show(drained_s));
+}
+
+pub fn latencies(indent: &str, of: &Latencies) {
     say!("{indent}accept ms     p50 {}, p99 {}", show(of.accept_p50_ms), show(of.accept_p99_ms));
     say!(
         "{indent}settle ms     p50 {}, p95 {}, p99 {}, max {}",
@@ -295,7 +300,8 @@ fn figures(what: &str, of: &Figures) {
     );
 }
 
-fn show(figure: Option<f64>) -> String {
+/// Returns a figure as text; one that is not known is a dash.
+pub fn show(figure: Option<f64>) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string())
 }
 

@@ -1,11 +1,9 @@
 //! A run: the tasks that observe it, the placing of its orders, and the readings at its beginning and end.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +13,7 @@ use super::feed::Feed;
 use super::meter::{Marks, Meter, mark};
 use super::mix::Mix;
 use super::per_order::Reading;
-use super::place::{MOST_AT_ONCE, Placing};
+use super::place::Placing;
 use super::plan::{self, Parts};
 use super::processes::{Processes, Usage};
 use super::terminal;
@@ -28,7 +26,7 @@ pub struct Run {
     /// Cancelled when no more orders are to be placed.
     pub stop: CancellationToken,
     api: Arc<Api>,
-    placing: Arc<Placing>,
+    placing: Arc<Placing<Mix>>,
     /// Cancelled when the observers are to end.
     over: CancellationToken,
     observers: JoinSet<()>,
@@ -62,16 +60,15 @@ impl Run {
             async move { feed.ask(over).await }
         });
         observers.spawn(terminal::show_progress(Arc::clone(&board), over.clone()));
-        observers.spawn(terminal::end_on_signal(stop.clone(), over.clone()));
-        let placing = Arc::new(Placing {
-            client,
-            url: api.url("order", "/orders"),
-            mix,
-            board: Arc::clone(&board),
-            turns: Semaphore::new(MOST_AT_ONCE),
-            number: AtomicU64::new(0),
-            stop: stop.clone(),
+        observers.spawn({
+            let (stop, over) = (stop.clone(), over.clone());
+            async move {
+                if over.run_until_cancelled(terminal::told_to_end(stop)).await.is_some() {
+                    std::process::exit(130);
+                }
+            }
         });
+        let placing = Arc::new(Placing::new(client, api.url("order", "/orders"), mix, &board, &stop));
         Ok(Self { board, feed, stop, api: Arc::clone(api), placing, over, observers })
     }
 
@@ -85,7 +82,7 @@ impl Run {
         patience: Duration,
     ) -> anyhow::Result<Readings> {
         let meter = Meter {
-            api: Arc::clone(&self.api),
+            api: Some(Arc::clone(&self.api)),
             board: Arc::clone(&self.board),
             processes: Processes::find(place),
             database: Database::open(&place.suite).await,

@@ -8,18 +8,18 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use crate::output::complain;
 
-/// Ctrl-C ends the placing; a second one ends the program.
-pub async fn end_on_signal(stop: CancellationToken, over: CancellationToken) {
+/// Ends the placing at the first Ctrl-C, and returns at the second one.
+pub async fn told_to_end(stop: CancellationToken) {
     for first in [true, false] {
-        match over.run_until_cancelled(tokio::signal::ctrl_c()).await {
-            Some(Ok(())) if first => {
-                complain!(
-                    "placing no more orders; waiting for those under way (press Ctrl-C again to stop at once)"
-                );
-                stop.cancel();
-            }
-            Some(Ok(())) => std::process::exit(130),
-            Some(Err(_)) | None => return,
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a handler, Ctrl-C ends the program.
+            std::future::pending::<()>().await;
+        }
+        if first {
+            complain!(
+                "placing no more orders; waiting for those under way (press Ctrl-C again to stop at once)"
+            );
+            stop.cancel();
         }
     }
 }
