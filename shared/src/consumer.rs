@@ -32,9 +32,11 @@ use crate::step_outcome::StepKey;
 use crate::unit_of_work::UnitOfWork;
 use crate::{metric, parked, retention};
 
-/// Claims and handles messages in one transaction.
-async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming]) -> Result<(), Fault> {
-    let prepared = router.prepare(db, batch).await?;
+/// Claims and handles messages in one transaction. `again` says that they have failed for good before, perhaps together
+/// with others.
+async fn attempt(db: &Db, router: &MessageRouter, batch: &[&Incoming], again: bool) -> Result<(), Fault> {
+    // What cannot be recorded must not be prepared: an external call would leave no trace.
+    let prepared = if again { HashMap::new() } else { router.prepare(db, batch).await? };
     let (mut uow, claims) = claim(db, router, batch).await?;
     uow.prepare(prepared);
     let fresh = admit(&mut uow, db.retention().inbox, router, batch, claims).await?;

@@ -31,7 +31,7 @@ pub trait BatchHandler: Send + Sync + 'static {
     }
 
     /// Returns whether nobody waits for the effect of the messages, as for a read model. A topic with such handlers only
-    /// is fetched in larger batches, a fraction of a second later.
+    /// is fetched in larger batches, a fraction of a second later. Such a handler must be idempotent.
     fn is_background(&self) -> bool {
         false
     }
@@ -175,6 +175,10 @@ impl MessageRouter {
         types: Vec<(&'static str, String, bool)>,
         handler: Arc<dyn BatchHandler>,
     ) -> Self {
+        assert!(
+            handler.is_idempotent() || !handler.is_background(),
+            "a background handler must be idempotent, because its group may read a topic again from its beginning"
+        );
         let index = self.handlers.len();
         self.handlers.push(handler);
         for (kind, topic, has_events) in types {
@@ -343,7 +347,7 @@ impl MessageRouter {
 
     /// Returns whether this service does not consume the event. On topics of commands no message is foreign, because its
     /// sender may wait for an answer. Another version of a consumed event is not foreign.
-    fn is_foreign(&self, topic: &str, kind: &str) -> bool {
+    pub(crate) fn is_foreign(&self, topic: &str, kind: &str) -> bool {
         self.event_topics.contains(topic)
             && !self.strict_topics.contains(topic)
             && !self.routes.contains_key(kind)

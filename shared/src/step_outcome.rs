@@ -41,6 +41,10 @@ impl StepKey {
         let (Some(step), Some(direction)) = (metadata.step.clone(), metadata.direction) else {
             return Err(Fault::permanent("the command does not name its saga step and direction"));
         };
+        // PostgreSQL has no such text, and takes it for the end of a statement.
+        if step.contains('\0') {
+            return Err(Fault::permanent("the name of the command's step has a NUL character"));
+        }
         Ok(Self { saga_id: envelope.correlation_id, step, direction })
     }
 

@@ -60,6 +60,17 @@ impl Suite {
         assert_eq!(status, 200, "{answer}");
     }
 
+    /// Waits until a message of a key is parked, and returns the first. Others may wait behind it.
+    pub async fn first_parked(&self, service: &'static str, key: &str) -> Value {
+        let first = async |suite: &Self| {
+            let (status, page) = suite.parked(Method::GET, service, key, &[], None).await;
+            page["messages"].get(0).filter(|_| status == 200).cloned()
+        };
+        let what = format!("a message of {key} to be parked");
+        self.until(&what, async |suite| first(suite).await.is_some()).await;
+        first(self).await.expect("it was there")
+    }
+
     /// Waits until so many messages of a key are parked, and returns them.
     pub async fn parked_messages(&self, service: &'static str, key: &str, count: usize) -> Vec<Value> {
         self.until(&format!("{count} messages of {key} to be parked"), async |suite| {

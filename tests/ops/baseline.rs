@@ -109,9 +109,12 @@ async fn the_yardstick_measures_adds_up_and_leaves_nothing_behind() {
     {
         assert_eq!(number(&report, none), 0.0, "{none} in {report}");
     }
-    for some in
-        ["/settled_per_s", "/cpu_ms_per_order/total", "/cpu_ms_per_order/program", "/commits_per_order"]
-    {
+    for some in [
+        "/settled_per_s",
+        "/cpu_ms_per_order/total",
+        "/cpu_ms_per_order/program",
+        "/writing_commits_per_order",
+    ] {
         assert!(number(&report, some) > 0.0, "{some} in {report}");
     }
     assert!(number(&report, "/settle_p50_ms") <= number(&report, "/settle_p99_ms"), "{report}");

@@ -255,9 +255,9 @@ impl Publisher {
 }
 
 impl Drop for Publisher {
-    /// The thread ends within [`POLL`], and destroys the client. What it still has in flight is not abandoned by that; the
-    /// next producer sends it again.
+    /// Drops what was not sent; the next producer sends it again. The thread ends within [`POLL`], and destroys the client.
     fn drop(&mut self) {
+        self.abandon();
         self.dropped.store(true, Ordering::Release);
     }
 }

@@ -324,3 +324,19 @@ async fn a_message_on_a_topic_that_it_does_not_belong_to_is_parked_and_has_no_ef
     let told = format!("select message_id::text from statement_line where member = '{buyer}'");
     toy.until("the purchase to be told", async || toy.texts(&told).await == [text(&event["id"])]).await;
 }
+
+/// PostgreSQL takes no text with such a character. The claim of a whole batch must not fail for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_whose_name_has_a_nul_character_parks_its_command_and_holds_up_no_other() {
+    let toy = Toy::start().await;
+    let (odd, member) = (new_id(), new_id());
+    let data = json!({"member": odd, "campaign": "spring", "points": 1});
+    let mut command = message(GrantPoints::TYPE, &odd.to_string(), odd, data);
+    command["metadata"] = json!({"step": "grant\u{0}points", "direction": "do"});
+    toy.produce(GrantPoints::TOPIC, &odd.to_string(), command.to_string().as_bytes()).await;
+    toy.told(&[grant(member)]).await;
+    assert_eq!(outcomes(&toy.answers(member).await), [("do", "done")]);
+    let parked = toy.parked_messages(&odd.to_string(), 1).await;
+    let reason = text(&parked[0]["reason"]);
+    assert!(reason.contains("NUL character"), "{reason}");
+}

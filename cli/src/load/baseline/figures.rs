@@ -34,6 +34,8 @@ pub struct Baseline {
     pub drained_s: Option<f64>,
     pub cpu_ms_per_order: Cpu,
     pub commits_per_order: Option<f64>,
+    /// The few of the suite at rest count too.
+    pub writing_commits_per_order: Option<f64>,
     /// How many processors the suite's services and Kafka have used meanwhile.
     pub suite_cores: Option<f64>,
     pub sums: Sums,
@@ -93,6 +95,7 @@ impl Baseline {
                 generator: cpu.generator,
             },
             commits_per_order: per_order.commits,
+            writing_commits_per_order: per_order.writing_commits,
             suite_cores: None,
             sums,
             warmup: tallies.first().context("a run has parts")?.into(),
@@ -125,7 +128,11 @@ impl Baseline {
         if total.is_none() {
             say!("              -: the processes of PostgreSQL were not found on this machine");
         }
-        say!("per order     {} commits", show(self.commits_per_order));
+        say!(
+            "per order     {} commits, {} of them writing",
+            show(self.commits_per_order),
+            show(self.writing_commits_per_order)
+        );
         if let Some(cores) = self.suite_cores {
             let busy = if cores > IDLE_CORES { ": it was busy, so these figures mean little" } else { "" };
             say!("beside it     the suite used {cores} processors{busy}");

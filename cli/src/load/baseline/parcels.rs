@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
 
 use super::ground::Ground;
 use crate::output::complain;
@@ -11,7 +12,14 @@ use crate::output::complain;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits until no parcel will move within this time.
-pub async fn until_at_rest(ground: &Ground, within: Duration) -> anyhow::Result<()> {
+///
+/// # Errors
+/// If it is stopped before.
+pub async fn until_at_rest(
+    ground: &Ground,
+    within: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut shipping = ground.connect("shipping").await?;
     let mut told = false;
     loop {
@@ -28,6 +36,8 @@ pub async fn until_at_rest(ground: &Ground, within: Duration) -> anyhow::Result<
             );
             told = true;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_none() {
+            bail!("stopped before the measurement had begun");
+        }
     }
 }

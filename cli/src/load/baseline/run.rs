@@ -39,7 +39,7 @@ pub async fn measure(
     clients: Option<u16>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Baseline> {
-    parcels::until_at_rest(ground, parts.end()).await?;
+    parcels::until_at_rest(ground, parts.end(), stop).await?;
     ground.prepare().await.context("the yardstick's databases can't be created")?;
     let folder = place.state().join("bench");
     let program = tokio::task::block_in_place(|| Program::start(&folder, &ground.url))?;

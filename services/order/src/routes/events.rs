@@ -1,7 +1,7 @@
 //! `GET /orders/{id}/events`: what happens to an order, as server-sent events.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -55,6 +55,7 @@ pub(super) async fn get(
         order: id,
         last: last.unwrap_or(0),
         ready: vec![],
+        settled: None,
         ended: false,
     };
     let events = stream::unfold(follow, |mut follow| async move {
@@ -72,8 +73,14 @@ struct Follow {
     last: i64,
     /// The events to send, the next one last.
     ready: Vec<Event>,
+    /// When the order was first seen settled.
+    settled: Option<Instant>,
     ended: bool,
 }
+
+/// How long a stream waits for the timeline of a settled order. Longer, and it would wait for an operator: a message of the
+/// order is parked.
+const LONGEST_TIMELINE: Duration = Duration::from_secs(10);
 
 impl Follow {
     async fn next(&mut self) -> Option<Event> {
@@ -106,7 +113,12 @@ impl Follow {
         let mut db = self.app.db.read().await?;
         // The order and the end of its timeline are looked at before the timeline is read.
         let order = store::find(&mut db, self.order).await?.ok_or_else(|| unknown(self.order))?;
-        let ends = order.status.is_settled() && store::tells_settlement(&mut db, self.order).await?;
+        let settled = order.status.is_settled().then(|| *self.settled.get_or_insert_with(Instant::now));
+        let ends = match settled {
+            None => false,
+            Some(since) if since.elapsed() > LONGEST_TIMELINE => true,
+            Some(_) => store::tells_settlement(&mut db, self.order).await?,
+        };
         let rows = store::find_timeline(&mut db, self.order, self.last).await?;
         let mut events = Vec::with_capacity(rows.len() + 1);
         for row in rows {

@@ -42,7 +42,8 @@ impl Consumer {
             batch.push(message);
         }
         let mut taken = batch.len();
-        let mut since = None;
+        // More messages never make a batch less urgent.
+        let (mut since, mut waits) = (None, true);
         while taken < self.batch && bytes < MAX_BATCH_BYTES {
             let available = stream.next().now_or_never().flatten();
             let next = match available {
@@ -51,8 +52,8 @@ impl Consumer {
                     wait(&mut stream, tokio::time::Instant::now() + POLL_INTERVAL, stop).await
                 }
                 None => {
-                    let linger =
-                        if self.router.may_wait(&batch) { linger.max(DEFERRABLE_LINGER) } else { linger };
+                    waits = waits && self.router.may_wait(&batch);
+                    let linger = if waits { linger.max(DEFERRABLE_LINGER) } else { linger };
                     if linger.is_zero() {
                         break;
                     }
@@ -86,6 +87,14 @@ impl Consumer {
             return None;
         }
         let mut message = Incoming::new(record, topic.to_owned());
+        // A record that cannot be read may answer a step, unless its headers say that it does not concern this service.
+        let answers_step = cloudevents::header(record.headers(), cloudevents::OUTCOME).is_some();
+        if message.envelope.is_none()
+            && !answers_step
+            && kind.is_some_and(|kind| self.router.is_foreign(topic, kind))
+        {
+            return None;
+        }
         self.router.admit(&mut message).then_some(message)
     }
 }

@@ -29,7 +29,8 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Work that is repeated until it succeeds.
 #[derive(Clone, Copy)]
 enum Work<'w> {
-    Handle(&'w [&'w Incoming]),
+    /// The messages, and whether they have failed for good before.
+    Handle(&'w [&'w Incoming], bool),
     Park(&'w Incoming, &'w str),
 }
 
@@ -43,27 +44,35 @@ impl Consumer {
         buffer: &mut PauseBuffer,
         stop: &CancellationToken,
     ) -> bool {
-        let Some(fault) = self.retried(consumer, buffer, stop, Work::Handle(batch)).await else {
-            return false;
-        };
-        let Err(fault) = fault else { return true };
-        let &[message] = batch else {
-            let size = if fault.exhausts() { batch.len().div_ceil(2) } else { 1 };
-            warn!(messages = batch.len(), %fault, size, "the batch failed and is redone in smaller ones");
-            for part in batch.chunks(size) {
-                if !Box::pin(self.commit_or_park(consumer, part, buffer, stop)).await {
-                    return false;
+        // The parts that are left, the next one last, and whether their messages have failed for good before.
+        let mut parts = vec![(batch, false)];
+        while let Some((part, again)) = parts.pop() {
+            let work = Work::Handle(part, again);
+            let Some(ended) = self.retried(consumer, buffer, stop, work).await else { return false };
+            let Err(fault) = ended else { continue };
+            match part {
+                &[message] if again => {
+                    warn!(
+                        key = %message.key, message_id = ?message.id(),
+                        topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
+                        "the message failed for good and is being parked"
+                    );
+                    let reason = fault.chain();
+                    if self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_none() {
+                        return false;
+                    }
+                }
+                // It is tried once more, as those of a larger batch are.
+                [_] => parts.push((part, true)),
+                _ => {
+                    let size = if fault.exhausts() { part.len().div_ceil(2) } else { 1 };
+                    warn!(messages = part.len(), %fault, size, "the batch failed and is redone in smaller ones");
+                    let again = again || size == 1;
+                    parts.extend(part.chunks(size).rev().map(|part| (part, again)));
                 }
             }
-            return true;
-        };
-        warn!(
-            key = %message.key, message_id = ?message.id(),
-            topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
-            "the message failed for good and is being parked"
-        );
-        let reason = fault.chain();
-        self.retried(consumer, buffer, stop, Work::Park(message, &reason)).await.is_some()
+        }
+        true
     }
 
     /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
@@ -79,10 +88,10 @@ impl Consumer {
         let mut exhausted = 0;
         loop {
             let ended = match work {
-                Work::Handle(batch) => bounded(attempt(&self.db, &self.router, batch)).await,
+                Work::Handle(batch, again) => bounded(attempt(&self.db, &self.router, batch, again)).await,
                 Work::Park(message, reason) => bounded(park(&self.db, message, reason)).await,
             };
-            if let (Err(fault), Work::Handle(batch)) = (&ended, work)
+            if let (Err(fault), Work::Handle(batch, _)) = (&ended, work)
                 && fault.exhausts()
                 && batch.len() > 1
             {
