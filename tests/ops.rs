@@ -10,3 +10,4 @@ mod invariants;
 mod load;
 mod roles;
 mod structure_files;
+mod up;

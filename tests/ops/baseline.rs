@@ -1,56 +1,16 @@
 //! The yardstick: it measures plain SQL on the PostgreSQL of a running suite, and leaves nothing behind.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
-/// A suite that the command line starts. It is taken down when the test ends, however it ends.
-struct Up {
-    ports_from: u16,
-    state: PathBuf,
-}
+use super::up::Up;
 
 impl Up {
-    fn new(name: &str) -> Self {
-        let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        // The tests of the command line take ports below 32000, and the kernel those above 32768.
-        let free = |from: &u16| (*from..from + 13).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-        let ports_from = (32_000..32_700).step_by(20).find(free).expect("thirteen free ports in a row");
-        Self { ports_from, state }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
-        command
-            .args(arguments)
-            // It chooses the servers of the other tests. These look at processes of this machine.
-            .env_remove(local::Backend::VARIABLE)
-            .env("AMENDS_PORTS_FROM", self.ports_from.to_string())
-            .env("AMENDS_STATE", &self.state);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("it runs")
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments:?} succeeded");
-        String::from_utf8(output.stderr).expect("UTF-8")
-    }
-
     /// Returns how many databases of the yardstick there are.
     async fn databases(&self) -> i64 {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.ports_from + 10);
@@ -66,12 +26,6 @@ impl Up {
             assert!(Instant::now() < deadline, "it has not begun");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        self.run(&["down"]);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -11,39 +10,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// A suite that the command line starts. It is taken down when the test ends, however it ends.
-struct Up {
-    ports_from: u16,
-    state: PathBuf,
-}
+use super::up::Up;
 
 impl Up {
-    fn new(name: &str) -> Self {
-        let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        Self { ports_from: free_range(), state }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
-        command
-            .args(arguments)
-            // It chooses the servers of the other tests. These look at processes of this machine.
-            .env_remove(local::Backend::VARIABLE)
-            .env("AMENDS_PORTS_FROM", self.ports_from.to_string())
-            .env("AMENDS_STATE", &self.state);
-        command.output().expect("it runs")
-    }
-
     fn pid_of_up(&self) -> i32 {
         let said = self.succeeds(&["status"]);
         let pid = said.split("process ").nth(1).and_then(|rest| rest.split(',').next());
         pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no process in {said}"))
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     #[expect(clippy::disallowed_methods, reason = "the test plays a producer that writes nonsense")]
@@ -60,30 +33,6 @@ impl Up {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.succeeds(&["parked", "list"]).contains(key) {
             assert!(Instant::now() < deadline, "{key} is not parked");
-        }
-    }
-
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments:?} succeeded");
-        String::from_utf8(output.stderr).expect("UTF-8")
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        self.run(&["down"]);
-    }
-}
-
-/// Returns the first of thirteen free ports in a row. Each caller gets others, and none that [`local::free_port`] returns.
-fn free_range() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(30_000);
-    loop {
-        let from = NEXT.fetch_add(20, Ordering::Relaxed);
-        assert!(from < 32_000, "no thirteen free ports in a row");
-        if (from..from + 13).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return from;
         }
     }
 }
