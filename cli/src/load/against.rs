@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::baseline::Baseline;
-use super::report::{Report, Settings, show};
+use super::report::{Latencies, Report, Settings, show};
 use super::tally::rounded;
 use crate::output::say;
 
@@ -47,27 +47,26 @@ pub struct Figures {
 
 impl From<&Report> for Figures {
     fn from(report: &Report) -> Self {
-        Self {
-            settled_per_s: Some(report.settled_per_s),
-            settle_p50_ms: report.latencies.settle_p50_ms,
-            settle_p99_ms: report.latencies.settle_p99_ms,
-            cpu_ms_per_order: report.cpu_ms_per_order.total,
-        }
+        Self::new(report.settled_per_s, &report.latencies, report.cpu_ms_per_order.total)
     }
 }
 
 impl From<&Baseline> for Figures {
     fn from(report: &Baseline) -> Self {
-        Self {
-            settled_per_s: Some(report.settled_per_s),
-            settle_p50_ms: report.latencies.settle_p50_ms,
-            settle_p99_ms: report.latencies.settle_p99_ms,
-            cpu_ms_per_order: report.cpu_ms_per_order.total,
-        }
+        Self::new(report.settled_per_s, &report.latencies, report.cpu_ms_per_order.total)
     }
 }
 
 impl Figures {
+    fn new(settled_per_s: f64, latencies: &Latencies, cpu_ms_per_order: Option<f64>) -> Self {
+        Self {
+            settled_per_s: Some(settled_per_s),
+            settle_p50_ms: latencies.settle_p50_ms,
+            settle_p99_ms: latencies.settle_p99_ms,
+            cpu_ms_per_order,
+        }
+    }
+
     /// Divides each figure by the other's. A figure that one of them lacks has no ratio.
     fn over(self, other: Self) -> Self {
         let divide = |this: Option<f64>, other: Option<f64>| {
