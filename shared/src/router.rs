@@ -278,6 +278,20 @@ impl MessageRouter {
         self.route(message).map(|handler| self.handler(handler))
     }
 
+    /// Groups messages by their handlers. One with two handlers is in both groups.
+    fn by_handler<'m>(
+        &self,
+        messages: impl IntoIterator<Item = &'m Incoming>,
+    ) -> BTreeMap<usize, Vec<&'m Incoming>> {
+        let mut groups: BTreeMap<usize, Vec<&Incoming>> = BTreeMap::new();
+        for message in messages {
+            for handler in self.route(message) {
+                groups.entry(handler).or_default().push(message);
+            }
+        }
+        groups
+    }
+
     /// Has the handlers prepare the messages of a batch before its transaction. Only the first message of a key takes part,
     /// because the effect of a later one depends on it.
     pub(crate) async fn prepare(
@@ -285,17 +299,14 @@ impl MessageRouter {
         db: &Db,
         batch: &[&Incoming],
     ) -> Result<HashMap<TypeId, Prepared>, Fault> {
-        let mut keys = HashSet::with_capacity(batch.len());
-        let mut groups: BTreeMap<usize, Vec<&Incoming>> = BTreeMap::new();
-        for &message in batch {
-            if !keys.insert(message.key.as_str()) || message.refused().is_some() {
-                continue;
-            }
-            for handler in self.route(message).filter(|&handler| self.handler(handler).prepares()) {
-                groups.entry(handler).or_default().push(message);
-            }
+        if !self.handlers.iter().any(|handler| handler.prepares()) {
+            return Ok(HashMap::new());
         }
-        let prepare = groups.iter().map(|(&handler, messages)| self.handler(handler).prepare(db, messages));
+        let mut keys = HashSet::with_capacity(batch.len());
+        let first = batch.iter().copied().filter(|message| keys.insert(message.key.as_str()));
+        let groups = self.by_handler(first.filter(|message| message.refused().is_none()));
+        let preparing = groups.iter().filter(|&(&handler, _)| self.handler(handler).prepares());
+        let prepare = preparing.map(|(&handler, messages)| self.handler(handler).prepare(db, messages));
         let prepared = try_join_all(prepare).await?.into_iter().flatten();
         Ok(prepared.map(|prepared| ((*prepared).type_id(), prepared)).collect())
     }
@@ -311,12 +322,7 @@ impl MessageRouter {
     }
 
     pub(crate) fn may_wait(&self, batch: &[Incoming]) -> bool {
-        let mut groups: BTreeMap<usize, Vec<&Incoming>> = BTreeMap::new();
-        for message in batch {
-            for handler in self.route(message) {
-                groups.entry(handler).or_default().push(message);
-            }
-        }
+        let groups = self.by_handler(batch);
         groups.iter().all(|(&handler, messages)| self.handler(handler).may_wait(messages))
     }
 

@@ -232,9 +232,6 @@ impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
             let calls = uow.take_prepared::<AheadCalls<C, E::Outcome>>().unwrap_or_default();
             let AheadCalls { mut answered, mut running } =
                 self.take_wanted(uow, calls, &tasks, messages).await?;
-            if tasks.is_empty() {
-                return Ok(());
-            }
             let (at_once, tasks) = split(tasks, &mut answered);
             if !at_once.is_empty() {
                 let answers = self.handler.record_at_once(uow, &at_once, &answered).await?;
