@@ -2,8 +2,9 @@
 //!
 //! - Consumes `inventory.reserve_stock.v1`, `inventory.release_stock.v1`, `inventory.commit_stock.v1` and
 //!   `inventory.restock_order.v1`.
-//! - Publishes `inventory.reserved.v1`, `inventory.reservation_refused.v1`, `inventory.released.v1`, `inventory.committed.v1`, `inventory.restocked.v1`,
-//!   `inventory.stock_low.v1` and `product.updated.v1` on `inventory.events`.
+//! - Publishes `inventory.reserved.v1`, `inventory.reservation_refused.v1`, `inventory.released.v1`,
+//!   `inventory.committed.v1`, `inventory.restocked.v1`, `inventory.stock_low.v1` and `product.updated.v1` on
+//!   `inventory.events`.
 //! - Owns the tables `product`, `reservation` and `stock_entry`.
 
 pub mod config;

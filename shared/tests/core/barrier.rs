@@ -104,7 +104,7 @@ async fn a_record_that_comes_again_is_answered_once_and_a_new_message_of_its_ste
     toy.comes_to_rest().await;
 }
 
-/// The key waits, so there is no record of the step yet that could tell a repetition.
+/// The key waits, so the step is not on record yet, and a repetition can't be told by its record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_comes_again_behind_a_parked_message_is_parked_once_and_carried_out_once() {
     let toy = Toy::start().await;

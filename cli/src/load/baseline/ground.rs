@@ -72,7 +72,7 @@ impl Ground {
     /// Connects to the PostgreSQL of the running suite and takes the lock.
     ///
     /// # Errors
-    /// If there is no suite, or its PostgreSQL can't be used. Nothing has been created then.
+    /// If no suite runs, or if its PostgreSQL can't be used. Nothing has been created then.
     pub async fn lay(place: &Where) -> anyhow::Result<Self> {
         let suite = &place.suite;
         if suite.urls.is_some() {

@@ -7,8 +7,8 @@
 //!
 //! After a crash in between, the command is delivered again and the dependency is called again under the same key. Each
 //! repetition of a failed transaction calls again too. The same happens if the process freezes and another replica takes
-//! the partition over. The transaction then finds the
-//! other's record, and the answer is dropped: the dependency has acted once.
+//! the partition over. The transaction then finds the other's record, and the answer is dropped: the dependency has acted
+//! once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -45,7 +45,7 @@ pub fn made_days_ago(days: u32) -> Uuid {
     Uuid::from_u128(now - ((u128::from(days) * 86_400_000) << 80))
 }
 
-/// A message with this id that is no command of a saga.
+/// A message with this id. It does not belong to a saga.
 pub fn say<M: Message>(id: Uuid, subject: Uuid, said: &M) -> Asked {
     let mut body = message(M::TYPE, &subject.to_string(), subject, json!(said));
     body["id"] = json!(id);
@@ -94,7 +94,7 @@ impl Toy {
     }
 
     /// What the service has answered to a saga, in its order: step, direction, outcome, result. The result is the data of
-    /// the event that first answered the step. That a step is failing is no answer.
+    /// the event that first answered the step. A message that a step is failing does not count as an answer.
     pub async fn answers(&self, saga: Uuid) -> Vec<Value> {
         let events = format!(
             "select convert_from(body, 'UTF8') from outbox where topic = '{EVENTS}' and key = '{saga}'
