@@ -72,6 +72,8 @@ fn jvm(java: &Java, classpath: &str) -> Command {
     command.env_remove("JAVA_TOOL_OPTIONS").env_remove("_JAVA_OPTIONS").env_remove("JDK_JAVA_OPTIONS");
     command.env_remove("CLASSPATH").args(["-cp", classpath]);
     command.args(["-XX:+UseSerialGC", "-Xshare:auto"]);
+    // In the first minutes the compiler takes half of Kafka's time, so it must not hold up what somebody waits for.
+    command.args(["-XX:ThreadPriorityPolicy=1", "-XX:CompilerThreadPriority=15"]);
     command.args([
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",
