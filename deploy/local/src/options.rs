@@ -22,12 +22,16 @@ pub struct Options {
     pub backend: Backend,
     /// The largest heap of Kafka's JVM, in megabytes.
     pub kafka_heap_mb: u32,
+    /// Whether PostgreSQL counts statements (`pg_stat_statements`), where its build can. Counting takes some percent of a
+    /// short statement's time.
+    pub counts_statements: bool,
     /// Whether to delete the data of earlier runs and begin with empty servers.
     pub fresh: bool,
 }
 
 impl Options {
-    /// Returns the defaults: ports 5432, 9092 and 9093, 256 MB of heap for Kafka, and the data of the run before.
+    /// Returns the defaults: ports 5432, 9092 and 9093, 256 MB of heap for Kafka, statements that are not counted, and
+    /// the data of the run before.
     pub fn new(state: impl Into<PathBuf>) -> Options {
         Options {
             state: state.into(),
@@ -35,6 +39,7 @@ impl Options {
             ports: Ports { postgres: 5432, kafka: 9092, kafka_controller: 9093 },
             backend: Backend::Auto,
             kafka_heap_mb: 256,
+            counts_statements: false,
             fresh: false,
         }
     }

@@ -28,8 +28,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// process returns them to the system after every statement, and a tenth of the server's time goes into getting them back.
 const ALLOCATOR: [(&str, &str); 3] = [
     ("MALLOC_TOP_PAD_", "262144"),
-    ("MALLOC_TRIM_THRESHOLD_", "8388608"),
-    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
 ];
 
 /// The settings that differ from PostgreSQL's defaults.
@@ -61,6 +61,7 @@ pub type Postgres = Server<PostgresSoftware>;
 /// What distinguishes PostgreSQL from other servers.
 pub struct PostgresSoftware {
     port: u16,
+    counts_statements: bool,
 }
 
 impl Software for PostgresSoftware {
@@ -71,7 +72,7 @@ impl Software for PostgresSoftware {
     const STOP_SIGNAL: Signal = Signal::INT;
 
     fn new(options: &Options) -> Self {
-        PostgresSoftware { port: options.ports.postgres }
+        PostgresSoftware { port: options.ports.postgres, counts_statements: options.counts_statements }
     }
 
     fn port(&self) -> u16 {
@@ -89,7 +90,8 @@ impl Software for PostgresSoftware {
             files::copy_tree(&prepared.cluster, &data, account.as_ref())?;
         }
         let program = prepared.postgres.join("bin/postgres");
-        let statistics = prepared.postgres.join("lib/postgresql/pg_stat_statements.so").exists();
+        let library = prepared.postgres.join("lib/postgresql/pg_stat_statements.so");
+        let statistics = self.counts_statements && library.exists();
         let folder = data.clone();
         let launch = move || {
             let mut command = Command::new(&program);
@@ -104,7 +106,7 @@ impl Software for PostgresSoftware {
     }
 
     fn in_container(&self, container: Container) -> Launch {
-        let port = self.port;
+        let (port, statistics) = (self.port, self.counts_statements);
         let env: Vec<_> =
             [("POSTGRES_HOST_AUTH_METHOD", "trust"), ("POSTGRES_INITDB_ARGS", "--locale=C.UTF-8")]
                 .into_iter()
@@ -113,7 +115,7 @@ impl Software for PostgresSoftware {
                 .collect();
         Box::new(move || {
             let mut command = container.run("/var/lib/postgresql", &[(port, 5432)], &env, Self::IMAGE);
-            command.arg("postgres").args(settings(true));
+            command.arg("postgres").args(settings(statistics));
             command
         })
     }

@@ -234,7 +234,7 @@ impl Consumer {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
-            .set("auto.commit.interval.ms", "500")
+            .set("auto.commit.interval.ms", "1000")
             // A topic that is created after the start is noticed this soon. The client's default is five minutes.
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("fetch.error.backoff.ms", "100")

@@ -7,8 +7,13 @@ use super::{Network, Server, Servers, blocking, folder};
 pub fn start(name: &str) -> local::Servers {
     let ports = Ports::free().expect("free ports");
     // In containers the tests have their own servers. `auto` would start containers a second way.
-    let options =
-        Options { ports, fresh: true, backend: Backend::Local, ..Options::new(folder().join(name)) };
+    let options = Options {
+        ports,
+        fresh: true,
+        backend: Backend::Local,
+        counts_statements: true,
+        ..Options::new(folder().join(name))
+    };
     local::Servers::start(&options, &Silent).unwrap_or_else(|error| panic!("the servers start: {error}"))
 }
 
