@@ -53,7 +53,7 @@ pub async fn read_by_index(db: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 /// Returns the approximate number of outbox rows that are not on Kafka yet, counted up to `limit`. Rows sent in the
-/// 100 ms since the last checkpoint count too. Call [`read_by_index`] before it.
+/// second since the last checkpoint count too. Call [`read_by_index`] before it.
 ///
 /// # Errors
 /// Fails if the database does not answer.
