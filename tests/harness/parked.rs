@@ -35,7 +35,10 @@ impl Suite {
     ) -> (u16, Value) {
         let mut url = Url::parse(&self.url(service)).expect("a URL");
         url.path_segments_mut().expect("segments").push("parked").push(key).extend(rest);
-        url.query_pairs_mut().append_pair("by", "ada");
+        // An edit has the operator's name here, because its body is the message.
+        if method == Method::PUT {
+            url.query_pairs_mut().append_pair("by", "ada");
+        }
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body.to_owned());

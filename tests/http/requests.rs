@@ -51,6 +51,17 @@ async fn bad_input_is_answered_with_what_is_wrong_and_where() {
             422,
             &["/customerId", "/paymentToken", "/shippingAddress"],
         ),
+        (
+            order().to_string().replacen("\"quantity\":", "\"quantity\":200,\"quantity\":", 1),
+            422,
+            &["/items/0/quantity"],
+        ),
+        (
+            order().to_string().replacen("{", "{\"customerId\":\"eve\",\"couponCode\":7,", 1),
+            422,
+            &["/customerId"],
+        ),
+        (order().to_string().replacen("{", "{\"couponCode\":7,", 1), 422, &["/couponCode"]),
         ("[]".to_owned(), 422, &[""]),
         ("null".to_owned(), 422, &[""]),
         ("".to_owned(), 400, &[]),
@@ -95,6 +106,33 @@ async fn every_error_is_a_problem_document() {
         let (answered, document) = send(&suite, method.clone(), path, kind, body).await;
         assert_eq!((answered, document["type"].as_str()), (status, Some(problem)), "{method} {path}");
         assert!(document["title"].is_string() && document["status"] == status, "{document}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_parameter_that_a_route_does_not_have_is_refused_on_every_route() {
+    let suite = Suite::start().await;
+    for service in SERVICES {
+        let document = suite.get(service, "/openapi.json").await;
+        let mut tried = 0;
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            let filled = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+            let filled = filled.collect::<Vec<_>>().join("/");
+            for method in item.as_object().expect("methods").keys() {
+                let method: Method = method.to_uppercase().parse().expect("a method");
+                let url = format!("{}{filled}?surprise=1", suite.url(service));
+                let answer = suite.client.request(method.clone(), url).send().await.expect("an answer");
+                assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{service} {method} {path}");
+                let problem: Value = answer.json().await.expect("JSON");
+                let detail = problem["detail"].as_str().unwrap_or_default();
+                assert!(
+                    detail.starts_with("query: `surprise` is unknown;"),
+                    "{service} {method} {path}: {problem}"
+                );
+                tried += 1;
+            }
+        }
+        assert!(tried > 5, "{service} has {tried} routes");
     }
 }
 

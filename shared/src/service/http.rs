@@ -1,5 +1,11 @@
-//! The common parts of all HTTP interfaces: extractors that reject with problems, the trace of a request, and answers
-//! for unknown paths and methods.
+//! The common parts of all HTTP interfaces: extractors that reject with problems, the trace of a request, event streams,
+//! and answers for unknown paths, methods and parameters.
+
+mod json;
+mod parameters;
+
+use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::path::ErrorKind;
@@ -8,19 +14,24 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-use crate::service::problem::{Invalid, Problem};
+use self::parameters::DeclaredParameters;
+use crate::service::problem::Problem;
 use crate::service::telemetry;
 use crate::trace;
 
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A JSON body. Malformed JSON gives 400 with the position, and an invalid member 422 with its pointer. Another media
-/// type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
+/// A JSON body. Malformed JSON gives 400 with the position. An invalid, unknown or repeated member gives 422 with its
+/// pointer. Another media type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
+///
+/// A type that takes any member, such as [`serde_json::Value`], must check for unknown ones itself.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -42,7 +53,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
                 .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
         })?;
-        parse(&bytes).map(Self)
+        json::parse(&bytes).map(Self)
     }
 }
 
@@ -50,50 +61,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer = pointer(error.path());
-        let error = error.into_inner();
-        if error.is_data() {
-            Problem::invalid(vec![Invalid::new(pointer, without_position(&error))])
-        } else {
-            malformed(&error)
-        }
-    })?;
-    json.end().map_err(|error| malformed(&error))?;
-    Ok(value)
-}
-
-fn malformed(error: &serde_json::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "/problems/malformed-json", "The body is not JSON").detail(format!(
-        "{} at line {}, column {}",
-        without_position(error),
-        error.line(),
-        error.column()
-    ))
-}
-
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
 }
 
 /// Query parameters. Invalid ones give a problem with 400.
@@ -141,15 +108,27 @@ fn path_error_text(error: &PathRejection) -> String {
 pub struct Trace(pub Option<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Trace {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
 
-/// Adds the common layers and fallbacks to a service's routes.
-pub(crate) fn finish(router: Router) -> Router {
+/// Answers with server-sent events. A comment every fifteen seconds keeps the connection open.
+///
+/// The header `X-Accel-Buffering` tells nginx to pass each event on at once. Without it a client would see nothing until
+/// the end of the stream.
+pub fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let events = Sse::new(events.map(Ok::<_, Infallible>));
+    let alive = events.keep_alive(KeepAlive::new().interval(Duration::from_secs(15)));
+    ([("x-accel-buffering", "no")], alive).into_response()
+}
+
+/// Adds the common layers and fallbacks to a service's routes. `document` is their OpenAPI document, which has the query
+/// parameters of each.
+pub(crate) fn finish(router: Router, document: &serde_json::Value) -> Router {
+    let parameters = DeclaredParameters::of(document);
     router
         .fallback(async |uri: Uri| {
             Problem::not_found(format!("there is no route {}; /openapi.json lists the routes", uri.path()))
@@ -160,6 +139,7 @@ pub(crate) fn finish(router: Router) -> Router {
                 .detail(format!("{method} is not supported by {}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(parameters, parameters::only_declared))
         .layer(middleware::from_fn(without_nul))
         .layer(middleware::from_fn(traced))
 }
@@ -189,29 +169,11 @@ async fn traced(mut request: Request, next: Next) -> Response {
 mod tests {
     use super::*;
 
-    #[derive(Debug, serde::Deserialize)]
-    struct Line {
-        #[expect(dead_code, reason = "only parsed")]
-        quantity: u32,
-    }
-
-    #[test]
-    fn malformed_json_is_answered_with_its_position() {
-        let problem = parse::<Line>(b"{\n  \"quantity\": }").expect_err("malformed");
-        assert_eq!(problem.status, 400);
-        assert_eq!(problem.detail.as_deref(), Some("expected value at line 2, column 15"));
-    }
-
-    #[test]
-    fn a_wrong_member_is_answered_with_its_pointer() {
-        let problem = parse::<Vec<Line>>(br#"[{"quantity":1},{"quantity":"two"}]"#).expect_err("wrong type");
-        assert_eq!(problem.status, 422);
-        assert_eq!(problem.errors[0].pointer, "/1/quantity");
-        assert!(problem.errors[0].detail.contains("invalid type"), "{problem:?}");
-    }
-
-    #[test]
-    fn something_behind_the_json_is_malformed() {
-        assert_eq!(parse::<Line>(br#"{"quantity":1} x"#).expect_err("trailing").status, 400);
+    #[tokio::test]
+    async fn a_stream_asks_proxies_to_pass_each_event_on_at_once() {
+        let response = event_stream(futures::stream::empty());
+        let headers = response.headers();
+        assert_eq!(headers["x-accel-buffering"], "no");
+        assert_eq!(headers["content-type"], "text/event-stream");
     }
 }

@@ -175,14 +175,15 @@ impl<C: Send + Sync + 'static> Service<C> {
             stopping: self.stages.intake.stop.clone(),
         };
         // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
-        let document = axum::body::Bytes::from(serde_json::to_vec(&openapi::<A>())?);
+        let openapi = serde_json::to_value(openapi::<A>())?;
+        let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
             .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
             .merge(audit::router(self.db.clone()))
             .merge(health::router(Arc::new(health)))
             .merge(parked::router(parked));
-        Ok(http::finish(router))
+        Ok(http::finish(router, &openapi))
     }
 
     /// Stops the tasks in order: those that accept work, those that finish it, and the relay. The relay sends the

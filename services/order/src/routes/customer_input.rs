@@ -10,6 +10,7 @@ use crate::domain::NewCustomer;
 
 /// The wanted state of a customer.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CustomerInput {
     /// Without it the customer has no name.
     #[schema(max_length = 200)]
@@ -29,6 +30,7 @@ pub fn read_customer(id: &str, body: &Value) -> (NewCustomer, Vec<Invalid>) {
         reader.wrong("", "is a JSON object");
         return (NewCustomer { id, name: None, email: String::new() }, reader.errors);
     }
+    reader.only(body, "", &["name", "email"]);
     let name = body.get("name").filter(|name| !name.is_null());
     let name = name.map(|name| reader.text_of(Some(name), "/name", 200).trim().to_owned());
     let email = body.get("email").filter(|email| !email.is_null());
@@ -56,6 +58,7 @@ mod tests {
         let expected = NewCustomer { id: "ada".to_owned(), name: None, email: "ada@example.com".to_owned() };
         assert_eq!(customer, expected);
         assert_eq!(pointers("ada", &json!({"name": "Ada"})), ["/email"]);
+        assert_eq!(pointers("ada", &json!({"email": "ada@example.com", "vip": true})), ["/vip"]);
         assert_eq!(pointers("ada", &json!({"name": null, "email": null})), ["/email"]);
     }
 

@@ -1,14 +1,13 @@
 //! `GET /orders/{id}/events`: what happens to an order, as server-sent events.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive};
-use axum::response::{IntoResponse, Response, Sse};
-use futures::{StreamExt, stream};
-use shared::service::http::Path;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use shared::service::http::{Path, event_stream};
 use shared::service::problem::Problem;
 use tracing::warn;
 use uuid::Uuid;
@@ -62,8 +61,7 @@ pub(super) async fn get(
         let event = follow.next().await?;
         Some((event, follow))
     });
-    let events = events.map(Ok::<_, Infallible>);
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response())
+    Ok(event_stream(events))
 }
 
 struct Follow {

@@ -1,12 +1,10 @@
 //! `GET /orders/events`: the outcome of every order, as it settles.
 
-use std::convert::Infallible;
-use std::time::Duration;
-
 use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use axum::response::sse::Event;
 use futures::stream;
+use shared::service::http::event_stream;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +27,9 @@ pub(super) async fn get(State(app): State<App>) -> Response {
         Feed { settlements: app.events.subscribe(), stopping: app.stopping.clone(), ready: Vec::new() };
     let events = stream::unfold(feed, |mut feed| async move {
         let event = feed.next().await?;
-        Some((Ok::<_, Infallible>(event), feed))
+        Some((event, feed))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+    event_stream(events)
 }
 
 struct Feed {

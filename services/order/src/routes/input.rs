@@ -10,6 +10,8 @@ use crate::domain::{AskedLine, NewOrder};
 
 const MOST_LINES: usize = 100;
 const MOST_PIECES: i64 = 10_000;
+/// At most so many unknown members of an object are named.
+const MOST_UNKNOWN: usize = 10;
 
 /// ISO 3166-1 alpha-2.
 const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR \
@@ -22,7 +24,7 @@ const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB B
 
 /// An order as a customer asks for it.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OrderInput {
     #[schema(min_length = 1, max_length = 64)]
     customer_id: String,
@@ -41,11 +43,15 @@ pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
     if !body.is_object() {
         return (NewOrder::default(), vec![Invalid::new("", "is a JSON object")]);
     }
+    reader.only(body, "", &["customerId", "items", "paymentToken", "shippingAddress", "email"]);
     let address = body.get("shippingAddress");
     if !address.is_some_and(Value::is_object) {
         reader.wrong("/shippingAddress", "is an object with name, line1, city, postalCode and country");
     }
     let address = address.filter(|address| address.is_object());
+    if let Some(address) = address {
+        reader.only(address, "/shippingAddress", &["name", "line1", "city", "postalCode", "country"]);
+    }
     let mut part = |name: &str, most| {
         address.map(|address| reader.text(address, "/shippingAddress", name, most)).unwrap_or_default()
     };
@@ -78,6 +84,15 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Refuses members that nobody would read. Their sender means something by them.
+    pub fn only(&mut self, object: &Value, parent: &str, known: &[&str]) {
+        let members = object.as_object().into_iter().flat_map(|members| members.keys());
+        for name in members.filter(|name| !known.contains(&name.as_str())).take(MOST_UNKNOWN) {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            self.wrong(format!("{parent}/{name}"), format!("is not known; there are {}", known.join(", ")));
+        }
+    }
+
     pub fn wrong(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.errors.push(Invalid::new(pointer, detail));
     }
@@ -147,6 +162,7 @@ impl Reader {
             self.wrong(pointer, "is an object with sku and quantity");
             return AskedLine { sku: String::new(), quantity: 0 };
         }
+        self.only(item, &pointer, &["sku", "quantity"]);
         let sku = self.text(item, &pointer, "sku", 64);
         let quantity = item.get("quantity").and_then(Value::as_i64).unwrap_or(0);
         if !(1..=MOST_PIECES).contains(&quantity) {
@@ -198,6 +214,17 @@ mod tests {
             "/shippingAddress",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_member_that_nobody_would_read_is_refused_at_every_depth() {
+        assert_eq!(pointers(|body| body["couponCode"] = json!("x")), ["/couponCode"]);
+        assert_eq!(pointers(|body| body["e-mail"] = json!("ada@example.com")), ["/e-mail"]);
+        assert_eq!(
+            pointers(|body| body["shippingAddress"]["line2"] = json!("Flat 4b")),
+            ["/shippingAddress/line2"]
+        );
+        assert_eq!(pointers(|body| body["items"][0]["a/b"] = json!(1)), ["/items/0/a~1b"]);
     }
 
     #[test]
