@@ -98,15 +98,17 @@ pub(crate) async fn parked_keys(
     Ok(found.into_iter().collect())
 }
 
-/// Inserts the message. Returns whether it was not parked before.
+/// Inserts the message. Returns whether it was not parked before. The place and the content together tell, because a
+/// broker that was begun anew has another record at the place.
 pub(super) async fn insert(
     db: &mut PgConnection,
     message: &Incoming,
     reason: &str,
 ) -> Result<bool, sqlx::Error> {
     let inserted = sqlx::query(
-        r#"insert into parked (key, message_id, type, topic, partition, "offset", reason, body, traceparent)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint parked_once do nothing"#,
+        r#"insert into parked (key, message_id, type, topic, partition, "offset", reason, body, traceparent, digest)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, sha256(convert_to($1, 'UTF8') || '\x00'::bytea || $8))
+           on conflict on constraint parked_once do nothing"#,
     )
     .bind(&message.key)
     .bind(message.envelope.as_ref().map(|envelope| envelope.id))

@@ -178,6 +178,29 @@ async fn a_message_that_comes_again_is_parked_once_and_stays_skipped() {
     assert_eq!(toy.number(&told(&behind)).await, 0, "it was skipped");
 }
 
+/// A broker that was begun anew counts its offsets from zero, while the table remembers the records of the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_at_the_place_of_another_one_is_parked_too() {
+    let toy = Toy::start().await;
+    let key = new_id().to_string();
+    let first = purchase(NEWER_PURCHASE, &key).to_string();
+    toy.produce(PurchaseMade::TOPIC, &key, first.as_bytes()).await;
+    toy.parked_messages(&key, 1).await;
+    toy.execute(
+        r#"insert into parked (key, topic, partition, "offset", reason, body, status, digest)
+           select 'of the broker before', topic, partition, "offset" + behind, 'unknown', '', 'skipped', sha256('')
+           from parked, generate_series(1, 9) as behind"#,
+    )
+    .await;
+    let last = purchase(PurchaseMade::TYPE, &key).to_string();
+    for body in [&[0xff][..], last.as_bytes()] {
+        toy.produce(PurchaseMade::TOPIC, &key, body).await;
+    }
+    let parked = toy.parked_messages(&key, 3).await;
+    let bodies: Vec<&Value> = parked.iter().map(|message| &message["body"]).collect();
+    assert_eq!(bodies, [&json!(first), &json!("/w=="), &json!(last)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_read_is_parked_under_its_own_key_and_can_be_written_anew() {
     let toy = Toy::start().await;
