@@ -33,6 +33,10 @@ const LINGER: Duration = Duration::from_millis(16);
 /// The wait before a removed member joins its group again.
 const REJOIN_DELAY: Duration = Duration::from_millis(500);
 
+/// How long a client may take to leave its group. It waits for the broker and for its own callbacks, without a limit of its
+/// own.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Consumes the topics of a router as one member of a consumer group. Any number of replicas may run one each.
 pub struct Consumer {
     db: Db,
@@ -187,41 +191,59 @@ impl Consumer {
         let consumer = Arc::new(self.connect(temper)?);
         let topics: Vec<String> = self.router.topics_of(temper).map(|topic| self.kafka.name(topic)).collect();
         consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let stalled = self.serve(&consumer, detector, stop).await;
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
+        }
+        // Dropping the consumer commits the stored offsets and leaves the group.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "to close a client blocks its thread, and may take for ever"
+        )]
+        let closed = tokio::task::spawn_blocking(move || drop(consumer));
+        // A client that has forgotten one thing may have forgotten more, so nobody waits for it.
+        if !stalled && tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
+            warn!(
+                group = self.group,
+                "the Kafka client does not close and is abandoned; its records come again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Handles records until `stop`, or until the membership is over. Returns whether the client has stalled.
+    async fn serve(
+        &self,
+        consumer: &Arc<StreamConsumer<Context>>,
+        detector: &mut StallDetector,
+        stop: &CancellationToken,
+    ) -> bool {
         let mut buffer = PauseBuffer::new(self.batch);
         let mut busy = false;
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let linger = if busy { LINGER } else { Duration::ZERO };
-            let batch = self.gather(&consumer, &mut buffer, &mut offsets, linger, stop).await;
+            let batch = self.gather(consumer, &mut buffer, &mut offsets, linger, stop).await;
             busy = batch.len() >= BUSY;
             if !batch.is_empty() {
                 let began = Instant::now();
                 metric::CONSUMER_BATCH_MESSAGES.histogram(&[]).record(batch.len() as f64);
                 let all: Vec<&Incoming> = batch.iter().collect();
-                if !self.commit_or_park(&consumer, &all, &mut buffer, stop).await {
+                if !self.commit_or_park(consumer, &all, &mut buffer, stop).await {
                     // Either a stop came during an outage, or a seek failed. The batch's offsets are not stored, so
                     // it is delivered again.
-                    return Ok(());
+                    return false;
                 }
                 metric::CONSUMER_BATCH_SECONDS.histogram(&[]).record(began.elapsed().as_secs_f64());
             }
-            store(&consumer, &offsets);
+            store(consumer, &offsets);
             let joined = consumer.context().joined.load(Ordering::Acquire);
-            let check = detector.is_stalled(&self.kafka, &consumer, batch.len() < self.batch, joined);
+            let check = detector.is_stalled(&self.kafka, consumer, batch.len() < self.batch, joined);
             if stop.run_until_cancelled(check).await == Some(true) {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "to close it may take for ever: a client that has forgotten one thing may have forgotten more"
-                )]
-                drop(tokio::task::spawn_blocking(move || drop(consumer)));
-                return Ok(());
+                return true;
             }
         }
-        if let Some((code, reason)) = consumer.client().fatal_error() {
-            warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
-        }
-        // Dropping the consumer commits the stored offsets and leaves the group.
-        Ok(())
+        false
     }
 
     fn connect(&self, temper: Temper) -> Result<StreamConsumer<Context>, KafkaError> {

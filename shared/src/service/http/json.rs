@@ -11,6 +11,8 @@ use crate::service::problem::{Invalid, Problem};
 
 /// At most so many mistakes of a kind are named, so that an answer is not much longer than the request.
 const MOST_NAMED: usize = 10;
+/// A longer pointer is cut.
+const MOST_POINTER_CHARS: usize = 500;
 
 /// Reads a value. A repeated member is an error, because parsers differ in which of the two they take. An unknown member is an
 /// error, because its sender means something by it.
@@ -43,7 +45,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn invalid(pointers: Vec<String>, detail: &str) -> Problem {
-    Problem::invalid(pointers.into_iter().map(|pointer| Invalid::new(pointer, detail)).collect())
+    let short =
+        pointers.into_iter().map(|pointer| pointer.chars().take(MOST_POINTER_CHARS).collect::<String>());
+    Problem::invalid(short.map(|pointer| Invalid::new(pointer, detail)).collect())
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -249,7 +253,8 @@ mod tests {
     fn many_mistakes_make_no_long_answer() {
         let long = "k".repeat(1000);
         let twice = format!(r#"{{"{long}":[{{{}"x":1}}]}}"#, r#""x":1,"#.repeat(1000));
-        assert_eq!(pointers::<Value>(&twice).len(), MOST_NAMED);
+        let found = pointers::<Value>(&twice);
+        assert_eq!((found.len(), found[0].len()), (MOST_NAMED, MOST_POINTER_CHARS));
         let unknown: String = (0..1000).map(|number| format!(r#","x{number}":1"#)).collect();
         assert_eq!(pointers::<Line>(&format!(r#"{{"quantity":2{unknown}}}"#)).len(), MOST_NAMED);
     }
