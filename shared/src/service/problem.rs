@@ -49,6 +49,11 @@ impl Invalid {
     }
 }
 
+/// Returns the JSON pointer (RFC 6901) of the member `name` of the object at the pointer `parent`.
+pub fn member_pointer(parent: &str, name: &str) -> String {
+    format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 impl Problem {
     /// Creates a problem of the kind `/problems/<code>`.
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {

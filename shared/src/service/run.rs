@@ -175,7 +175,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             stopping: self.stages.intake.stop.clone(),
         };
         // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
-        let openapi = serde_json::to_value(openapi::<A>())?;
+        let openapi = openapi::<A>();
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
@@ -183,7 +183,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .merge(audit::router(self.db.clone()))
             .merge(health::router(Arc::new(health)))
             .merge(parked::router(parked));
-        Ok(http::finish(router, &openapi))
+        Ok(http::finish(router, &serde_json::to_value(&openapi)?))
     }
 
     /// Stops the tasks in order: those that accept work, those that finish it, and the relay. The relay sends the

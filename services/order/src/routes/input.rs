@@ -3,7 +3,7 @@
 use schemas::common::{Address, Line};
 use serde::Serialize;
 use serde_json::Value;
-use shared::service::problem::Invalid;
+use shared::service::problem::{Invalid, member_pointer};
 use utoipa::ToSchema;
 
 use crate::domain::{AskedLine, NewOrder};
@@ -88,8 +88,7 @@ impl Reader {
     pub fn only(&mut self, object: &Value, parent: &str, known: &[&str]) {
         let members = object.as_object().into_iter().flat_map(|members| members.keys());
         for name in members.filter(|name| !known.contains(&name.as_str())).take(MOST_UNKNOWN) {
-            let name = name.replace('~', "~0").replace('/', "~1");
-            self.wrong(format!("{parent}/{name}"), format!("is not known; there are {}", known.join(", ")));
+            self.wrong(member_pointer(parent, name), format!("is not known; there are {}", known.join(", ")));
         }
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use axum::http::StatusCode;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::service::problem::{Invalid, Problem};
+use crate::service::problem::{Invalid, Problem, member_pointer};
 
 /// At most so many mistakes of a kind are named, so that an answer is not much longer than the request.
 const MOST_NAMED: usize = 10;
@@ -64,16 +64,11 @@ fn without_position(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-/// Returns the pointer (RFC 6901) of the member `key` of `parent`.
-fn member(parent: &str, key: &str) -> String {
-    format!("{parent}/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     path.iter().fold(String::new(), |parent, segment| match segment {
         Segment::Seq { index } => format!("{parent}/{index}"),
-        Segment::Map { key } => member(&parent, key),
+        Segment::Map { key } => member_pointer(&parent, key),
         Segment::Enum { .. } | Segment::Unknown => parent,
     })
 }
@@ -83,7 +78,7 @@ fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {
     match path {
         Path::Root => String::new(),
         Path::Seq { parent, index } => format!("{}/{index}", ignored_pointer(parent)),
-        Path::Map { parent, key } => member(&ignored_pointer(parent), key),
+        Path::Map { parent, key } => member_pointer(&ignored_pointer(parent), key),
         Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
             ignored_pointer(parent)
         }
@@ -112,7 +107,7 @@ impl At<'_> {
     fn pointer(self) -> String {
         match self {
             Self::Root => String::new(),
-            Self::Member(parent, key) => member(&parent.pointer(), key),
+            Self::Member(parent, key) => member_pointer(&parent.pointer(), key),
             Self::Item(parent, index) => format!("{}/{index}", parent.pointer()),
         }
     }
