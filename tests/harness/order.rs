@@ -40,7 +40,7 @@ impl Suite {
         (answer.status(), answer.json().await.expect("JSON"))
     }
 
-    /// Waits until the order has settled, the saga has ended and the timeline tells of it, and returns the order.
+    /// Waits until the order has settled, its saga has ended and its timeline is complete. Returns the order.
     pub async fn settled(&self, order: Order) -> Value {
         self.until(&format!("the saga of {} to end", order.id), async |suite| {
             let url = format!("{}/sagas/{}", suite.url("orchestrator"), order.id);

@@ -1,5 +1,5 @@
-//! Messages on the topic of another service. Whoever may write to one service's topic can neither answer for another
-//! service nor begin or cancel a saga. An operator skips such a message, and has what came behind it replayed.
+//! Messages on the topic of another service. Who has the right to write to one service's topic can neither answer for
+//! another service nor begin or cancel a saga. An operator skips such a message, and has what came behind it replayed.
 
 use local::Signal;
 use serde_json::{Value, json};

@@ -191,8 +191,8 @@ fn sum(roots: &[(u32, u64)], stats: &HashMap<u32, Stat>) -> Option<u64> {
     Some(below.map(|stat| stat.own + stat.ended).sum())
 }
 
-/// Returns the CPU time of processes, of an ended one the time that it had used when it was found: that is in its parent's
-/// `ended` now.
+/// Returns the CPU time of processes. An ended one counts with the time that it had used when it was found, because its
+/// parent's `ended` has that time now.
 fn spent(processes: &[Stat], stats: &HashMap<u32, Stat>) -> u64 {
     let now =
         |found: &Stat| stats.get(&found.pid).filter(|now| now.began == found.began).unwrap_or(found).own;

@@ -309,7 +309,7 @@ async fn a_batch_that_is_too_much_for_the_database_is_halved() {
     assert_eq!(toy.number("select count(*) from parked").await, 0, "it cost no message its place");
 }
 
-/// Whoever may write to the shop's topic must not be able to give this service commands.
+/// A right to write to the shop's topic is no right to give this service commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_on_a_topic_that_it_does_not_belong_to_is_parked_and_has_no_effect() {
     let toy = Toy::start().await;
