@@ -21,7 +21,7 @@ pub(crate) fn lay_out(dir: &Path, prepared: &Prepared, ports: Ports) -> Result<P
     let home = dir.canonicalize().doing("find", dir)?;
     let data = home.join("data");
     if !data.exists() {
-        files::copy_tree(&prepared.formatted, &data, None)?;
+        files::copy_tree(&prepared.formatted, &data, None, |_| Ok(()))?;
     }
     let settings = home.join("server.properties");
     fs::write(&settings, render(&properties("127.0.0.1", ports, "data"))).doing("write", &settings)?;

@@ -40,13 +40,19 @@ pub(crate) fn remove_tree(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Copies a tree of plain files to `to` and gives the copy to `owner`.
+/// Copies a tree of plain files to `to`, gives the copy to `owner`, and lets `finish` change it.
 ///
 /// The copy is made under another name and renamed at the end. So a crash leaves `to` either complete or absent.
-pub(crate) fn copy_tree(from: &Path, to: &Path, owner: Option<&Account>) -> Result<(), Error> {
+pub(crate) fn copy_tree(
+    from: &Path,
+    to: &Path,
+    owner: Option<&Account>,
+    finish: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
     let unfinished = unfinished_sibling(to);
     remove_tree(&unfinished)?;
     copy_into(from, &unfinished, owner)?;
+    finish(&unfinished)?;
     fs::rename(&unfinished, to).doing("move into place", to)
 }
 

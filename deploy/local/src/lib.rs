@@ -49,6 +49,7 @@ mod prepare;
 mod probe;
 mod ready;
 mod state;
+mod system_identifier;
 mod url;
 
 // The servers.

@@ -19,6 +19,7 @@ use crate::options::Options;
 use crate::ready::await_ready;
 use crate::server::{Server, Software};
 use crate::state::{Claim, postgres_home};
+use crate::system_identifier;
 use crate::url::{database_url, socket_dir};
 
 /// How long a start may take, with the recovery after a crash.
@@ -87,7 +88,7 @@ impl Software for PostgresSoftware {
         let port = self.port.to_string();
         let (data, account) = postgres_home(claim, &prepared.cache)?;
         if !data.exists() {
-            files::copy_tree(&prepared.cluster, &data, account.as_ref())?;
+            files::copy_tree(&prepared.cluster, &data, account.as_ref(), system_identifier::renew)?;
         }
         let program = prepared.postgres.join("bin/postgres");
         let library = prepared.postgres.join("lib/postgresql/pg_stat_statements.so");

@@ -49,6 +49,20 @@ fn a_fresh_start_forgets() {
     assert!(sql(&second.admin_url(), "select n from kept").is_err());
 }
 
+/// A database that is moved between two clusters with one system identifier would be taken for one that stayed.
+#[test]
+fn each_cluster_has_a_system_identifier_of_its_own_and_keeps_it() {
+    let (one, other) = (Folder::new(), Folder::new());
+    let asked = "select system_identifier from pg_control_system()";
+    let identifier = |folder: &Folder| {
+        let server = Postgres::start(&options(&folder.0), &Silent).expect("PostgreSQL");
+        sql(&server.admin_url(), asked).expect("an answer").expect("a number")
+    };
+    let first = identifier(&one);
+    assert_ne!(first, identifier(&other));
+    assert_eq!(first, identifier(&one));
+}
+
 #[test]
 fn a_second_run_on_a_state_folder_is_told_who_has_it() {
     let folder = Folder::new();
