@@ -2,6 +2,7 @@
 
 mod audit;
 mod cleanup;
+pub mod clock;
 pub mod kafka;
 mod order;
 pub mod parked;

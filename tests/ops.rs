@@ -9,5 +9,6 @@ mod dependencies;
 mod invariants;
 mod load;
 mod roles;
+mod startup;
 mod structure_files;
 mod up;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use shared::kafka::owners;
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -27,6 +28,17 @@ pub enum Topics {
     Apply(Broker),
     /// List the topics, with their partitions and retention.
     List,
+    /// Give a service's topics up, so that another database can take them.
+    ///
+    /// The topics belong to the database that the service had first. A service with another database ends at its start.
+    /// Stop the service, and make sure that its first database is gone for good.
+    Release {
+        /// The service.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(SERVICES))]
+        service: String,
+        #[command(flatten)]
+        broker: Broker,
+    },
 }
 
 /// The Kafka cluster.
@@ -57,6 +69,15 @@ impl Topics {
                 let create = async || Ok(kafka.create_topics(&topics).await?);
                 crate::runtime::block_on(patiently(broker.wait, create))?;
                 say!("{} topics exist", topics.len());
+            }
+            Self::Release { service, broker } => {
+                let kafka = broker.cluster.kafka(broker.kafka_brokers);
+                match owners::release(&kafka, &service)? {
+                    Some(database) => {
+                        say!("the topics of {service} no longer belong to the database {database}")
+                    }
+                    None => say!("the topics of {service} belong to no database"),
+                }
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 mod connections;
 mod deferred;
+pub mod server;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{Pool, PoolError, QueueMode};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 
 use self::connections::Connections;
@@ -112,10 +113,12 @@ impl DbOptions {
     /// first use and not this call.
     pub fn connect(self, options: PgConnectOptions) -> Db {
         let prepare = format!(
-            "select set_config('search_path', {} || ', ' || current_setting('search_path'), false)",
+            "{SESSION}; select set_config('search_path', {} || ', ' || current_setting('search_path'), false)",
             quote_literal(&quote_ident(&self.schema))
         );
-        let connections = Connections { options: bounded(options).application_name(self.source), prepare };
+        // PgBouncer refuses a client that asks for this at the connection. The server's default is the same.
+        let options = options.application_name(self.source).extra_float_digits(None);
+        let connections = Connections { options, prepare };
         let pool = Pool::builder(connections)
             .max_size(self.connections as usize)
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
@@ -254,9 +257,9 @@ impl Db {
     /// # Errors
     /// Fails if the database does not answer.
     pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let connections = self.pool.manager();
-        let options = connections.options.clone().options([("default_transaction_read_only", "off")]);
-        connections.connect(&options).await
+        let mut connection = self.pool.manager().connect().await?;
+        connection.execute(sqlx::raw_sql("set default_transaction_read_only = off")).await?;
+        Ok(connection)
     }
 
     /// Listens on these channels over a connection outside the pool.
@@ -297,28 +300,20 @@ pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Sets the timeouts and the planner settings of a connection.
+/// The timeouts and the planner settings of a connection.
 /// A process that was frozen in the middle of a batch keeps its locks for at most ten seconds. A statement may take
-/// thirty seconds. A vanished host is noticed within a minute.
+/// thirty seconds. A vanished host is noticed within a minute. A unit of work overrides the read-only default.
 ///
 /// Every frequent statement finds its rows by key. Its plan is made while the table is empty, and is kept. With
 /// default settings the planner would keep reading the whole table while it grows. Plans are therefore generic and
 /// use indexes. [`Db::survey`] and [`Db::scan`] are for statements that do read whole tables.
-fn bounded(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
-        ("idle_in_transaction_session_timeout", "10s"),
-        ("statement_timeout", "30s"),
-        // A unit of work overrides this for its writes.
-        ("default_transaction_read_only", "on"),
-        ("plan_cache_mode", "force_generic_plan"),
-        ("enable_seqscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("tcp_keepalives_idle", "20"),
-        ("tcp_keepalives_interval", "10"),
-        ("tcp_keepalives_count", "3"),
-    ])
-}
+///
+/// They are set after connecting, because a pooler in between refuses or ignores them as options of the connection.
+const SESSION: &str = "set idle_in_transaction_session_timeout = '10s'; set statement_timeout = '30s';
+    set default_transaction_read_only = on;
+    set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off;
+    set enable_mergejoin = off;
+    set tcp_keepalives_idle = 20; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3";
 
 #[cfg(test)]
 mod tests {

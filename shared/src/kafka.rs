@@ -1,5 +1,6 @@
 //! The broker: client settings, topics, and the relay's publisher.
 
+pub mod owners;
 mod partition_gate;
 mod publisher;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
@@ -106,19 +108,18 @@ impl Kafka {
         config
     }
 
-    /// Creates the topics that do not exist yet. Existing topics are not changed.
+    /// Creates the topics that do not exist yet, and the topic that says whose they are ([`owners::TOPIC`]). Existing
+    /// topics are not changed.
     ///
     /// # Errors
     /// Fails if the broker does not answer or refuses a topic.
     pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
-        // The client refuses an empty request.
-        if topics.is_empty() {
-            return Ok(());
-        }
         let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
         let admin = self.client().create_with_context::<_, AdminClient<_>>(LogOnly).map_err(client)?;
         let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();
         let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
+        let owners = self.name(owners::TOPIC);
+        let owners = NewTopic::new(&owners, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
         let new: Vec<NewTopic<'_>> = topics
             .iter()
             .zip(names.iter().zip(&retentions))
@@ -128,6 +129,7 @@ impl Kafka {
                     .set("retention.ms", retention)
                     .set("cleanup.policy", "delete")
             })
+            .chain([owners])
             .collect();
         let options = AdminOptions::new()
             .operation_timeout(Some(REQUEST_TIMEOUT))
@@ -191,6 +193,8 @@ impl ClientContext for LogOnly {
         report(&error, reason);
     }
 }
+
+impl ConsumerContext for LogOnly {}
 
 /// Passes on librdkafka's log. During an outage librdkafka logs every attempt on every connection. Therefore only
 /// critical lines are passed on as errors; `RUST_LOG=librdkafka=debug` shows the others.

@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod metric;
 pub mod migrations;
 pub mod outbox;
+pub mod owner;
 pub mod parked;
 pub mod relay;
 pub mod retention;

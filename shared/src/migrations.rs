@@ -7,7 +7,26 @@
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
+use crate::db::server::{self, ServerError};
 use crate::db::{Db, quote_ident};
+use crate::owner::{self, OwnerError};
+
+/// The errors of applying migrations.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The server is too old. Nothing was changed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The tables belong to another service. Nothing was changed.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    /// The database did not answer.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A migration failed, or has been changed since it was applied.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+}
 
 /// A set of migrations with its own history.
 #[derive(Debug)]
@@ -31,9 +50,10 @@ static SAGA_MIGRATOR: Migrator = sqlx::migrate!("migrations/saga");
 /// allowed to create it.
 ///
 /// # Errors
-/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
-pub async fn apply(db: &Db) -> Result<(), MigrateError> {
-    apply_sets(&mut db.connect().await?, db.schema(), &[&CORE]).await
+/// Fails if the database does not answer or refuses a statement, belongs to another service, or is too old a release,
+/// or if an applied migration has been changed since.
+pub async fn apply(db: &Db) -> Result<(), ApplyError> {
+    apply_for(db.source(), &mut db.connect().await?, db.schema(), &[&CORE]).await
 }
 
 /// Applies [`CORE`] and [`SAGA`]: the tables of a service that coordinates sagas.
@@ -41,16 +61,30 @@ pub async fn apply(db: &Db) -> Result<(), MigrateError> {
 /// # Errors
 /// Fails as [`apply`] does.
 #[cfg(feature = "saga")]
-pub async fn apply_with_sagas(db: &Db) -> Result<(), MigrateError> {
-    apply_sets(&mut db.connect().await?, db.schema(), &[&CORE, &SAGA]).await
+pub async fn apply_with_sagas(db: &Db) -> Result<(), ApplyError> {
+    apply_for(db.source(), &mut db.connect().await?, db.schema(), &[&CORE, &SAGA]).await
+}
+
+/// Applies sets of migrations as [`apply_sets`] does, and takes the tables for this service.
+pub(crate) async fn apply_for(
+    service: &str,
+    db: &mut PgConnection,
+    schema: &str,
+    sets: &[&Set],
+) -> Result<(), ApplyError> {
+    owner::check(&mut *db, schema, service).await?;
+    apply_sets(&mut *db, schema, sets).await?;
+    owner::claim(db, schema, service).await?;
+    Ok(())
 }
 
 /// Applies sets of migrations over this connection, in this schema. Replicas that start together wait for each other.
 /// Afterwards the connection has its default search path and statement timeout.
 ///
 /// # Errors
-/// Fails as [`apply`] does.
-pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), MigrateError> {
+/// Fails as [`apply`] does, but does not ask whose tables they are.
+pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), ApplyError> {
+    server::check_version(&mut *db).await?;
     // A migration, and the wait for another replica's, may take longer than the statements of a service.
     db.execute(sqlx::raw_sql(
         "set statement_timeout = 0; select pg_advisory_lock(hashtext('shared::migrations'))",
@@ -67,7 +101,7 @@ pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> R
     Ok(())
 }
 
-async fn apply_alone(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), MigrateError> {
+async fn apply_alone(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), ApplyError> {
     let known: bool = sqlx::query_scalar("select to_regnamespace($1) is not null")
         .bind(quote_ident(schema))
         .fetch_one(&mut *db)

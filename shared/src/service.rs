@@ -13,6 +13,7 @@ pub mod problem;
 mod readiness_probe;
 pub mod roles;
 mod run;
+mod startup;
 pub mod telemetry;
 
 use std::future::Future;
@@ -34,6 +35,7 @@ use self::config::Common;
 use self::health::Health;
 use self::migrations::Migrations;
 pub use self::migrations::migrate;
+use self::startup::Startup;
 use crate::circuit_breaker::Dependency;
 use crate::consumer::{Assigned, Consumer};
 use crate::db::{DEFAULT_SCHEMA, Db, DbOptions};
@@ -101,6 +103,7 @@ pub struct Service<C> {
     failed: CancellationToken,
     /// The migrations that the database must have.
     migrations: Migrations,
+    startup: Startup,
     housekeeper: Housekeeper,
     /// The external dependencies that the service calls.
     dependencies: Vec<Arc<Dependency>>,
@@ -146,6 +149,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             stages: Stages::default(),
             failed: CancellationToken::new(),
             migrations: Migrations::of::<A>(),
+            startup: Startup::new(),
             dependencies: Vec::new(),
             messages: Arc::new(MessageRouter::new()),
             assigned: Arc::new(Assigned::new(false, false)),
@@ -172,7 +176,7 @@ impl<C: Send + Sync + 'static> Service<C> {
     pub fn consume(&mut self, messages: MessageRouter) {
         for (command, worker) in messages.take_workers() {
             let (db, stop) = (self.db.clone(), self.stages.work.stop.clone());
-            let ready = self.when_migrated();
+            let ready = self.when_database_ready();
             self.spawn(&self.stages.work, command, async move {
                 ready.await;
                 worker(db, stop).await;
@@ -187,10 +191,11 @@ impl<C: Send + Sync + 'static> Service<C> {
                 .batch(usize::from(self.common.consumer_batch));
         self.assigned = consumer.assigned();
         let stop = self.stages.intake.stop.clone();
-        let ready = self.when_migrated();
+        let ready = self.when_topics_ready();
         self.spawn(&self.stages.intake, "consumer", async move {
             ready.await;
-            Ok(consumer.run(stop).await?)
+            // On the heap, because its type is nested too deeply for the compiler.
+            Ok(Box::pin(consumer.run(stop)).await?)
         });
     }
 
@@ -201,7 +206,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let stop = self.stages.work.stop.clone();
-        let ready = self.when_migrated();
+        let ready = self.when_database_ready();
         self.spawn(&self.stages.work, name, async move {
             ready.await;
             task(stop).await
@@ -231,9 +236,14 @@ impl<C: Send + Sync + 'static> Service<C> {
         });
     }
 
-    fn when_migrated(&self) -> impl Future<Output = ()> + Send + use<C> {
-        let (db, migrations, stop) = (self.db.clone(), self.migrations, self.stages.intake.stop.clone());
-        async move { health::wait_until_migrated(&db, migrations, &stop).await }
+    /// Waits until the database is ready, so that a service may be started before it.
+    fn when_database_ready(&self) -> BoxFuture<'static, ()> {
+        self.startup.database(self.stages.intake.stop.clone())
+    }
+
+    /// Waits until the topics are known to be the service's own. Only what reads or fills them needs to.
+    fn when_topics_ready(&self) -> BoxFuture<'static, ()> {
+        self.startup.broker(self.stages.intake.stop.clone())
     }
 
     /// Deletes old rows of one of the service's own tables, at the start and every ten minutes, by one replica at a
@@ -251,7 +261,7 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     fn run_housekeeper(&self) {
         let housekeeper = self.housekeeper.clone();
-        let (stop, ready) = (self.stages.work.stop.clone(), self.when_migrated());
+        let (stop, ready) = (self.stages.work.stop.clone(), self.when_database_ready());
         self.spawn(&self.stages.work, "housekeeper", async move {
             ready.await;
             housekeeper.run(stop).await;
@@ -262,7 +272,7 @@ impl<C: Send + Sync + 'static> Service<C> {
     fn relay(&self) {
         let relay = Relay::new(self.db.clone(), self.kafka.clone()).batch(self.common.relay_batch);
         for shard in relay.shards() {
-            let (stop, ready) = (self.stages.relay.stop.clone(), self.when_migrated());
+            let (stop, ready) = (self.stages.relay.stop.clone(), self.when_topics_ready());
             self.spawn(&self.stages.relay, "relay", async move {
                 ready.await;
                 shard.run(stop).await;

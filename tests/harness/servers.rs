@@ -86,6 +86,6 @@ fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Returns the folder for the files of tests.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }

@@ -29,12 +29,12 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Opens a connection whose search path begins with the core's schema.
+    /// Opens a connection with the session's settings, whose search path begins with the core's schema.
     ///
     /// # Errors
     /// Fails if the database does not answer or refuses the connection.
-    pub async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(options).await?;
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
         connection.execute(sqlx::raw_sql(AssertSqlSafe(self.prepare.clone()))).await?;
         Ok(connection)
     }
@@ -51,7 +51,7 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Alive, sqlx::Error> {
-        Ok(Alive { connection: self.connect(&self.options).await?, last_alive: Instant::now() })
+        Ok(Alive { connection: self.connect().await?, last_alive: Instant::now() })
     }
 
     /// Pings a connection only if its last sign of life is too old. Without the ping, each dead connection would cost

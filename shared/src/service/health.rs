@@ -17,6 +17,7 @@ use crate::db::Db;
 use crate::kafka::{Kafka, TopicChecker};
 use crate::relay;
 use crate::service::migrations::Migrations;
+use crate::service::startup::Startup;
 use crate::service::telemetry;
 
 /// The timeout of each check.
@@ -27,6 +28,8 @@ pub(super) struct Health {
     pub db: Db,
     pub broker: TopicChecker,
     pub stopping: CancellationToken,
+    /// How far the service's start has come.
+    pub startup: Startup,
     /// Whether the consumer has its share of the partitions.
     pub assigned: Arc<Assigned>,
     /// The migrations that the database must have.
@@ -42,6 +45,7 @@ impl Health {
         topics: &[&str],
         migrations: Migrations,
         stopping: CancellationToken,
+        startup: Startup,
         assigned: Arc<Assigned>,
         dependencies: Vec<Arc<Dependency>>,
     ) -> anyhow::Result<Self> {
@@ -49,6 +53,7 @@ impl Health {
             db,
             broker: TopicChecker::new(kafka, topics)?,
             stopping,
+            startup,
             assigned,
             migrations,
             dependencies,
@@ -109,7 +114,9 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     };
     // A stopped shard needs an operator, but the service can work. Declaring it unready would not help.
     let relay = Check { name: "relay", ok: true, detail: stopped_shards };
+    let startup = health.startup.obstacle().map_or(Ok(()), Err);
     let mut checks = vec![
+        Check::of("startup", startup),
         Check::of("database", database),
         Check::of("migrations", migrations),
         Check::of("broker", broker),
@@ -163,23 +170,4 @@ async fn broker(health: Arc<Health>) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the topics {} are missing; `amends topics apply` creates them", missing.join(", ")))
-}
-
-/// Waits for the service's tables, so that a service may be started before its database.
-pub(super) async fn wait_until_migrated(db: &Db, migrations: Migrations, stop: &CancellationToken) {
-    let mut warned = false;
-    loop {
-        if let Ok(mut connection) = db.read().await
-            && migrations.missing(&mut connection).await.is_empty()
-        {
-            return;
-        }
-        if !std::mem::replace(&mut warned, true) {
-            tracing::warn!("waiting for the database and its migrations");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-        }
-    }
 }

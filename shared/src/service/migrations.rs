@@ -2,14 +2,15 @@
 //! schema.
 
 use sqlx::PgConnection;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 
 use super::App;
-use crate::migrations::{self, Set};
+use crate::migrations::{self, ApplyError, Set};
 
 /// The migrations of a service's database.
 #[derive(Clone, Copy)]
 pub(super) struct Migrations {
+    service: &'static str,
     schema: &'static str,
     sets: &'static [&'static Set],
     own: Option<&'static Migrator>,
@@ -19,9 +20,9 @@ pub(super) struct Migrations {
 /// role's schema.
 ///
 /// # Errors
-/// Fails if the database does not answer or refuses a statement, or if an applied migration has been changed since.
-/// Close the connection then, because it may still hold the lock on the service's own migrations.
-pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), MigrateError> {
+/// Fails if the database does not answer or refuses a statement, belongs to another service, or is too old a release,
+/// or if an applied migration has been changed since. Close the connection then, because it may still hold the lock on the service's own migrations.
+pub async fn migrate<A: App>(db: &mut PgConnection) -> Result<(), ApplyError> {
     Migrations::of::<A>().apply(db).await
 }
 
@@ -29,11 +30,11 @@ impl Migrations {
     pub(super) fn of<A: App>() -> Self {
         static WITH_SAGAS: [&Set; 2] = [&migrations::CORE, &migrations::SAGA];
         let sets = if A::COORDINATES_SAGAS { &WITH_SAGAS[..] } else { &WITH_SAGAS[..1] };
-        Self { schema: A::SCHEMA, sets, own: A::migrations() }
+        Self { service: A::NAME, schema: A::SCHEMA, sets, own: A::migrations() }
     }
 
-    pub(super) async fn apply(self, db: &mut PgConnection) -> Result<(), MigrateError> {
-        migrations::apply_sets(&mut *db, self.schema, self.sets).await?;
+    pub(super) async fn apply(self, db: &mut PgConnection) -> Result<(), ApplyError> {
+        migrations::apply_for(self.service, &mut *db, self.schema, self.sets).await?;
         if let Some(own) = self.own {
             // A migration may take longer than the statements of a service.
             sqlx::raw_sql("set statement_timeout = 0").execute(&mut *db).await?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::Context;
+use axum::middleware;
 use sqlx::Executor;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,7 +82,8 @@ async fn run<A: App>(
         let mut connection = db.connect().await.context("the database does not answer")?;
         // The service's own tables belong in the role's schema, not in the core's.
         connection.execute("reset search_path").await?;
-        Migrations::of::<A>().apply(&mut connection).await.context("the migrations could not be applied")?;
+        let applied = Migrations::of::<A>().apply(&mut connection).await;
+        applied.context("the migrations could not be applied")?;
         info!(service = A::NAME, "the database is up to date");
         return Ok(());
     }
@@ -125,6 +127,10 @@ impl<C: Send + Sync + 'static> Service<C> {
         let server = axum::serve(listener, router.into_make_service())
             .with_graceful_shutdown(intake.clone().cancelled_owned());
         self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
+        let startup = self.startup.clone();
+        let (db, kafka, stop) = (self.db.clone(), self.kafka.clone(), intake.clone());
+        let started = startup.run(db, kafka, self.migrations, stop);
+        self.spawn(&self.stages.intake, "startup", started);
         self.relay();
         self.run_housekeeper();
         let upkeep = intake.clone();
@@ -166,6 +172,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             &topics,
             self.migrations,
             self.stages.intake.stop.clone(),
+            self.startup.clone(),
             Arc::clone(&self.assigned),
             self.dependencies.clone(),
         )?;
@@ -179,10 +186,11 @@ impl<C: Send + Sync + 'static> Service<C> {
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
-            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
             .merge(audit::router(self.db.clone()))
-            .merge(health::router(Arc::new(health)))
-            .merge(parked::router(parked));
+            .merge(parked::router(parked))
+            .layer(middleware::from_fn_with_state(self.startup.clone(), startup::only_with_a_database))
+            .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
+            .merge(health::router(Arc::new(health)));
         Ok(http::finish(router, &serde_json::to_value(&openapi)?))
     }
 
