@@ -6,6 +6,7 @@ pub mod clock;
 pub mod kafka;
 mod order;
 pub mod parked;
+pub mod pooler;
 mod process;
 mod rest;
 mod sequence;

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::harness::clock::Clock;
+use crate::harness::pooler::Pooler;
 use crate::harness::sql::connect;
 use crate::harness::{NUMBER, Process, Setup, Suite, order};
 
@@ -138,6 +139,32 @@ async fn why_a_database_can_not_be_used_is_in_the_log_and_in_the_answers() {
         assert_eq!(problem["type"], "/problems/unavailable");
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{problem}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_session_mode_is_used_and_one_in_transaction_mode_is_refused() {
+    let mut suite = Suite::start().await;
+    let (Some(sessions), Some(transactions)) =
+        (Pooler::start(&suite, "session"), Pooler::start(&suite, "transaction"))
+    else {
+        return;
+    };
+    let url = |pooler: &Pooler, service: &str| {
+        format!("postgres://postgres@127.0.0.1:{}/{}_{service}", pooler.port, suite.name)
+    };
+    let (mut refused, log) = start(&suite, "payment", &[("DATABASE_URL", url(&transactions, "payment"))]);
+    assert_eq!(refused.end().await.code(), Some(1));
+    assert!(read(&log).contains("a pooler in transaction mode"), "{}", read(&log));
+
+    let pooled = url(&sessions, "order");
+    assert_eq!(suite.process("order").stop().await.code(), Some(0));
+    suite.set("DATABASE_URL", Some(pooled));
+    suite.launch("order");
+    suite.set("DATABASE_URL", None);
+    suite.ready("order").await;
+    let placed = suite.place(&order()).await;
+    assert_eq!(suite.settled(placed).await["status"], "confirmed");
+    suite.comes_to_rest().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
