@@ -1,4 +1,8 @@
 //! A time limit for work on the database, and protection against handlers that panic.
+//!
+//! A connection may fall silent without being closed: a host vanishes, a firewall forgets it, a proxy hangs. The server's
+//! own timeouts never reach the client then. So whoever uses the database outside of a request and of the consumer limits
+//! the time, and drops the connection at the limit. The next try gets another one.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -7,15 +11,27 @@ use futures::FutureExt;
 
 use crate::fault::Fault;
 
-/// How long a batch may take before its connection is closed.
-const MAX_BATCH_TIME: Duration = Duration::from_secs(45);
+/// How long a unit of work may take. It is longer than a statement may take by the server's limit.
+pub const LIMIT: Duration = Duration::from_secs(45);
+
+/// Runs `work` with a time limit.
+///
+/// # Errors
+/// Fails as the work does, or if there is no end within [`LIMIT`]. Whether the work took effect is unknown then.
+pub async fn limited<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, Fault>
+where
+    Fault: From<E>,
+{
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(Fault::exhausted(format!("no end within {LIMIT:?}"))),
+    }
+}
 
 /// Runs `work` with a time limit and catches panics. A silent connection or a panicking handler must not stop the
 /// consumer.
 pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    match tokio::time::timeout(MAX_BATCH_TIME, AssertUnwindSafe(work).catch_unwind()).await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(_)) => Err(Fault::permanent("the handler panicked; the log has the details")),
-        Err(_) => Err(Fault::exhausted(format!("no end within {MAX_BATCH_TIME:?}"))),
-    }
+    let caught = AssertUnwindSafe(work).catch_unwind();
+    let panicked = |_| Fault::permanent("the handler panicked; the log has the details");
+    limited(caught.map(|ended| ended.unwrap_or_else(|panic| Err(panicked(panic))))).await
 }

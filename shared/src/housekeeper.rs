@@ -18,6 +18,8 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::jittered;
 use crate::db::Db;
+use crate::deadline::limited;
+use crate::fault::Fault;
 use crate::metric;
 use crate::unit_of_work::UnitOfWork;
 
@@ -70,18 +72,15 @@ impl Housekeeper {
     /// Partitions are created days in advance, so that a failed run does no harm.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if let Err(error) = self.run_once(&stop).await {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "old rows could not be removed; the next run tries again"
-                );
+            if let Err(fault) = self.run_once(&stop).await {
+                warn!(%fault, "old rows could not be removed; the next run tries again");
             }
             stop.run_until_cancelled(tokio::time::sleep(jittered(INTERVAL * 4 / 3))).await;
         }
     }
 
-    async fn run_once(&self, stop: &CancellationToken) -> Result<(), sqlx::Error> {
-        self.partitions().await?;
+    async fn run_once(&self, stop: &CancellationToken) -> Result<(), Fault> {
+        limited(self.partitions()).await?;
         let retention = self.db.retention();
         let kept = retention.inbox + MARGIN;
         self.prune_table(stop, "inbox_other", |db| Box::pin(store::delete_others(db, kept))).await?;
@@ -127,12 +126,16 @@ impl Housekeeper {
         stop: &CancellationToken,
         table: &'static str,
         batch: impl for<'a> Fn(&'a mut PgConnection) -> BoxFuture<'a, Result<u64, sqlx::Error>>,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), Fault> {
         let mut total = 0;
         while !stop.is_cancelled() {
-            let Some(mut uow) = self.begin_exclusive().await? else { break };
-            let deleted = batch(uow.db()).await?;
-            uow.commit().await?;
+            let delete = async {
+                let Some(mut uow) = self.begin_exclusive().await? else { return Ok(None) };
+                let deleted = batch(uow.db()).await?;
+                uow.commit().await?;
+                Ok::<_, sqlx::Error>(Some(deleted))
+            };
+            let Some(deleted) = limited(delete).await? else { break };
             metric::PRUNED_ROWS.counter(&[table]).increment(deleted);
             total += deleted;
             if deleted < BATCH.cast_unsigned() {

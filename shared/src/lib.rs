@@ -10,7 +10,7 @@ pub mod circuit_breaker;
 pub mod cloudevents;
 pub mod consumer;
 pub mod db;
-mod deadline;
+pub mod deadline;
 pub mod envelope;
 pub mod fault;
 pub mod housekeeper;

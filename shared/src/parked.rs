@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 pub(crate) use self::copy::readable;
 pub use self::copy::{Encoding, ParkedCopy};
 use crate::db::Db;
+use crate::deadline::limited;
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::metric;
@@ -90,7 +91,7 @@ fn storable(text: &str) -> String {
 /// alerts.
 pub async fn count(db: Db, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        match counted(&db).await {
+        match limited(counted(&db)).await {
             Ok(keys) => metric::PARKED_KEYS.gauge(&[]).set(keys as f64),
             // A failing database already shows elsewhere, first in `/readyz`.
             Err(error) => debug!(%error, "the parked keys could not be counted"),

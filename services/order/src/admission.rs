@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use shared::db::Db;
+use shared::deadline::limited;
 use shared::outbox::{count_unsent, read_by_index};
 use shared::service::problem::Problem;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -146,7 +147,7 @@ impl Sampler {
             if self.outbox.is_calm() && self.pending.is_calm() && !ticks.is_multiple_of(CALM) {
                 continue;
             }
-            match self.count().await {
+            match limited(self.count()).await {
                 Ok((outbox, pending)) => {
                     self.take_in(outbox, pending, before.elapsed());
                     before = Instant::now();

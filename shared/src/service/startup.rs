@@ -22,6 +22,8 @@ use super::migrations::Migrations;
 use super::problem::Problem;
 use crate::db::Db;
 use crate::db::server::{self, CLOCK_LIMIT, ServerError};
+use crate::deadline::limited;
+use crate::fault::Fault;
 use crate::kafka::Kafka;
 use crate::kafka::owners;
 use crate::owner::{self, OwnerError};
@@ -141,8 +143,8 @@ impl Startup {
         self.progress.send_replace(Progress::Done);
         while stop.run_until_cancelled(tokio::time::sleep(COMPARE_CLOCKS_EVERY)).await.is_some() {
             // A database that does not answer is noticed by those who need it.
-            let Ok(mut connection) = db.read().await else { continue };
-            if let Ok(Some(wrong)) = wrong_clock(&mut connection).await {
+            let compared = limited(async { wrong_clock(&mut *db.read().await?).await }).await;
+            if let Ok(Some(wrong)) = compared {
                 bail!("{wrong}");
             }
         }
@@ -158,11 +160,13 @@ impl Startup {
     ) -> anyhow::Result<Option<T>> {
         let mut told: Option<(String, Instant)> = None;
         loop {
-            let reason = match stop.run_until_cancelled(look()).await {
+            let looked = limited(async { Ok::<_, Fault>(look().await) });
+            let reason = match stop.run_until_cancelled(looked).await {
                 None => return Ok(None),
-                Some(Ok(found)) => return Ok(Some(found)),
-                Some(Err(Obstacle::Lasting(error))) => return Err(error),
-                Some(Err(Obstacle::Passing(reason))) => reason,
+                Some(Ok(Ok(found))) => return Ok(Some(found)),
+                Some(Ok(Err(Obstacle::Lasting(error)))) => return Err(error),
+                Some(Ok(Err(Obstacle::Passing(reason)))) => reason,
+                Some(Err(silent)) => silent.to_string(),
             };
             let known =
                 told.as_ref().is_some_and(|(last, at)| *last == reason && at.elapsed() < REMIND_EVERY);

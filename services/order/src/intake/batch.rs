@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use schemas::common::PricedLine;
 use schemas::order::OrderCreated;
 use shared::db::Db;
+use shared::deadline::limited;
 use shared::envelope::{Cause, Message, new_id};
 use shared::fault::Fault;
 use shared::isolate::together_or_each;
@@ -26,7 +27,7 @@ type Verdict = Result<Placed, Problem>;
 /// Places the orders and answers each.
 pub(super) async fn place(db: &Db, batch: Vec<Placement>) {
     let write = async |batch: Vec<Placement>| {
-        let verdicts = write(db, &batch).await;
+        let verdicts = limited(write(db, &batch)).await;
         (batch, verdicts)
     };
     together_or_each(batch, write, answer).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::shipping::{Delivered, Dispatched};
+use shared::deadline::limited;
 use shared::envelope::Cause;
 use shared::fault::{Class, Fault};
 use shared::isolate::together_or_each;
@@ -41,7 +42,7 @@ impl<K: Carrier> Tracker<K> {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             while !stop.is_cancelled() {
-                match self.look().await {
+                match limited(self.look()).await {
                     // There may be more.
                     Ok(BATCH..) => {}
                     Ok(_) => break,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::SagaInput;
 use super::driver::Driver;
 use crate::db::Db;
+use crate::deadline::limited;
 use crate::envelope::Cause;
 use crate::fault::{Class, Fault};
 use crate::isolate::together_or_each;
@@ -66,7 +67,7 @@ impl Timers {
         let (mut checked, mut polls) = (false, 0_u32);
         while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
             if !checked {
-                match unknown_definitions(&self.db, &self.driver.registry).await {
+                match limited(unknown_definitions(&self.db, &self.driver.registry)).await {
                     Ok(unknown) if unknown.is_empty() => checked = true,
                     Ok(unknown) => return Err(TimersError::UnknownDefinitions(unknown.join("; "))),
                     Err(error) => {
@@ -79,7 +80,7 @@ impl Timers {
             if polls.is_multiple_of(COUNT_EVERY) {
                 self.count().await;
             }
-            match self.wake().await {
+            match limited(self.wake()).await {
                 Ok(0) => {}
                 Ok(woken) => info!(woken, "sagas with a possibly passed deadline were woken"),
                 Err(fault) => warn!(%fault, "due sagas could not be claimed"),
@@ -89,11 +90,8 @@ impl Timers {
     }
 
     async fn count(&self) {
-        let counted = match self.db.read().await {
-            Ok(mut db) => store::count_stuck(&mut db).await,
-            Err(error) => Err(error),
-        };
-        match counted {
+        let count = async { store::count_stuck(&mut *self.db.read().await?).await };
+        match limited(count).await {
             Ok(stuck) => metric::SAGAS_STUCK.gauge(&[]).set(stuck as f64),
             Err(error) => warn!(%error, "stuck sagas could not be counted"),
         }
