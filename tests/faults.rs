@@ -2,6 +2,7 @@
 
 mod commits;
 mod crashes;
+mod releases;
 mod replicas;
 mod servers;
 mod shutdown;

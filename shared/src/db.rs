@@ -16,7 +16,7 @@ use sqlx::{Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 
 use self::connections::Connections;
-pub(crate) use self::connections::{NOW, from_micros};
+pub(crate) use self::connections::{NOW, from_micros, retire_if_stale};
 pub use self::connections::{Pooled, Tx};
 pub(crate) use self::deferred::Deferred;
 pub use self::deferred::Parameters;

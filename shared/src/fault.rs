@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::db::retire_if_stale;
+
 /// The reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -97,7 +99,10 @@ impl Classified for sqlx::Error {
     fn class(&self) -> Class {
         match self {
             Self::Database(error) if error.constraint().is_some_and(is_optimistic_lock) => Class::Retry,
-            Self::Database(error) => error.code().map_or(Class::Retry, |code| sqlstate(&code)),
+            Self::Database(error) => {
+                retire_if_stale(&**error);
+                error.code().map_or(Class::Retry, |code| sqlstate(&code))
+            }
             Self::Configuration(_)
             | Self::RowNotFound
             | Self::TypeNotFound { .. }

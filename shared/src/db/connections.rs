@@ -1,10 +1,12 @@
 //! The connection pool, and transactions on its connections.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Connection, Decode, Executor, PgConnection, Postgres, Row, Type};
 use time::OffsetDateTime;
 
@@ -40,9 +42,23 @@ impl Connections {
     }
 }
 
+/// Changes when connections with a stale plan were met. Older connections are not used again.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Closes all pooled connections of this process when they are used next, if this error says that a prepared statement no
+/// longer fits its tables. The client would repeat the statement, and its error, on each connection for ever.
+pub(crate) fn retire_if_stale(error: &dyn DatabaseError) {
+    // The server has no code of its own for this.
+    let revalidation = |error: &PgDatabaseError| error.routine() == Some("RevalidateCachedQuery");
+    if error.try_downcast_ref::<PgDatabaseError>().is_some_and(revalidation) {
+        GENERATION.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// A connection, and the time of its last sign of life.
 pub struct Alive {
     connection: PgConnection,
+    generation: u64,
     last_alive: Instant,
 }
 
@@ -51,12 +67,16 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Alive, sqlx::Error> {
-        Ok(Alive { connection: self.connect().await?, last_alive: Instant::now() })
+        let generation = GENERATION.load(Ordering::Acquire);
+        Ok(Alive { connection: self.connect().await?, generation, last_alive: Instant::now() })
     }
 
     /// Pings a connection only if its last sign of life is too old. Without the ping, each dead connection would cost
     /// one request after a restart of the server. A commit counts as a sign of life; a mere use does not.
     async fn recycle(&self, it: &mut Alive, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        if it.generation != GENERATION.load(Ordering::Acquire) {
+            return Err(RecycleError::message("its prepared statements are stale"));
+        }
         if it.last_alive.elapsed() >= ALIVE_FOR {
             it.connection.ping().await.map_err(RecycleError::Backend)?;
             it.last_alive = Instant::now();

@@ -11,6 +11,7 @@ mod relayed;
 
 mod ahead;
 mod barrier;
+mod connections;
 mod inbox;
 mod own_names;
 mod parked;
