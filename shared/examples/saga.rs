@@ -301,12 +301,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         stop_relay.cancel();
         ended
     };
-    let ((booked, consumed, timed), (), ()) = tokio::join!(
+    let ((booked, consumed, ()), (), ()) = tokio::join!(
         publishers,
         Relay::new(db.clone(), kafka).run(stop_relay.clone()),
         Housekeeper::new(db.clone()).run(stop.clone())
     );
     consumed?;
-    timed?;
     booked.map_err(|fault| fault.to_string().into())
 }

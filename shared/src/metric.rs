@@ -172,6 +172,9 @@ metrics_table! {
         "The number of sagas that ended with all steps carried out.", "";
     SAGAS_COMPENSATED: Counter "sagas_compensated_total" [],
         "The number of sagas that ended with all steps undone.", "";
+    SAGAS_WITHOUT_DEFINITION: Gauge "sagas_without_definition" [],
+        "The number of definitions of unfinished sagas that this orchestrator does not have.",
+        "Alert on more than 0. The log names them. Run the release that has them, then `amends parked retry`.";
     SAGAS_STUCK: Gauge "sagas_stuck" [],
         "The number of stuck sagas.",
         "Alert on more than 0. `amends saga list --status stuck` shows them with the remedy.";

@@ -7,9 +7,16 @@
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
+use std::time::{Duration, Instant};
+
 use crate::db::server::{self, ServerError};
 use crate::db::{Db, quote_ident};
 use crate::owner::{self, OwnerError};
+
+/// How long a migration tries to get its locks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+/// How long others may use the table before the next try.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The errors of applying migrations.
 #[derive(Debug, thiserror::Error)]
@@ -85,20 +92,62 @@ pub(crate) async fn apply_for(
 /// Fails as [`apply`] does, but does not ask whose tables they are.
 pub async fn apply_sets(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), ApplyError> {
     server::check_version(&mut *db).await?;
+    alone(db, async |db| apply_alone(db, schema, sets).await).await
+}
+
+/// Applies the migrations of a service's own tables, with the same care.
+#[cfg(feature = "service")]
+pub(crate) async fn apply_own(own: &Migrator, db: &mut PgConnection) -> Result<(), ApplyError> {
+    let mut own = Migrator::with_migrations(own.iter().cloned().collect());
+    own.set_ignore_missing(true);
+    // Its own lock would be waited for with the time limit for locks.
+    own.set_locking(false);
+    alone(db, async |db| run(&own, db).await).await
+}
+
+/// Runs `work` on a connection with the settings of migrations, one process after the other.
+async fn alone(
+    db: &mut PgConnection,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), ApplyError>,
+) -> Result<(), ApplyError> {
     // A migration, and the wait for another replica's, may take longer than the statements of a service.
     db.execute(sqlx::raw_sql(
-        "set statement_timeout = 0; select pg_advisory_lock(hashtext('shared::migrations'))",
+        "set statement_timeout = 0; select pg_advisory_lock(hashtext('shared::migrations')); set lock_timeout = '2s'",
     ))
     .await?;
-    let applied = apply_alone(&mut *db, schema, sets).await;
+    let applied = work(&mut *db).await;
     let released = db
         .execute(sqlx::raw_sql(
-            "select pg_advisory_unlock(hashtext('shared::migrations')); reset search_path; reset statement_timeout",
+            "select pg_advisory_unlock(hashtext('shared::migrations')); reset search_path; reset statement_timeout; \
+             reset lock_timeout",
         ))
         .await;
     applied?;
     released?;
     Ok(())
+}
+
+/// Runs migrations. A lock that is not free soon is given up and asked for again: whoever needs the table meanwhile would
+/// have to wait behind the migration.
+async fn run(migrator: &Migrator, db: &mut PgConnection) -> Result<(), ApplyError> {
+    let began = Instant::now();
+    loop {
+        let ended = migrator.run_direct(None, &mut *db, false).await;
+        let Err(error) = &ended else { return Ok(()) };
+        if !is_locked(error) || began.elapsed() > LOCK_PATIENCE {
+            return Ok(ended?);
+        }
+        tracing::warn!(%error, "a table is in use; the migration tries again");
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}
+
+/// Returns whether a migration failed because it did not get a lock in time.
+fn is_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
 }
 
 async fn apply_alone(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Result<(), ApplyError> {
@@ -112,7 +161,7 @@ async fn apply_alone(db: &mut PgConnection, schema: &str, sets: &[&Set]) -> Resu
     let prepare = format!("{create} set search_path = {schema}");
     db.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await?;
     for set in sets {
-        set.migrator(&schema).run_direct(None, &mut *db, false).await?;
+        run(&set.migrator(&schema), db).await?;
     }
     Ok(())
 }
@@ -136,6 +185,8 @@ impl Set {
         migrator.dangerous_set_table_name(self.history(schema));
         // `apply_sets` locks, and unlocks after a failure too.
         migrator.set_locking(false);
+        // A release that is rolled back finds what the newer one has applied, and works with it.
+        migrator.set_ignore_missing(true);
         migrator
     }
 

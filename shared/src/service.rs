@@ -188,7 +188,8 @@ impl<C: Send + Sync + 'static> Service<C> {
         let consumer =
             Consumer::new(self.db.clone(), self.kafka.clone(), self.name, Arc::clone(&self.messages))
                 .static_member(self.common.instance.clone())
-                .batch(usize::from(self.common.consumer_batch));
+                .batch(usize::from(self.common.consumer_batch))
+                .patience(self.common.consumer_patience);
         self.assigned = consumer.assigned();
         let stop = self.stages.intake.stop.clone();
         let ready = self.when_topics_ready();

@@ -1,11 +1,12 @@
 //! Parked messages in the shop: an operator's mend completes a saga, and an event of old changes nothing. What parks a
 //! message, and all that an operator can do about it, is proven in `shared/tests`.
 
+use futures::future::join_all;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::harness::parked::{message, text};
-use crate::harness::{Suite, order};
+use crate::harness::{Setup, Suite, order};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
@@ -37,6 +38,35 @@ async fn a_parked_key_is_mended_and_replayed_and_its_saga_completes() {
     let (status, answer) = suite.retry("shipping", &key).await;
     assert_eq!((status, &answer["replayed"]), (200, &json!(2)), "{answer}");
     assert_eq!(suite.settled(placed).await["status"], "confirmed");
+    suite.comes_to_rest().await;
+}
+
+/// A failure that may pass and never does, here that of a table that is gone for one order alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_never_passes_holds_up_its_key_and_in_the_end_nothing_else() {
+    let patience = vec![("CONSUMER_PATIENCE", "5s".to_owned())];
+    let suite = Suite::with(Setup { settings: patience, ..Setup::default() }).await;
+    let fails = "create function fails() returns trigger language plpgsql as $$ begin
+            raise exception 'not now' using errcode = 'undefined_table'; end $$;
+        create trigger fails before insert on reservation for each row when (new.items::text like '%7%')
+            execute function fails()";
+    suite.execute("inventory", fails).await;
+    let mut seven = order();
+    seven["items"][0]["quantity"] = json!(7);
+    let held = suite.place(&seven).await;
+    // These share its partition, or its batch.
+    let body = order();
+    let others = join_all((0..12).map(|_| suite.place(&body))).await;
+    let key = held.id.to_string();
+    let parked = suite.first_parked("inventory", &key).await;
+    assert!(text(&parked["reason"]).contains("not now"), "{parked}");
+    for other in others {
+        assert_eq!(suite.settled(other).await["status"], "confirmed");
+    }
+    suite.execute("inventory", "drop trigger fails on reservation").await;
+    let (status, answer) = suite.retry("inventory", &key).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(suite.settled(held).await["status"], "confirmed");
     suite.comes_to_rest().await;
 }
 

@@ -7,7 +7,7 @@ use orchestrator::sagas::PlaceOrder;
 use serde_json::json;
 use shared::saga::plan::Saga;
 
-use crate::harness::{Suite, order};
+use crate::harness::{Order, Suite, order};
 
 /// Orders that began with the previous plan continue with it.
 #[tokio::test(flavor = "multi_thread")]
@@ -38,33 +38,55 @@ async fn a_saga_in_flight_ends_by_the_plan_that_it_began_with() {
     suite.comes_to_rest().await;
 }
 
-/// A saga that continued with another plan of the same name could wait for ever, or take wrong steps.
+/// A saga that continued with another plan of the same name could wait for ever, or take wrong steps. It waits for a release
+/// that has its plan, and holds up nobody else.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orchestrator_without_the_plan_of_a_saga_in_flight_does_not_start_and_says_which() {
+async fn a_saga_whose_plan_an_orchestrator_lacks_waits_alone_and_is_named() {
     let mut suite = Suite::start().await;
     suite.process("shipping").signal(Signal::STOP);
-    let placed = suite.place(&order()).await;
-    suite.step_is(placed, "book_shipment", "asked").await;
-    let known = suite.texts("orchestrator", "select plan_hash from saga").await;
-    for (version, hash, says) in [
-        (99, known[0].as_str(), "place_order@99"),
-        (PlaceOrder::VERSION, "0123456789abcdef", "with the plan 0123456789abcdef"),
-    ] {
-        suite.kill9("orchestrator");
-        let other = format!("update saga set version = {version}, plan_hash = '{hash}'");
-        suite.execute("orchestrator", &other).await;
-        let before = fs::read_to_string(suite.log("orchestrator", 0)).expect("a log").len();
-        suite.launch("orchestrator");
-        let ended = suite.process("orchestrator").end().await;
-        assert_eq!(ended.code(), Some(1));
-        let log = fs::read_to_string(suite.log("orchestrator", 0)).expect("a log");
-        let said = &log[before..];
-        assert!(said.contains(says) && said.contains(&placed.id.to_string()), "{said}");
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let placed = suite.place(&order()).await;
+        suite.step_is(placed, "book_shipment", "asked").await;
+        waiting.push(placed);
     }
-    let back = format!("update saga set version = {}, plan_hash = '{}'", PlaceOrder::VERSION, known[0]);
-    suite.execute("orchestrator", &back).await;
+    let known = suite.texts("orchestrator", "select plan_hash from saga limit 1").await;
+    suite.kill9("orchestrator");
+    let others = [
+        (waiting[0], 99, known[0].as_str(), "place_order@99"),
+        (waiting[1], PlaceOrder::VERSION, "0123456789abcdef", "with the plan 0123456789abcdef"),
+    ];
+    let change = async |suite: &Suite, order: Order, version: i32, hash: &str| {
+        let update = format!(
+            "update saga set version = {version}, plan_hash = '{hash}' where saga_id = '{}'",
+            order.id
+        );
+        suite.execute("orchestrator", &update).await;
+    };
+    for (order, version, hash, _) in others {
+        change(&suite, order, version, hash).await;
+    }
     suite.launch("orchestrator");
+    suite.ready("orchestrator").await;
     suite.process("shipping").signal(Signal::CONT);
-    assert_eq!(suite.settled(placed).await["status"], "confirmed");
+    for (order, ..) in others {
+        suite.first_parked("orchestrator", &order.id.to_string()).await;
+    }
+    let other = suite.place(&order()).await;
+    assert_eq!(suite.settled(other).await["status"], "confirmed", "the others go on");
+    suite
+        .until("the log to name both", async |suite| {
+            let log = fs::read_to_string(suite.log("orchestrator", 0)).expect("a log");
+            others.iter().all(|(order, _, _, says)| log.contains(says) && log.contains(&order.id.to_string()))
+        })
+        .await;
+
+    // The release that has them.
+    for (order, ..) in others {
+        change(&suite, order, PlaceOrder::VERSION, &known[0]).await;
+        let (status, answer) = suite.retry("orchestrator", &order.id.to_string()).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(suite.settled(order).await["status"], "confirmed");
+    }
     suite.comes_to_rest().await;
 }

@@ -45,7 +45,10 @@ impl App for Orchestrator {
         let app = routes::App { db, registry, operator };
         service.serve(routes::router().with_state(app).into());
         service.consume(MessageRouter::new().sagas(coordinator));
-        service.task("timers", async move |stop| Ok(timers.run(stop).await?));
+        service.task("timers", async move |stop| {
+            timers.run(stop).await;
+            Ok(())
+        });
         Ok(())
     }
 }

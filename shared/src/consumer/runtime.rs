@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_millis(16);
 /// The wait before a removed member joins its group again.
 const REJOIN_DELAY: Duration = Duration::from_millis(500);
 
+/// The default of [`Consumer::patience`].
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How long a client may take to leave its group. It waits for the broker and for its own callbacks, without a limit of its
 /// own.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -47,6 +49,8 @@ pub struct Consumer {
     member: Option<String>,
     /// The largest number of messages in one transaction.
     batch: usize,
+    /// How long a failure of one message is believed to pass.
+    patience: Duration,
     assigned: Arc<Assigned>,
 }
 
@@ -112,7 +116,7 @@ impl Consumer {
         let idle = |temper| router.topics_of(temper).next().is_none();
         let assigned = Arc::new(Assigned::new(idle(Temper::Prompt), idle(Temper::Background)));
         let group = group.into();
-        Self { db, kafka, router, group, member: None, batch: 500, assigned }
+        Self { db, kafka, router, group, member: None, batch: 500, patience: PATIENCE, assigned }
     }
 
     /// Sets the name of this group member. The name must survive a restart and differ between replicas. A restarted
@@ -126,6 +130,13 @@ impl Consumer {
     #[must_use]
     pub fn batch(self, messages: usize) -> Self {
         Self { batch: messages.max(1), ..self }
+    }
+
+    /// Sets how long a failure that may pass holds up its partition, if it concerns one message alone. The message is
+    /// parked then. The default is ten minutes.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Returns whether the members have their shares of the partitions.

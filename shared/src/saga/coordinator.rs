@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use self::driver::Driver;
 pub use self::operator::Operator;
-pub use self::timers::{Timers, TimersError};
+pub use self::timers::Timers;
 use crate::db::Db;
 use crate::envelope::{Cause, Direction, Message, Metadata, Outcome};
 use crate::fault::Fault;

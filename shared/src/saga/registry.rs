@@ -14,7 +14,9 @@ use crate::saga::plan::{Definition, Saga};
 
 /// This process lacks a definition with which an unfinished saga began.
 #[derive(Debug, thiserror::Error)]
-#[error("this orchestrator has no definition {name}@{version}")]
+#[error(
+    "this orchestrator has no definition {name}@{version}; run the release that has it, then retry the key"
+)]
 pub struct UnknownDefinition {
     /// The name of the definition.
     pub name: String,
@@ -24,8 +26,8 @@ pub struct UnknownDefinition {
 
 impl Classified for UnknownDefinition {
     fn class(&self) -> Class {
-        // Another replica or the next release may have it.
-        Class::Retry
+        // The next release may have it. Until then its key waits, and no other one does.
+        Class::Permanent
     }
 }
 

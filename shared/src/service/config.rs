@@ -38,6 +38,10 @@ pub struct Common {
     /// The largest number of Kafka messages in one transaction.
     #[arg(long, env = "CONSUMER_BATCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub consumer_batch: u16,
+    /// How long a failure that may pass, such as a timeout, may hold up a partition if it concerns one message alone. The
+    /// message is parked then. While the database commits nothing at all, it is waited for without a limit.
+    #[arg(long, env = "CONSUMER_PATIENCE", default_value = "10m", value_parser = duration)]
+    pub consumer_patience: Duration,
     /// The largest number of outbox rows that the relay reads at once.
     #[arg(long, env = "RELAY_BATCH", default_value_t = 2000, value_parser = clap::value_parser!(u16).range(1..=20000))]
     pub relay_batch: u16,

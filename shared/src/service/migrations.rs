@@ -36,12 +36,7 @@ impl Migrations {
     pub(super) async fn apply(self, db: &mut PgConnection) -> Result<(), ApplyError> {
         migrations::apply_for(self.service, &mut *db, self.schema, self.sets).await?;
         if let Some(own) = self.own {
-            // A migration may take longer than the statements of a service.
-            sqlx::raw_sql("set statement_timeout = 0").execute(&mut *db).await?;
-            let applied = own.run_direct(None, &mut *db, false).await;
-            let reset = sqlx::raw_sql("reset statement_timeout").execute(db).await;
-            applied?;
-            reset?;
+            migrations::apply_own(own, db).await?;
         }
         Ok(())
     }

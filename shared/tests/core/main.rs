@@ -16,4 +16,5 @@ mod inbox;
 mod own_names;
 mod parked;
 mod relay;
+mod releases;
 mod retention;

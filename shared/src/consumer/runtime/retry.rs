@@ -1,6 +1,6 @@
 //! Repeats a batch until it is committed or its bad messages are parked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -23,6 +23,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A batch that exhausts the database is halved after this many attempts.
 const ATTEMPTS_BEFORE_HALVING: u32 = 2;
+/// A batch whose failure does not pass is taken apart after this part of the consumer's patience.
+const ALONE_AFTER: u32 = 10;
 /// The timeout of a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,7 +53,7 @@ impl Consumer {
             let Some(ended) = self.retried(consumer, buffer, stop, work).await else { return false };
             let Err(fault) = ended else { continue };
             match part {
-                &[message] if again => {
+                &[message] if again || fault.class() == Class::Retry => {
                     warn!(
                         key = %message.key, message_id = ?message.id(),
                         topic = %message.topic, partition = message.partition, offset = message.offset, %fault,
@@ -77,6 +79,9 @@ impl Consumer {
 
     /// Repeats `work` while its failure is transient. A batch that exhausts the database is returned after a few
     /// attempts, to be halved. Returns `None` if a stop came first.
+    ///
+    /// A failure that may pass but does not is in the end the message's own: a batch is taken apart, and one message is
+    /// given up when the patience is over and the database commits other work. It must not hold up its partition for ever.
     async fn retried(
         &self,
         consumer: &StreamConsumer<Context>,
@@ -86,6 +91,7 @@ impl Consumer {
     ) -> Option<Result<(), Fault>> {
         let mut backoff = BACKOFF_MIN;
         let mut exhausted = 0;
+        let began = Instant::now();
         loop {
             let ended = match work {
                 Work::Handle(batch, again) => bounded(attempt(&self.db, &self.router, batch, again)).await,
@@ -100,17 +106,25 @@ impl Consumer {
                     return Some(ended);
                 }
             }
-            match ended {
+            let failed = match ended {
                 // Parking is repeated after any failure, because a message that is neither handled nor parked is
                 // lost.
                 Err(fault) if fault.class() == Class::Retry || matches!(work, Work::Park(..)) => {
                     metric::CONSUMER_RETRIES.counter(&[]).increment(1);
                     warn!(%fault, retry_in = ?backoff, "the batch is tried again");
+                    Some(fault)
                 }
                 ended => return Some(ended),
-            }
+            };
             if stop.is_cancelled() {
                 return None;
+            }
+            if let (Some(fault), Work::Handle(batch, _)) = (failed, work) {
+                let alone = batch.len() == 1;
+                let patience = if alone { self.patience } else { self.patience / ALONE_AFTER };
+                if began.elapsed() >= patience && (!alone || self.commits().await) {
+                    return Some(Err(fault));
+                }
             }
             if let Err(error) = self.wait_paused(consumer, jittered(backoff), buffer, stop).await {
                 warn!(%error, "a partition could not be set back; the member joins anew");
@@ -118,6 +132,11 @@ impl Consumer {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Returns whether the database commits work that has nothing to do with a message.
+    async fn commits(&self) -> bool {
+        bounded(async { Ok(self.db.write(&[]).await?.commit().await?) }).await.is_ok()
     }
 
     /// Waits while polling, with the partitions paused. Polling keeps the member in its group during a long wait.

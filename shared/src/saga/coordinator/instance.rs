@@ -58,11 +58,14 @@ impl SagaInstance {
     /// Loads a saga from its row and its later log entries.
     pub fn load(registry: &Registry, row: SagaRow, newer: &[LogRow]) -> Result<Self, Fault> {
         let definition = Arc::clone(registry.find(&row.definition, row.version)?);
-        // Timers refuse to start if a plan of an unfinished saga is missing. Until their check, no other plan may
-        // decide.
+        // No other plan of the same name may decide.
         if row.due_at.is_some() && definition.hash() != row.plan_hash {
             let (saga, name, version) = (row.saga_id, row.definition, row.version);
-            return Err(Fault::retry(format!("the saga {saga} began with another plan of {name}@{version}")));
+            return Err(Fault::permanent(format!(
+                "the saga {saga} began with another plan of {name}@{version}, whose hash is {}; run the release that has \
+                 it, then retry the key",
+                row.plan_hash
+            )));
         }
         // A gap means that the database lost commits in a failover, while this process continued from its cache.
         if let Some((entry, _)) =

@@ -27,16 +27,8 @@ const BATCH: i64 = 200;
 const LEASE: Duration = Duration::from_secs(30);
 /// How often stuck sagas are counted, in polls.
 const COUNT_EVERY: u32 = 10;
-
-/// The reason why the timers ended.
-#[derive(Debug, thiserror::Error)]
-pub enum TimersError {
-    /// This process lacks definitions of unfinished sagas. Those sagas would wait for ever.
-    #[error(
-        "sagas are in flight whose definitions this orchestrator does not have: {0}; run the release that has them"
-    )]
-    UnknownDefinitions(String),
-}
+/// How often missing definitions are looked for, in polls. The first poll does it too.
+const CHECK_EVERY: u32 = 120;
 
 /// Returns the definitions of unfinished sagas that this process does not have, each with an example.
 async fn unknown_definitions(db: &Db, registry: &Registry) -> Result<Vec<String>, sqlx::Error> {
@@ -59,34 +51,36 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Wakes due sagas until `stop`. A database that does not answer is tried again.
-    ///
-    /// # Errors
-    /// Fails if this process lacks the definition of an unfinished saga. Such a saga would wait for ever.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), TimersError> {
-        let (mut checked, mut polls) = (false, 0_u32);
+    /// Wakes due sagas until `stop`. A database that does not answer is tried again. Sagas whose definition this process
+    /// lacks wait, and are named in the log once a minute.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut polls = 0_u32;
         while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
-            if !checked {
-                match limited(unknown_definitions(&self.db, &self.driver.registry)).await {
-                    Ok(unknown) if unknown.is_empty() => checked = true,
-                    Ok(unknown) => return Err(TimersError::UnknownDefinitions(unknown.join("; "))),
-                    Err(error) => {
-                        warn!(%error, "the sagas in flight could not be read; the timers wait");
-                        continue;
-                    }
-                }
-            }
-            polls = polls.wrapping_add(1);
             if polls.is_multiple_of(COUNT_EVERY) {
                 self.count().await;
             }
+            if polls.is_multiple_of(CHECK_EVERY) {
+                self.check_definitions().await;
+            }
+            polls = polls.wrapping_add(1);
             match limited(self.wake()).await {
                 Ok(0) => {}
                 Ok(woken) => info!(woken, "sagas with a possibly passed deadline were woken"),
                 Err(fault) => warn!(%fault, "due sagas could not be claimed"),
             }
         }
-        Ok(())
+    }
+
+    async fn check_definitions(&self) {
+        match limited(unknown_definitions(&self.db, &self.driver.registry)).await {
+            Ok(unknown) => {
+                metric::SAGAS_WITHOUT_DEFINITION.gauge(&[]).set(unknown.len() as f64);
+                for definition in unknown {
+                    error!(definition, "sagas wait for a release that has their definition");
+                }
+            }
+            Err(fault) => warn!(%fault, "the sagas in flight could not be read"),
+        }
     }
 
     async fn count(&self) {
