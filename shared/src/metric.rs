@@ -150,9 +150,9 @@ metrics_table! {
         "The number of records that the broker has acknowledged to this relay.", "";
     RELAY_FAULTS: Counter "relay_faults_total" [],
         "The number of times that a relay gave up its connection and started again.", "The log has the reason.";
-    RELAY_STOPPED: Gauge "relay_stopped" ["shard"],
-        "1 while a shard is stopped at a record that the broker refuses for good, else 0.",
-        "Alert on 1. The log, `/readyz` and the table `relay_checkpoint` have the reason. Correct the topic or its permissions.";
+    RELAY_STOPPED: Gauge "relay_stopped" ["shard", "reason"],
+        "1 while a shard is stopped, else 0: at a record that the broker refuses for good (`record`), because the database was restored into another cluster (`other_cluster`, `foreign_rows`), or because a replica has another number of shards (`other_shards`).",
+        "Alert on 1. The log and `/readyz` have the reason and the remedy.";
     EXTERNAL_CALLS_DEFERRED: Counter "external_calls_deferred_total" ["command"],
         "The number of calls to an external dependency that were deferred because its circuit breaker was open.", "";
     EXTERNAL_CALLS_UNANSWERED: Counter "external_calls_unanswered_total" ["command"],

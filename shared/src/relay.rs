@@ -15,10 +15,16 @@
 //! sends a gapless run that starts at or before its checkpoint. Another replica takes over at once if a relay stops,
 //! within a second if its process dies, and within four seconds if its host vanishes or freezes.
 //!
+//! After a restore from a dump the transaction ids of the rows mean nothing. The relay then sends nothing until an operator
+//! has adopted the outbox; see [`adopt`]. A changed number of shards needs no operator: the relay that begins moves the
+//! unsent rows to the shards of their keys.
+//!
 //! A record that the broker refuses for good stops its own shard only. The reason is in the log, in `/readyz`, in the
 //! metric `relay_stopped` and in `relay_checkpoint`. The relay keeps trying, and continues once the topic or its
 //! permissions are corrected.
 
+mod adoption;
+mod blocked;
 mod checkpoint;
 mod gauges;
 mod read;
@@ -32,8 +38,11 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::checkpoint::AcquiredShard;
+pub use self::adoption::{Adopted, AdoptionError, adopt, preview};
+pub use self::blocked::{Blocked, blocked};
 pub use self::checkpoint::standing_still;
+use self::checkpoint::{AcquiredShard, Attempt};
+use self::gauges::BlockedGauge;
 use self::session::RelaySession;
 pub use self::signals::tell_relays;
 use self::signals::{Signal, Signals};
@@ -54,11 +63,8 @@ const RESUME_MAX: Duration = Duration::from_secs(30);
 pub(crate) enum RelayError {
     #[error("the lease on the shard was lost to another relay")]
     Fenced,
-    #[error(
-        "the checkpoint belongs to another database cluster: after a restore transaction ids start again and rows \
-         could be skipped; check the records on the topics, then delete the rows of `relay_checkpoint` in the core's schema to send the outbox again"
-    )]
-    OtherCluster,
+    #[error("the outbox has rows with transaction ids that this database cluster has not completed")]
+    ForeignRows,
     #[error("the database did not answer")]
     Database(#[from] sqlx::Error),
     #[error("the broker did not accept a record")]
@@ -159,9 +165,12 @@ impl ShardRelay {
         let Some(acquired) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
         info!(shard = self.shard, epoch = acquired.lease.epoch, "the relay holds the shard");
         let mut session = RelaySession::new(self, acquired, signals);
-        self.run_producers(&mut session, &mut db, stop).await?;
-        checkpoint::release(&mut db, &session.lease).await?;
-        Ok(())
+        let ended = self.run_producers(&mut session, &mut db, stop).await;
+        // Without the lease the relay finds out at once why it may not begin again.
+        if matches!(ended, Ok(()) | Err(RelayError::ForeignRows)) {
+            checkpoint::release(&mut db, &session.lease).await?;
+        }
+        ended
     }
 
     /// Runs one producer after another. A record that was refused for good needs a new producer.
@@ -216,10 +225,13 @@ impl ShardRelay {
     ) -> Result<Option<AcquiredShard>, RelayError> {
         let mut committed = self.db.relay_wakeup();
         let mut checked_at: Option<Instant> = None;
+        let mut gauge = BlockedGauge::new(self.shard);
         loop {
             if checked_at.is_none_or(|checked_at| checked_at.elapsed() >= CHECK_INTERVAL) {
-                if let Some(acquired) = checkpoint::acquire(db, self.shard, self.db.instance()).await? {
-                    return Ok(Some(acquired));
+                match checkpoint::acquire(db, &self.db, self.shard).await? {
+                    Attempt::Acquired(acquired) => return Ok(Some(acquired)),
+                    Attempt::Held => gauge.clear(),
+                    Attempt::Blocked(blocked) => gauge.report(&blocked, self.db.source()),
                 }
                 checked_at = Some(Instant::now());
             }

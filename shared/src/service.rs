@@ -11,6 +11,7 @@ mod migrations;
 mod parked;
 pub mod problem;
 mod readiness_probe;
+mod relay;
 pub mod roles;
 mod run;
 mod startup;
@@ -167,7 +168,8 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stages.intake.stop.clone()
     }
 
-    /// Serves these routes, beside `/openapi.json`, the health checks, the audit and the parked messages.
+    /// Serves these routes, beside `/openapi.json`, the health checks, the audit, the parked messages and the
+    /// relay's adoption.
     pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
@@ -330,5 +332,5 @@ pub fn consumed_types<A: App>() -> anyhow::Result<Vec<&'static str>> {
 
 /// Returns the OpenAPI document of a service, with the routes that all services have.
 pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
-    A::openapi().merge_from(parked::document()).merge_from(audit::document())
+    A::openapi().merge_from(parked::document()).merge_from(relay::document()).merge_from(audit::document())
 }

@@ -1,10 +1,13 @@
 //! The relay's lease and checkpoint.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{RelayError, Stop, signals};
+use super::blocked::{self, Blocked, HELD};
+use super::{RelayError, Stop, adoption, signals};
+use crate::db::Db;
 
 /// How long a silent relay keeps its shard. A relay whose connection is gone loses the shard at once.
 const LEASE: Duration = Duration::from_secs(3);
@@ -43,56 +46,82 @@ struct Taken {
     stopped_reason: Option<String>,
 }
 
-/// Acquires the lease if no relay holds it. That is so if it was never taken, was released or has expired, or if the
-/// holder's connection is gone.
-pub(super) async fn acquire(
-    db: &mut PgConnection,
-    shard: i16,
-    owner: &str,
-) -> Result<Option<AcquiredShard>, RelayError> {
-    sqlx::query(
-        "insert into relay_checkpoint (shard, system_identifier)
-         select $1, system_identifier from pg_control_system() on conflict do nothing",
-    )
-    .bind(shard)
-    .execute(&mut *db)
-    .await?;
-    let same_cluster: bool = sqlx::query_scalar(
-        "select c.system_identifier = s.system_identifier
-         from relay_checkpoint c, pg_control_system() s where c.shard = $1",
-    )
-    .bind(shard)
-    .fetch_one(&mut *db)
-    .await?;
-    if !same_cluster {
-        return Err(RelayError::OtherCluster);
+/// The result of an attempt to acquire a shard.
+pub(super) enum Attempt {
+    Acquired(AcquiredShard),
+    /// Another relay holds the shard.
+    Held,
+    /// No relay may send.
+    Blocked(Blocked),
+}
+
+/// Acquires the lease if no relay holds it and nothing forbids to send. A lease is free if it was never taken, was released
+/// or has expired, or if the holder's connection is gone. If the number of shards has changed, the unsent rows are moved to
+/// their shards before.
+pub(super) async fn acquire(db: &mut PgConnection, of: &Db, shard: i16) -> Result<Attempt, RelayError> {
+    create(db, shard, of.shards()).await?;
+    let standing = blocked::standing(db, of.shards()).await?;
+    if let Some(blocked) = standing.blocked(of.shards()) {
+        return Ok(Attempt::Blocked(blocked));
     }
-    let taken: Option<Taken> = sqlx::query_as(
-        "update relay_checkpoint
-         set epoch = epoch + 1, owner = $2, owner_pid = pg_backend_pid(),
-             lease_until = clock_timestamp() + $3 * interval '1 second', updated_at = clock_timestamp()
-         where shard = $1
-           and (lease_until < clock_timestamp()
-                or not exists (select from pg_stat_activity where pid = owner_pid and datname = current_database()))
-         returning epoch, acked_snapshot::text as acked_snapshot, window_snapshot::text as window_snapshot, position, stopped_position, stopped_reason",
+    if standing.misplaced && !adoption::reshard(db, of).await? {
+        return Ok(Attempt::Held);
+    }
+    let taken = take(db, shard, of).await?;
+    Ok(taken.map_or(Attempt::Held, |taken| Attempt::Acquired(taken.into_shard(shard))))
+}
+
+/// Creates the checkpoint of a shard that has none. All its rows are unsent then.
+///
+/// The epoch is larger than that of a row that somebody has deleted. A relay of that row saves nothing any more.
+async fn create(db: &mut PgConnection, shard: i16, shards: i16) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into relay_checkpoint (shard, shards, system_identifier, epoch)
+         select $1, $2, system_identifier, (extract(epoch from clock_timestamp()) * 1000)::bigint
+         from pg_control_system() on conflict do nothing",
     )
     .bind(shard)
-    .bind(owner)
-    .bind(LEASE.as_secs_f64())
-    .fetch_optional(db)
+    .bind(shards)
+    .execute(db)
     .await?;
-    Ok(taken.map(|taken| AcquiredShard {
-        lease: Lease { shard, epoch: taken.epoch },
-        cursor: Cursor {
-            acked_snapshot: taken.acked_snapshot,
-            window_snapshot: taken.window_snapshot,
-            position: taken.position,
-        },
-        stopped: taken
-            .stopped_position
-            .zip(taken.stopped_reason)
-            .map(|(position, reason)| Stop { position, reason }),
-    }))
+    Ok(())
+}
+
+async fn take(db: &mut PgConnection, shard: i16, of: &Db) -> Result<Option<Taken>, sqlx::Error> {
+    static TAKE: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "update relay_checkpoint c
+             set epoch = epoch + 1, owner = $2, owner_pid = pg_backend_pid(), shards = $4,
+                 lease_until = clock_timestamp() + $3 * interval '1 second', updated_at = clock_timestamp()
+             where shard = $1 and not {HELD}
+             returning epoch, acked_snapshot::text as acked_snapshot, window_snapshot::text as window_snapshot,
+                       position, stopped_position, stopped_reason"
+        )
+    });
+    sqlx::query_as(TAKE.as_str())
+        .bind(shard)
+        .bind(of.instance())
+        .bind(LEASE.as_secs_f64())
+        .bind(of.shards())
+        .fetch_optional(db)
+        .await
+}
+
+impl Taken {
+    fn into_shard(self, shard: i16) -> AcquiredShard {
+        AcquiredShard {
+            lease: Lease { shard, epoch: self.epoch },
+            cursor: Cursor {
+                acked_snapshot: self.acked_snapshot,
+                window_snapshot: self.window_snapshot,
+                position: self.position,
+            },
+            stopped: self
+                .stopped_position
+                .zip(self.stopped_reason)
+                .map(|(position, reason)| Stop { position, reason }),
+        }
+    }
 }
 
 /// Saves the cursor and the stop, if there is one, and renews the lease.

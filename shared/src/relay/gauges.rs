@@ -4,12 +4,17 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
+use tracing::error;
 
+use super::RelayError;
+use super::blocked::{Blocked, has_foreign_rows};
 use super::checkpoint::{Cursor, Lease};
 use crate::metric;
 use crate::outbox::unsent::not_shown_by;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(3);
+/// How often the log repeats why a relay is blocked.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 /// The largest number of rows that is counted. Larger numbers are estimated from positions.
 const COUNT_MAX: i64 = 10_000;
 
@@ -26,7 +31,7 @@ impl Gauges {
     pub(super) fn new(shard: i16) -> Self {
         let shard = shard.to_string();
         Self {
-            stopped: metric::RELAY_STOPPED.gauge(&[&shard]),
+            stopped: metric::RELAY_STOPPED.gauge(&[&shard, "record"]),
             rows: metric::OUTBOX_BACKLOG_ROWS.gauge(&[&shard]),
             age: metric::OUTBOX_OLDEST_AGE_SECONDS.gauge(&[&shard]),
             measured: None,
@@ -34,18 +39,24 @@ impl Gauges {
     }
 
     /// Measures the backlog behind this cursor, if the interval has passed.
+    ///
+    /// # Errors
+    /// Fails with [`RelayError::ForeignRows`] if the outbox has rows from another cluster.
     pub(super) async fn measure(
         &mut self,
         db: &mut PgConnection,
         lease: &Lease,
         cursor: &Cursor,
         stopped: bool,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), RelayError> {
         self.stopped.set(f64::from(u8::from(stopped)));
         if self.measured.is_some_and(|measured| measured.elapsed() < MEASURE_EVERY) {
             return Ok(());
         }
         self.measured = Some(Instant::now());
+        if has_foreign_rows(db).await? {
+            return Err(RelayError::ForeignRows);
+        }
         let (rows, age) = match &cursor.window_snapshot {
             None => after_snapshot(db, lease.shard, &cursor.acked_snapshot).await?,
             Some(_) => after_position(db, lease.shard, cursor.position).await?,
@@ -61,6 +72,50 @@ impl Drop for Gauges {
         for gauge in [&self.stopped, &self.rows, &self.age] {
             gauge.set(0.0);
         }
+    }
+}
+
+/// Reports that a relay may not begin. Dropping it sets the gauge to zero.
+pub(super) struct BlockedGauge {
+    shard: i16,
+    reported: Option<Blocked>,
+    logged: Option<Instant>,
+}
+
+impl BlockedGauge {
+    pub(super) fn new(shard: i16) -> Self {
+        Self { shard, reported: None, logged: None }
+    }
+
+    /// Sets the gauge, and repeats the reason in the log once a minute.
+    pub(super) fn report(&mut self, blocked: &Blocked, service: &str) {
+        if self.reported.as_ref() != Some(blocked) {
+            self.clear();
+        }
+        self.gauge(blocked).set(1.0);
+        self.reported = Some(blocked.clone());
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            error!(shard = self.shard, reason = blocked.describe(service), "the relay is blocked");
+        }
+    }
+
+    /// Sets the gauge to zero.
+    pub(super) fn clear(&mut self) {
+        if let Some(blocked) = self.reported.take() {
+            self.gauge(&blocked).set(0.0);
+            self.logged = None;
+        }
+    }
+
+    fn gauge(&self, blocked: &Blocked) -> metrics::Gauge {
+        metric::RELAY_STOPPED.gauge(&[&self.shard.to_string(), blocked.name()])
+    }
+}
+
+impl Drop for BlockedGauge {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -6,6 +6,8 @@ use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::RelayError;
+use super::blocked::has_foreign_rows;
 use super::checkpoint::{Cursor, Lease};
 use crate::outbox::unsent::{begun_after, not_shown_by};
 
@@ -46,10 +48,10 @@ pub(super) async fn read(
     cursor: &Cursor,
     limit: i64,
     take: impl FnMut(FoundRow<'_>) -> bool,
-) -> Result<Cursor, sqlx::Error> {
+) -> Result<Cursor, RelayError> {
     match &cursor.window_snapshot {
         None => new_window(db, lease, cursor, limit, take).await,
-        Some(window_snapshot) => rest_of_window(db, lease, cursor, window_snapshot, limit, take).await,
+        Some(window_snapshot) => Ok(rest_of_window(db, lease, cursor, window_snapshot, limit, take).await?),
     }
 }
 
@@ -58,18 +60,25 @@ pub(super) async fn read(
 ///
 /// If there are more than `limit` rows or more than [`MAX_READ_BYTES`] bytes, no row is taken. The rows then become a
 /// window, which is read by position in pieces. The cost of a statement therefore does not grow with the backlog.
+///
+/// No row is taken either if the snapshot does not show the transaction id of a row that it reads. Such a row comes from
+/// another cluster. It would be sent again by every read, and by no window.
 async fn new_window(
     db: &mut PgConnection,
     lease: &Lease,
     cursor: &Cursor,
     limit: i64,
     mut take: impl FnMut(FoundRow<'_>) -> bool,
-) -> Result<Cursor, sqlx::Error> {
-    const COLUMNS: &str = "position, topic, key, traceparent, body";
+) -> Result<Cursor, RelayError> {
+    const COLUMNS: &str = "position, topic, key, traceparent, body, xid";
+    /// The first column of the row, behind the snapshot and whether the row is foreign.
+    const FIRST: usize = 2;
     let next = |unseen: &str| {
         format!(
-            "with here as materialized (select pg_current_snapshot()::text as snapshot)
-             select here.snapshot, unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
+            "with here as materialized (
+                 select pg_current_snapshot() as snapshot, pg_current_snapshot()::text as text)
+             select here.text, not pg_visible_in_snapshot(unseen.xid, here.snapshot),
+                    unseen.position, unseen.topic, unseen.key, unseen.traceparent, unseen.body
              from here left join (select {COLUMNS} from {unseen} as found limit $3 + 1) as unseen on true
              order by unseen.position"
         )
@@ -89,13 +98,17 @@ async fn new_window(
         .fetch(&mut *db);
     let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
     let here: String = first.try_get_unchecked(0)?;
+    // It is null for the row that only has the snapshot.
+    let is_foreign = |row: &PgRow| row.try_get_unchecked::<Option<bool>, _>(1).map(|it| it == Some(true));
+    let mut foreign = is_foreign(&first)?;
     // Only the end of the result shows whether it is too large, so the rows wait until then. A count in the statement
     // would make the server keep them instead.
     let mut rows = vec![first];
     let mut bytes = 0;
     let mut too_large = false;
     while let Some(row) = stream.try_next().await? {
-        bytes += FoundRow::of(&row, 1)?.map_or(0, |found| found.body.len());
+        foreign |= is_foreign(&row)?;
+        bytes += FoundRow::of(&row, FIRST)?.map_or(0, |found| found.body.len());
         if rows.len() as i64 == limit || bytes > MAX_READ_BYTES {
             too_large = true;
             break;
@@ -103,6 +116,10 @@ async fn new_window(
         rows.push(row);
     }
     drop(stream);
+    // A window needs the look at all rows, because only some of them were read.
+    if foreign || too_large && has_foreign_rows(db).await? {
+        return Err(RelayError::ForeignRows);
+    }
     let cut = |position| Cursor {
         acked_snapshot: cursor.acked_snapshot.clone(),
         window_snapshot: Some(here.clone()),
@@ -112,7 +129,7 @@ async fn new_window(
         return Ok(cut(window_start(db, lease, cursor).await?));
     }
     for row in &rows {
-        let Some(found) = FoundRow::of(row, 1)? else { break };
+        let Some(found) = FoundRow::of(row, FIRST)? else { break };
         let position = found.position;
         if !take(found) {
             return Ok(cut(position - 1));

@@ -96,11 +96,8 @@ async fn metrics() -> Response {
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
     // The checks run at the same time, so that the answer arrives in time even if one of them gets no answer.
-    let (database, broker, stopped_shards) = tokio::join!(
-        database(&health.db, health.migrations),
-        broker(Arc::clone(&health)),
-        stopped_shards(&health.db)
-    );
+    let (database, broker, relay) =
+        tokio::join!(database(&health.db, health.migrations), broker(Arc::clone(&health)), relay(&health.db));
     let (database, migrations) = match database {
         Ok(migrations) => (Ok(()), migrations),
         Err(error) => (Err(error), Err("the database does not answer".to_owned())),
@@ -112,8 +109,6 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     } else {
         Err("no partitions are assigned yet".to_owned())
     };
-    // A stopped shard needs an operator, but the service can work. Declaring it unready would not help.
-    let relay = Check { name: "relay", ok: true, detail: stopped_shards };
     let startup = health.startup.obstacle().map_or(Ok(()), Err);
     let mut checks = vec![
         Check::of("startup", startup),
@@ -150,16 +145,23 @@ async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>,
     Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
 }
 
-/// Returns the stopped shards of the outbox with their reasons. Returns `None` if there are none or the database does
-/// not answer.
-async fn stopped_shards(db: &Db) -> Option<String> {
+/// Checks whether the relays may send. A shard that is stopped at a record needs an operator, but the service can work.
+/// Declaring it unready would not help. If the database does not answer, another check says so.
+async fn relay(db: &Db) -> Check {
     let request = async {
-        let mut connection = db.read().await.ok()?;
-        relay::standing_still(&mut connection).await.ok()
+        let mut connection = db.read().await?;
+        let blocked = relay::blocked(&mut connection, db.shards()).await?;
+        Ok::<_, sqlx::Error>((blocked, relay::standing_still(&mut connection).await?))
     };
-    let shards = tokio::time::timeout(CHECK_TIMEOUT, request).await.ok()??;
+    let Ok(Ok((blocked, shards))) = tokio::time::timeout(CHECK_TIMEOUT, request).await else {
+        return Check::of("relay", Ok(()));
+    };
+    if let Some(blocked) = blocked {
+        return Check::of("relay", Err(blocked.describe(db.source())));
+    }
     let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} is stopped: {reason}"));
-    Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
+    let lines = lines.collect::<Vec<_>>().join("; ");
+    Check { name: "relay", ok: true, detail: Some(lines).filter(|lines| !lines.is_empty()) }
 }
 
 async fn broker(health: Arc<Health>) -> Result<(), String> {

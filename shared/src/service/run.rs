@@ -187,6 +187,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
             .merge(audit::router(self.db.clone()))
+            .merge(relay::router(self.db.clone()))
             .merge(parked::router(parked))
             .layer(middleware::from_fn_with_state(self.startup.clone(), startup::only_with_a_database))
             .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))

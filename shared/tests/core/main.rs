@@ -17,4 +17,5 @@ mod own_names;
 mod parked;
 mod relay;
 mod releases;
+mod restore;
 mod retention;

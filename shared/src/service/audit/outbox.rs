@@ -46,7 +46,8 @@ struct OutboxLedger {
     now: OffsetDateTime,
     /// Counts by minute and topic.
     lines: Vec<OutboxLine>,
-    /// The reasons why shards of the outbox stand still: the broker refuses a message of theirs for good.
+    /// The reasons why shards of the outbox stand still: the broker refuses a message of theirs for good, or the database
+    /// was restored into another cluster.
     stopped: Vec<String>,
 }
 
@@ -54,12 +55,14 @@ struct OutboxLedger {
 ///
 /// It reads the whole outbox, which holds the messages of the last three minutes, so call it seldom.
 #[utoipa::path(get, path = "/audit/outbox", tag = "audit", params(Window), responses((status = 200, body = OutboxLedger)))]
-async fn outbox(State(db): State<Db>, Query(window): Query<Window>) -> Result<Json<OutboxLedger>, Problem> {
+async fn outbox(State(of): State<Db>, Query(window): Query<Window>) -> Result<Json<OutboxLedger>, Problem> {
     let minutes = i32::from(window.minutes.unwrap_or(5).clamp(1, 20_160));
-    let mut db = db.scan().await?;
+    let mut db = of.scan().await?;
     let now = now(&mut db).await?;
     let lines = receipts::list(&mut db, minutes).await?;
-    let stopped = relay::standing_still(&mut db).await?.into_iter().map(|(_, reason)| reason).collect();
+    let stopped = relay::standing_still(&mut db).await?.into_iter().map(|(_, reason)| reason);
+    let blocked = relay::blocked(&mut db, of.shards()).await?;
+    let stopped = stopped.chain(blocked.map(|blocked| blocked.describe(of.source()))).collect();
     db.end().await?;
     Ok(Json(OutboxLedger { now, lines, stopped }))
 }

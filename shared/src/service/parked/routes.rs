@@ -194,7 +194,7 @@ async fn skip(
 }
 
 /// Validates a text from an operator: it must be present, and valid in the database.
-fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
+pub(in crate::service) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Invalid::new(format!("/{name}"), "must not be empty"));

@@ -57,6 +57,13 @@ impl Outbox {
         Self { place, shards, writes, numbers: RefCell::default() }
     }
 
+    /// Returns the same outbox, whose writers and relays use another number of shards from now on.
+    pub fn with_shards(self, shards: i16) -> Self {
+        let options: PgConnectOptions = self.database_url().parse().expect("a URL");
+        let writes = DbOptions::new(Relayed::NAME).connections(8).shards(shards).connect(options);
+        Self { shards, writes, ..self }
+    }
+
     /// The name of the topic on the broker.
     pub fn topic(&self) -> String {
         self.kafka().name(Counted::TOPIC)
