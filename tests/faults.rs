@@ -4,5 +4,6 @@ mod commits;
 mod crashes;
 mod releases;
 mod replicas;
+mod restores;
 mod servers;
 mod shutdown;

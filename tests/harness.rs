@@ -9,6 +9,7 @@ pub mod parked;
 pub mod pooler;
 mod process;
 mod rest;
+pub mod restore;
 mod sequence;
 pub mod servers;
 pub mod smtp;
@@ -49,6 +50,8 @@ pub struct Suite {
     pub servers: Arc<dyn Servers>,
     /// The processes by service and number of the replica.
     processes: BTreeMap<(&'static str, usize), Process>,
+    /// The databases that are not on the suite's servers, by service.
+    databases: BTreeMap<&'static str, String>,
     services: Vec<&'static str>,
     replicas: usize,
     settings: Vec<(&'static str, String)>,
@@ -99,6 +102,7 @@ impl Suite {
             client: client(),
             servers,
             processes: BTreeMap::new(),
+            databases: BTreeMap::new(),
             services: setup.only.map_or(SERVICES.to_vec(), |only| vec![only]),
             replicas: 1 + setup.twins,
             settings: setup.settings,
@@ -148,7 +152,8 @@ impl Suite {
     }
 
     pub fn database_url(&self, service: &str) -> String {
-        self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres")
+        let moved = self.databases.get(service).cloned();
+        moved.unwrap_or_else(|| self.servers.postgres_url(&format!("{}_{service}", self.name), "postgres"))
     }
 
     /// Returns the service and the replica's number of every process that runs or will run.
@@ -222,6 +227,7 @@ impl Suite {
             client: self.client.clone(),
             servers: Arc::clone(&self.servers),
             processes: BTreeMap::new(),
+            databases: self.databases.clone(),
             services: Vec::new(),
             replicas: 0,
             settings: Vec::new(),

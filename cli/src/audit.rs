@@ -50,16 +50,22 @@ pub struct Topics {
     cluster: Cluster,
 }
 
+impl Topics {
+    /// Returns how the Kafka of this suite is reached.
+    pub fn kafka(&self, suite: &Suite) -> Kafka {
+        let here = || format!("127.0.0.1:{}", suite.server_ports().kafka);
+        self.cluster.kafka(self.kafka_brokers.clone().unwrap_or_else(here))
+    }
+}
+
 impl Scope {
     /// The limits that are used unless flags say otherwise.
     pub fn of(suite: &Suite, topics: &Topics) -> Self {
-        let here = || format!("127.0.0.1:{}", suite.server_ports().kafka);
-        let brokers = topics.kafka_brokers.clone().unwrap_or_else(here);
         Self {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
             lookback_minutes: 5,
-            kafka: topics.cluster.kafka(brokers),
+            kafka: topics.kafka(suite),
             accepted: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@
 mod api;
 mod audit;
 mod bench;
+mod consumer;
 mod events;
 mod generate;
 mod json;
@@ -16,6 +17,7 @@ mod order;
 mod output;
 mod parked;
 mod proc_stat;
+mod relay;
 mod run;
 mod runtime;
 mod saga;
@@ -61,6 +63,12 @@ enum Command {
     /// Show parked messages, which a service could not handle, and retry, edit or skip them.
     #[command(subcommand)]
     Parked(parked::Command),
+    /// Let the relay of a restored database send again.
+    #[command(subcommand)]
+    Relay(relay::Command),
+    /// Set the consumed offsets of a service back, for a database that was set back in time.
+    #[command(subcommand)]
+    Consumer(consumer::Command),
     /// Place many orders, measure how fast they settle, and audit the suite.
     Load(load::Load),
     /// Create the topics on an existing Kafka cluster, or list them.
@@ -102,6 +110,8 @@ fn main() -> ExitCode {
         Command::Saga(command) => command.run(),
         Command::Audit(audit) => audit.run(),
         Command::Parked(command) => command.run(),
+        Command::Relay(command) => command.run(),
+        Command::Consumer(command) => command.run(),
         Command::Load(load) => load.run(),
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),

@@ -61,6 +61,11 @@ fn start(name: &str) -> Arc<dyn Servers> {
     if in_containers() { Arc::new(containers::Containers::start()) } else { Arc::new(local::start(name)) }
 }
 
+/// Returns how further servers are run.
+pub fn backend() -> Backend {
+    if in_containers() { Backend::Docker } else { Backend::Local }
+}
+
 fn in_containers() -> bool {
     static CHOICE: LazyLock<bool> = LazyLock::new(|| match Backend::from_env() {
         Ok(Backend::Docker) => true,
@@ -80,7 +85,7 @@ fn runs(program: &str, argument: &str) -> bool {
 }
 
 /// Calls, from within a test's runtime, a function that blocks and has a runtime of its own.
-fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
