@@ -3,6 +3,7 @@
 mod duplicates;
 mod forged;
 mod parked;
+mod read_models;
 mod records;
 mod retention;
 mod traces;

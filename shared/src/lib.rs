@@ -23,6 +23,7 @@ pub mod migrations;
 pub mod outbox;
 pub mod owner;
 pub mod parked;
+pub mod read_model;
 pub mod relay;
 pub mod retention;
 pub mod router;

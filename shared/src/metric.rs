@@ -128,6 +128,15 @@ metrics_table! {
         "If it keeps growing, the log says why past days cannot be dropped.";
     PRUNED_ROWS: Counter "pruned_rows_total" ["table"],
         "The number of old rows that the housekeeper has deleted.", "";
+    READ_MODEL_SET_BACK: Counter "read_model_set_back_total" ["model"],
+        "The number of messages that a copy of another service's data took although it knew a later version.",
+        "Alert on any. The owner's database was set back, for example to a backup. The log names the messages.";
+    READ_MODEL_MISSED: Counter "read_model_missed_versions_total" ["model"],
+        "The number of versions that a copy of another service's data never heard of.",
+        "The log names the messages behind the gaps. A skipped parked message is such a gap, and so is a lost record.";
+    READ_MODEL_IGNORED: Counter "read_model_ignored_total" ["model", "reason"],
+        "The number of messages that changed nothing in a copy of another service's data: `repeated`, `older` or `unclear`.",
+        "Alert on `unclear` only. The log names the message, and what to do.";
     PARKED_MESSAGES: Counter "parked_total" [],
         "The number of messages that were parked.", "";
     PARKED_KEYS: Gauge "parked_keys" [],

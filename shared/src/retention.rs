@@ -47,7 +47,7 @@ impl Retention {
 }
 
 /// Returns the milliseconds since 1970 in an id, if the id is a UUIDv7.
-fn created_at(id: Uuid) -> Option<i128> {
+pub(crate) fn created_at(id: Uuid) -> Option<i128> {
     (id.get_version_num() == 7).then(|| i128::from((id.as_u128() >> 80) as u64))
 }
 

@@ -2,9 +2,12 @@
 
 pub mod audit;
 
+use std::collections::HashMap;
+
 use schemas::notification::NotifyCustomer;
 use schemas::order::CustomerUpdated;
 use shared::envelope::new_id;
+use shared::read_model::{Heard, Known};
 use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -122,27 +125,40 @@ pub async fn end(db: &mut PgConnection, rows: &[EndedRow<'_>]) -> Result<u64, sq
     Ok(ended.rows_affected())
 }
 
-/// Writes customers' addresses with their versions, unless a row has a newer version already. Of several updates of one
-/// customer the newest counts.
-pub async fn save_contacts(
+/// Returns what the copies of these customers' addresses are from, by customer.
+pub async fn find_contact_versions(
     db: &mut PgConnection,
-    contacts: &[(CustomerUpdated, i64)],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into customer_contact as contact (customer_id, email, version)
-         select distinct on (customer_id) customer_id, email, version
-         from unnest($1::text[], $2::text[], $3::bigint[]) as row (customer_id, email, version)
-         order by customer_id, version desc
-         on conflict (customer_id) do update
-         set email = excluded.email, version = excluded.version, updated_at = now()
-         where contact.version < excluded.version",
+    customers: &[&str],
+) -> Result<HashMap<String, Known>, sqlx::Error> {
+    let rows: Vec<(String, i64, Option<Uuid>, OffsetDateTime)> = sqlx::query_as(
+        "select customer_id, version, message_id, message_at from customer_contact where customer_id = any($1)",
     )
-    .bind(contacts.iter().map(|(customer, _)| customer.customer_id.as_str()).collect::<Vec<_>>())
-    .bind(contacts.iter().map(|(customer, _)| customer.email.as_str()).collect::<Vec<_>>())
-    .bind(contacts.iter().map(|(_, version)| *version).collect::<Vec<_>>())
-    .execute(db)
+    .bind(customers)
+    .fetch_all(db)
     .await?;
-    Ok(())
+    Ok(rows
+        .into_iter()
+        .map(|(customer, version, message_id, at)| (customer, Known { version, message_id, at }))
+        .collect())
+}
+
+/// Writes customers' addresses. No customer comes twice.
+pub fn save_contacts(uow: &mut UnitOfWork, contacts: &[Heard<CustomerUpdated>]) {
+    uow.defer(
+        "insert into customer_contact (customer_id, email, version, message_id, message_at)
+         select * from unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[], $5::timestamptz[])
+         on conflict (customer_id) do update
+         set email = excluded.email, version = excluded.version, message_id = excluded.message_id,
+             message_at = excluded.message_at, updated_at = now()",
+        |parameters| {
+            parameters
+                .bind(contacts.iter().map(|heard| heard.data.customer_id.as_str()).collect::<Vec<_>>())
+                .bind(contacts.iter().map(|heard| heard.data.email.as_str()).collect::<Vec<_>>())
+                .bind(contacts.iter().map(|heard| heard.version).collect::<Vec<_>>())
+                .bind(contacts.iter().map(|heard| heard.message_id).collect::<Vec<_>>())
+                .bind(contacts.iter().map(|heard| heard.at).collect::<Vec<_>>());
+        },
+    );
 }
 
 /// Returns the notices about an order, or the newest about all orders.

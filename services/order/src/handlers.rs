@@ -1,5 +1,6 @@
 //! The messages that order consumes: the sagas' commands, and the other services' events for the timeline.
 
+mod products;
 mod returns;
 mod settle;
 mod timeline;
@@ -11,7 +12,8 @@ use schemas::order::{CancelOrder, ConfirmOrder, RefuseReturn, RejectOrder, Retur
 use shared::envelope::Message;
 use shared::router::MessageRouter;
 
-use self::timeline::{ProductUpdates, TIMELINE, Timeline};
+use self::products::ProductUpdates;
+use self::timeline::{TIMELINE, Timeline};
 use crate::order_events::OrderNotifier;
 
 /// Handles the commands about orders.

@@ -16,6 +16,6 @@ pub use self::orders::{
     ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
     find_status, insert_orders, list, reject, save_delivery,
 };
-pub use self::products::{ProductRow, find_products, list_products, save_product};
+pub use self::products::{ProductRow, find_product_versions, find_products, list_products, save_products};
 pub use self::returns::{finish_returns, refuse_returns, request_return};
 pub use self::timeline::{TimelineRow, append_timeline, find_timeline, tells_settlement};

@@ -3,6 +3,7 @@
 use schemas::order::CustomerUpdated;
 use shared::fault::Fault;
 use shared::incoming::Incoming;
+use shared::read_model;
 use shared::router::{BatchHandler, BoxFuture};
 use shared::unit_of_work::UnitOfWork;
 
@@ -11,7 +12,7 @@ use crate::store;
 pub(super) struct Contacts;
 
 impl BatchHandler for Contacts {
-    // A repeated event has no newer version than the row, so it changes nothing.
+    // A repeated event is not newer than the row, so it changes nothing.
     fn is_idempotent(&self) -> bool {
         true
     }
@@ -26,15 +27,15 @@ impl BatchHandler for Contacts {
         messages: &'a [&'a Incoming],
     ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let mut contacts: Vec<(CustomerUpdated, i64)> = Vec::with_capacity(messages.len());
-            for message in messages {
-                let version = message.envelope()?.sequence;
-                let version = version.ok_or_else(|| {
-                    Fault::permanent("the event has no sequence, so it can't be told whether it is newer")
-                })?;
-                contacts.push((message.data()?, version));
+            let heard = read_model::read::<CustomerUpdated>(messages)?;
+            let customers: Vec<&str> = heard.iter().map(|heard| heard.data.customer_id.as_str()).collect();
+            let known = store::find_contact_versions(uow.db(), &customers).await?;
+            let newest =
+                read_model::newest(uow, "customer_contact", heard, |customer| &customer.customer_id, known);
+            if !newest.is_empty() {
+                store::save_contacts(uow, &newest);
             }
-            Ok(store::save_contacts(uow.db(), &contacts).await?)
+            Ok(())
         })
     }
 }

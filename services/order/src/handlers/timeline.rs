@@ -1,9 +1,8 @@
 //! Handles the other services' events: they go into the timeline, and some change the order's delivery or cancellation.
-//! Updates of products go into a read model.
 
 use std::collections::HashMap;
 
-use schemas::inventory::{Committed, ProductUpdated, Released, ReservationRefused, Reserved, Restocked};
+use schemas::inventory::{Committed, Released, ReservationRefused, Reserved, Restocked};
 use schemas::notification::{Failed, Sent};
 use schemas::orchestrator::{
     EVENTS as SAGAS, SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStuck,
@@ -22,7 +21,7 @@ use uuid::Uuid;
 
 use crate::domain::Status;
 use crate::order_events::OrderNotifier;
-use crate::store::{self, ProductRow};
+use crate::store;
 
 const fn of<M: Message>() -> (&'static str, &'static str) {
     (M::TYPE, M::TOPIC)
@@ -115,41 +114,6 @@ impl BatchHandler for Timeline {
             orders.dedup();
             let events = self.events.clone();
             uow.after_commit(move || events.notify_changed(&orders));
-            Ok(())
-        })
-    }
-}
-
-pub(super) struct ProductUpdates;
-
-impl BatchHandler for ProductUpdates {
-    /// A repeated event has no newer version than the row, so it changes nothing.
-    fn is_idempotent(&self) -> bool {
-        true
-    }
-
-    fn is_background(&self) -> bool {
-        true
-    }
-
-    fn handle<'a>(
-        &'a self,
-        uow: &'a mut UnitOfWork,
-        messages: &'a [&'a Incoming],
-    ) -> BoxFuture<'a, Result<(), Fault>> {
-        Box::pin(async move {
-            for message in messages {
-                let product: ProductUpdated = message.data()?;
-                let version = message.envelope()?.sequence.unwrap_or_default();
-                let row = ProductRow {
-                    sku: product.sku,
-                    name: product.name,
-                    price_amount: product.price.amount,
-                    price_currency: product.price.currency,
-                    version,
-                };
-                store::save_product(uow.db(), &row).await?;
-            }
             Ok(())
         })
     }

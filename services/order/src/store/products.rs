@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use schemas::common::Money;
+use schemas::inventory::ProductUpdated;
+use shared::read_model::{Heard, Known};
+use shared::unit_of_work::UnitOfWork;
 use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// A product as inventory published it.
 #[derive(Debug, FromRow)]
@@ -42,21 +47,40 @@ pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sql
         .await
 }
 
-/// Writes a product, unless the row has a newer version already.
-pub async fn save_product(db: &mut PgConnection, product: &ProductRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into product (sku, name, price_amount, price_currency, version) values ($1, $2, $3, $4, $5)
+/// Returns what the copies of these products are from, by sku.
+pub async fn find_product_versions(
+    db: &mut PgConnection,
+    skus: &[&str],
+) -> Result<HashMap<String, Known>, sqlx::Error> {
+    let rows: Vec<(String, i64, Option<Uuid>, OffsetDateTime)> =
+        sqlx::query_as("select sku, version, message_id, message_at from product where sku = any($1)")
+            .bind(skus)
+            .fetch_all(db)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(sku, version, message_id, at)| (sku, Known { version, message_id, at }))
+        .collect())
+}
+
+/// Writes products. No product comes twice.
+pub fn save_products(uow: &mut UnitOfWork, products: &[Heard<ProductUpdated>]) {
+    uow.defer(
+        "insert into product (sku, name, price_amount, price_currency, version, message_id, message_at)
+         select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::uuid[],
+                              $7::timestamptz[])
          on conflict (sku) do update
          set name = excluded.name, price_amount = excluded.price_amount, price_currency = excluded.price_currency,
-             version = excluded.version
-         where product.version < excluded.version",
-    )
-    .bind(&product.sku)
-    .bind(&product.name)
-    .bind(product.price_amount)
-    .bind(&product.price_currency)
-    .bind(product.version)
-    .execute(db)
-    .await?;
-    Ok(())
+             version = excluded.version, message_id = excluded.message_id, message_at = excluded.message_at",
+        |parameters| {
+            parameters
+                .bind(products.iter().map(|heard| heard.data.sku.as_str()).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.data.name.as_str()).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.data.price.amount).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.data.price.currency.as_str()).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.version).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.message_id).collect::<Vec<_>>())
+                .bind(products.iter().map(|heard| heard.at).collect::<Vec<_>>());
+        },
+    );
 }
