@@ -1,5 +1,6 @@
 //! The guarantees of the HTTP interfaces.
 
+mod currencies;
 mod idempotency;
 mod orders;
 mod overload;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::events::Events;
-use crate::json::text_of;
+use crate::json::{money, text_of};
 use crate::output::say;
 use crate::suite::Suite;
 
@@ -203,14 +203,12 @@ impl List {
         let url = api.url("order", "/orders");
         let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
         for order in page["orders"].as_array().into_iter().flatten() {
-            let total = &order["total"];
             say!(
-                "{}  {}  {:<10} {:>10.2} {}  {}{}",
+                "{}  {}  {:<10} {:>14}  {}{}",
                 text_of(order, "id"),
                 text_of(order, "createdAt"),
                 text_of(order, "status"),
-                total["amount"].as_f64().unwrap_or_default() / 100.0,
-                text_of(total, "currency"),
+                money(&order["total"]),
                 text_of(order, "customerId"),
                 because(order)
             );

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// An amount of money in the smallest unit of its currency. It is never a float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct Money {
-    /// The amount in minor units: 1999 is 19.99 EUR.
+    /// The amount in the currency's minor units: 1999 is 19.99 EUR, 1999 JPY or 1.999 KWD.
     pub amount: i64,
     /// The currency by ISO 4217, for example `EUR`.
     pub currency: String,

@@ -13,7 +13,7 @@ const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
         "order",
         "update orders set total_amount = total_amount + 1 where status = 'confirmed'",
         "update orders set total_amount = total_amount - 1 where status = 'confirmed'",
-        "captured less 0 refunded is not",
+        "captured less 0.00 refunded is not",
     ),
     (
         2,

@@ -6,13 +6,14 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::SERVICES;
+use schemas::common::Money;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::api::Api;
-use crate::json::{array, text_of};
+use crate::json::{array, money, number, text_of};
 
 /// The services in the order in which an order reaches them. It sorts effects that have the same time.
 const CAUSAL_ORDER: [&str; SERVICES.len()] =
@@ -132,12 +133,13 @@ impl Receipt {
     fn sums(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (currency, moved, due) in self.money() {
-            let [authorized, voided, captured, refunded] = moved.0.map(minor);
+            let said = |amount| Money { amount, currency: currency.clone() }.decimal();
+            let [authorized, voided, captured, refunded] = moved.0.map(said);
             lines.push(format!(
                 "money     {currency}: {authorized} authorized, {voided} voided, {captured} captured, {refunded} refunded; \
                  {} taken, {} to be",
-                minor(moved.taken()),
-                minor(due)
+                said(moved.taken()),
+                said(due)
             ));
         }
         for (sku, moved, due) in self.pieces() {
@@ -169,8 +171,11 @@ impl Receipt {
         }
         for (currency, moved, due) in self.money() {
             if moved.taken() != due || moved.held() != 0 {
-                let [taken, held, due] = [moved.taken(), moved.held(), due].map(minor);
-                wrong.push(format!("money: {taken} {currency} taken and {held} held, to be: {due} and 0.00"));
+                let said = |amount| Money { amount, currency: currency.clone() }.decimal();
+                let [taken, held, due, none] = [moved.taken(), moved.held(), due, 0].map(said);
+                wrong.push(format!(
+                    "money: {taken} {currency} taken and {held} held, to be: {due} and {none}"
+                ));
             }
         }
         for (sku, moved, due) in self.pieces() {
@@ -236,19 +241,4 @@ impl<'r> Effect<'r> {
     fn rank(&self) -> usize {
         CAUSAL_ORDER.iter().position(|service| *service == self.service).unwrap_or(CAUSAL_ORDER.len())
     }
-}
-
-fn number(value: &Value) -> i64 {
-    value.as_i64().unwrap_or_default()
-}
-
-fn money(value: &Value) -> String {
-    format!("{} {}", minor(number(&value["amount"])), text_of(value, "currency"))
-}
-
-/// An amount in minor units, as people write it.
-fn minor(amount: i64) -> String {
-    let sign = if amount < 0 { "-" } else { "" };
-    let amount = amount.unsigned_abs();
-    format!("{sign}{}.{:02}", amount / 100, amount % 100)
 }

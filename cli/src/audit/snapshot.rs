@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
+use schemas::common::Money;
 use serde_json::{Map, Value};
 
 use crate::api::Api;
@@ -136,9 +137,12 @@ impl AuditSnapshot {
         let differs = currencies.into_iter().filter_map(|currency| {
             let [confirmed, captured, refunded] = lists.map(|list| sum(list, currency));
             (captured - refunded != confirmed).then(|| {
+                let said = |amount| Money { amount, currency: currency.to_owned() };
                 format!(
-                    "money: {captured} captured less {refunded} refunded is not the {confirmed} {currency} (in minor \
-                     units) of confirmed orders"
+                    "money: {} captured less {} refunded is not the {} of confirmed orders",
+                    said(captured).decimal(),
+                    said(refunded).decimal(),
+                    said(confirmed)
                 )
             })
         });
@@ -236,7 +240,7 @@ pub mod tests {
         assert_eq!((snapshot().money_differs(), snapshot().stock_differs()), (vec![], vec![]));
         let mut snapshot = snapshot();
         set(&mut snapshot, "payment", "/captured/0/amount", json!(401));
-        assert!(snapshot.money_differs()[0].contains("401 captured"));
+        assert!(snapshot.money_differs()[0].contains("4.01 captured"));
         let captured = json!([{"amount": 400, "currency": "EUR"}, {"amount": 1, "currency": "USD"}]);
         set(&mut snapshot, "payment", "/captured", captured);
         assert!(snapshot.money_differs()[0].contains("USD"));

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use schemas::common::Money;
+use schemas::currency;
 use schemas::inventory::ProductUpdated;
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
@@ -101,8 +102,8 @@ impl ProductInput {
         if !(0..=1_000_000_000).contains(&self.price.amount) {
             errors.push(Invalid::new("/price/amount", "is from 0 to 1000000000 minor units"));
         }
-        if self.price.currency.len() != 3 || !self.price.currency.chars().all(|c| c.is_ascii_uppercase()) {
-            errors.push(Invalid::new("/price/currency", "is an ISO 4217 code such as EUR"));
+        if currency::decimals(&self.price.currency).is_none() {
+            errors.push(Invalid::new("/price/currency", "is the ISO 4217 code of a currency, such as EUR"));
         }
         if self.low_threshold.is_some_and(|threshold| threshold < 0) {
             errors.push(Invalid::new("/lowThreshold", "is not negative"));
@@ -197,6 +198,21 @@ fn unknown(sku: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_price_is_in_a_currency() {
+        let invalid = |currency: &str| {
+            let price = Money { amount: 1905, currency: currency.to_owned() };
+            ProductInput { name: "Lamp".to_owned(), price, low_threshold: None }.invalid("lamp")
+        };
+        for currency in ["EUR", "JPY", "KWD"] {
+            assert_eq!(invalid(currency), [], "{currency}");
+        }
+        for currency in ["QQQ", "XXX", "XTS", "XAU", "eur", "EURO", ""] {
+            let errors = invalid(currency);
+            assert!(matches!(errors.as_slice(), [only] if only.pointer == "/price/currency"), "{currency}");
+        }
+    }
 
     #[test]
     fn a_sku_is_usable_as_a_key_and_in_a_url() {

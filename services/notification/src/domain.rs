@@ -1,6 +1,5 @@
 //! The notices to customers, and their words.
 
-use schemas::common::Money;
 use schemas::notification::Notice;
 use uuid::Uuid;
 
@@ -69,7 +68,7 @@ pub fn text(order: Uuid, notice: &Notice) -> String {
         Notice::OrderConfirmed { total, tracking_number } => {
             let tracking =
                 tracking_number.as_deref().map(|number| format!(" Its tracking number is {number}."));
-            format!("Your order {order} over {} is confirmed.{}", money(total), tracking.unwrap_or_default())
+            format!("Your order {order} over {total} is confirmed.{}", tracking.unwrap_or_default())
         }
         Notice::OrderCancelled => {
             format!("Your order {order} is cancelled, as you asked. You are not charged for it.")
@@ -78,13 +77,9 @@ pub fn text(order: Uuid, notice: &Notice) -> String {
             format!("Your order {order} could not be accepted: {}. You are not charged for it.", why(reason))
         }
         Notice::OrderReturned { total } => {
-            format!("Your order {order} has come back to us, and you get your {} back.", money(total))
+            format!("Your order {order} has come back to us, and you get your {total} back.")
         }
     }
-}
-
-fn money(Money { amount, currency }: &Money) -> String {
-    format!("{}.{:02} {currency}", amount / 100, amount % 100)
 }
 
 /// The reason of a rejection in words.
@@ -104,10 +99,21 @@ fn why(reason: &str) -> &'static str {
 mod tests {
     use std::collections::HashSet;
 
+    use schemas::common::Money;
+
     use super::*;
 
     fn price() -> Money {
         Money { amount: 1905, currency: "EUR".to_owned() }
+    }
+
+    #[test]
+    fn an_amount_has_the_decimals_of_its_currency() {
+        for (currency, expected) in [("JPY", "over 1905 JPY is"), ("KWD", "over 1.905 KWD is")] {
+            let total = Money { currency: currency.to_owned(), ..price() };
+            let said = text(Uuid::nil(), &Notice::OrderConfirmed { total, tracking_number: None });
+            assert!(said.contains(expected), "{said}");
+        }
     }
 
     #[test]

@@ -120,6 +120,14 @@ fn sums_that_the_status_does_not_allow_are_named() {
     let capture = twice.payment["entries"][1].clone();
     push(&mut twice.payment, capture);
     assert_eq!(twice.wrong(), ["money: 196.00 EUR taken and -98.00 held, to be: 98.00 and 0.00"]);
+    let yen = twice.wrong().len();
+    let yen_entries = twice.payment["entries"].as_array_mut().expect("entries");
+    yen_entries.iter_mut().for_each(|entry| entry["amount"]["currency"] = json!("JPY"));
+    twice.order["total"]["currency"] = json!("JPY");
+    assert_eq!(
+        (yen, twice.wrong()),
+        (1, vec!["money: 19600 JPY taken and -9800 held, to be: 9800 and 0".to_owned()])
+    );
     let mut kept = confirmed();
     kept.reservation["entries"][1]["quantity"] = json!(1);
     assert_eq!(kept.wrong(), ["stock: 1 pieces of `lamp` taken and 1 held, to be: 2 and 0"]);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use axum::http::StatusCode;
 use schemas::common::PricedLine;
+use schemas::currency;
 use schemas::order::OrderCreated;
 use shared::db::Db;
 use shared::deadline::limited;
@@ -182,6 +183,11 @@ fn price(order: &NewOrder, products: &HashMap<String, ProductRow>) -> Result<Pri
     }
     let several = || vec![Invalid::new("/items", "are all priced in one currency")];
     let total = total(&items).ok_or_else(several)?;
+    if currency::decimals(&total.currency).is_none() {
+        // Only a product of an earlier release can have such a price.
+        let detail = format!("are priced in `{}`, which is no currency", total.currency.escape_debug());
+        return Err(vec![Invalid::new("/items", detail)]);
+    }
     Ok(Priced { items, total })
 }
 
@@ -248,4 +254,30 @@ fn save(uow: &mut UnitOfWork, accepted: &[Accepted<'_>]) -> Result<(), Fault> {
         store::insert_answers(uow, &answers);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::AskedLine;
+
+    fn priced_in(currency: &str) -> Result<Priced, Vec<Invalid>> {
+        let items = vec![AskedLine { sku: "lamp".to_owned(), quantity: 2 }];
+        let lamp = ProductRow {
+            sku: "lamp".to_owned(),
+            name: "Lamp".to_owned(),
+            price_amount: 1905,
+            price_currency: currency.to_owned(),
+            version: 1,
+        };
+        let products = HashMap::from([("lamp".to_owned(), lamp)]);
+        price(&NewOrder { items, ..NewOrder::default() }, &products)
+    }
+
+    #[test]
+    fn nothing_is_sold_for_what_is_no_currency() {
+        assert_eq!(priced_in("JPY").map(|priced| priced.total.amount).ok(), Some(3810));
+        let errors = priced_in("QQQ").err().expect("no currency");
+        assert!(matches!(errors.as_slice(), [only] if only.pointer == "/items"), "{errors:?}");
+    }
 }
