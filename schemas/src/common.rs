@@ -46,7 +46,8 @@ pub struct Address {
     pub line1: String,
     /// The city.
     pub city: String,
-    /// The postal code.
+    /// The postal code. It is empty where an address needs none.
+    #[serde(default)]
     pub postal_code: String,
     /// The country by ISO 3166-1 alpha-2, for example `DE`.
     pub country: String,

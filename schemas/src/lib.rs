@@ -7,6 +7,7 @@ mod macros;
 
 pub mod catalog;
 pub mod common;
+pub mod country;
 pub mod currency;
 pub mod inventory;
 pub mod notification;

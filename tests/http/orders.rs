@@ -134,6 +134,29 @@ async fn an_undeliverable_address_undoes_stock_and_payment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_a_postal_code_is_good_where_there_are_none() {
+    let suite = Suite::start().await;
+    for (country, code) in [("HK", None), ("QA", Some("")), ("AE", Some("00000")), ("XK", Some("10000"))] {
+        let mut body = order();
+        body["shippingAddress"]["country"] = json!(country);
+        let address = body["shippingAddress"].as_object_mut().expect("an object");
+        match code {
+            Some(code) => drop(address.insert("postalCode".to_owned(), json!(code))),
+            None => drop(address.remove("postalCode")),
+        }
+        suite.confirmed(&body).await;
+    }
+    let mut body = order();
+    body["shippingAddress"]["postalCode"] = json!("");
+    let url = format!("{}/orders", suite.url("order"));
+    let refused = suite.client.post(url).json(&body).send().await.expect("an answer");
+    assert_eq!(refused.status(), 422);
+    let problem: Value = refused.json().await.expect("JSON");
+    assert_eq!(problem["errors"][0]["pointer"], "/shippingAddress/postalCode");
+    suite.comes_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_product_that_inventory_no_longer_has_is_named() {
     let suite = Suite::start().await;
     // The order service still offers it, because it gets only new and changed products.

@@ -1,6 +1,7 @@
 //! Reads an order from JSON, and reports every invalid member, not only the first.
 
 use schemas::common::{Address, Line};
+use schemas::country;
 use serde::Serialize;
 use serde_json::Value;
 use shared::service::problem::{Invalid, member_pointer};
@@ -12,15 +13,6 @@ const MOST_LINES: usize = 100;
 const MOST_PIECES: i64 = 10_000;
 /// At most so many unknown members of an object are named.
 const MOST_UNKNOWN: usize = 10;
-
-/// ISO 3166-1 alpha-2.
-const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR \
-    BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET \
-    FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ \
-    IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML \
-    MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS \
-    PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL \
-    TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
 
 /// An order as a customer asks for it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,12 +51,17 @@ pub fn read(body: &Value) -> (NewOrder, Vec<Invalid>) {
         name: part("name", 200),
         line1: part("line1", 200),
         city: part("city", 200),
-        postal_code: part("postalCode", 20),
+        postal_code: String::new(),
         country: part("country", 2),
     };
-    if !shipping_address.country.is_empty()
-        && !COUNTRIES.split(' ').any(|code| code == shipping_address.country)
-    {
+    let shipping_address = match address {
+        Some(address) => Address {
+            postal_code: reader.postal_code(address, &shipping_address.country),
+            ..shipping_address
+        },
+        None => shipping_address,
+    };
+    if !shipping_address.country.is_empty() && !country::exists(&shipping_address.country) {
         reader.wrong("/shippingAddress/country", "is a country's two-letter code (ISO 3166-1), such as DE");
     }
     let order = NewOrder {
@@ -114,6 +111,20 @@ impl Reader {
             Some((_, Some(text))) => return text.to_owned(),
         }
         String::new()
+    }
+
+    /// Reads the postal code of an address in this country. It may be missing or empty where an address needs none.
+    fn postal_code(&mut self, address: &Value, country: &str) -> String {
+        let given =
+            address.get("postalCode").filter(|code| code.as_str().is_none_or(|code| !code.trim().is_empty()));
+        match given.filter(|code| !code.is_null()) {
+            None if country::needs_postal_code(country) => {
+                self.wrong("/shippingAddress/postalCode", format!("is needed in {country}"));
+                String::new()
+            }
+            None => String::new(),
+            given => self.text_of(given, "/shippingAddress/postalCode", 20),
+        }
     }
 
     fn token(&mut self, body: &Value) -> String {
@@ -241,6 +252,32 @@ mod tests {
                 pointers(|body| body["shippingAddress"]["country"] = json!(country)),
                 ["/shippingAddress/country"]
             );
+        }
+    }
+
+    #[test]
+    fn a_postal_code_is_needed_only_where_everybody_has_one() {
+        let wrong = |country: &str, code: Option<Value>| {
+            pointers(|body| {
+                body["shippingAddress"]["country"] = json!(country);
+                match code {
+                    Some(code) => body["shippingAddress"]["postalCode"] = code,
+                    None => {
+                        drop(body["shippingAddress"].as_object_mut().expect("an object").remove("postalCode"))
+                    }
+                }
+            })
+        };
+        let missing = [None, Some(json!("")), Some(json!("  ")), Some(json!(null))];
+        for country in ["HK", "QA", "AE", "XK", "IE"] {
+            for code in &missing {
+                assert!(wrong(country, code.clone()).is_empty(), "{country} {code:?}");
+            }
+            assert!(wrong(country, Some(json!("00000"))).is_empty(), "{country}");
+            assert_eq!(wrong(country, Some(json!(7))), ["/shippingAddress/postalCode"]);
+        }
+        for code in missing {
+            assert_eq!(wrong("DE", code), ["/shippingAddress/postalCode"]);
         }
     }
 
