@@ -5,3 +5,4 @@ mod idempotency;
 mod orders;
 mod overload;
 mod requests;
+mod strange_text;

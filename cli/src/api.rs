@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
+use shared::text::line;
 
 use crate::suite::Suite;
 
@@ -119,12 +120,12 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
     }
     let status = response.status();
     let problem: Value = response.json().await.unwrap_or_default();
-    let mut text = problem["title"].as_str().unwrap_or("the service refused").to_owned();
+    let mut text = line(problem["title"].as_str().unwrap_or("the service refused")).into_owned();
     if let Some(detail) = problem["detail"].as_str() {
-        text = format!("{text}: {detail}");
+        text = format!("{text}: {}", line(detail));
     }
     for error in problem["errors"].as_array().into_iter().flatten() {
-        let part = |name: &str| error[name].as_str().unwrap_or_default();
+        let part = |name: &str| line(error[name].as_str().unwrap_or_default());
         text = format!("{text}\n  {} {}", part("pointer"), part("detail"));
     }
     bail!("{text} (HTTP {})", status.as_u16())

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::events::Events;
 use crate::json::{money, text_of};
-use crate::output::say;
+use crate::output::{print_json, say};
 use crate::suite::Suite;
 
 /// The commands about orders.
@@ -222,8 +222,7 @@ fn because(order: &Value) -> String {
 }
 
 fn show(order: &Value) -> anyhow::Result<()> {
-    say!("{}", serde_json::to_string_pretty(order)?);
-    Ok(())
+    print_json(order)
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 mod edit;
 mod list;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
-use reqwest::Url;
 use serde_json::{Value, json};
+use shared::text::line;
 
 use crate::api::Api;
 use crate::json::text_of;
@@ -98,7 +98,7 @@ impl Place {
     async fn holders(&self, api: &Api, key: &str) -> anyhow::Result<Vec<(&str, Value)>> {
         let mut holders = Vec::new();
         for service in self.services() {
-            if let Some(page) = api.find(service, &path(key, "?limit=200")?).await? {
+            if let Some(page) = api.find(service, &path(key, "?limit=200")).await? {
                 holders.push((service, page));
             }
         }
@@ -113,13 +113,13 @@ impl Place {
         let mut found = Vec::new();
         for (service, _) in self.holders(api, key).await? {
             // The page that begins with the message.
-            let page = api.get(service, &path(key, &format!("?limit=1&cursor={}", id - 1))?).await?;
+            let page = api.get(service, &path(key, &format!("?limit=1&cursor={}", id - 1))).await?;
             if page["messages"][0]["id"] == id {
                 found.push((service, page["messages"][0].clone()));
             }
         }
         match found.len() {
-            0 => bail!("the key {key} has no message {id}; `amends parked show {key}` lists them"),
+            0 => bail!("the key {key} has no message {id}; `amends parked show {}` lists them", quoted(key)),
             1 => Ok(found.remove(0)),
             _ => {
                 let names: Vec<&str> = found.iter().map(|(service, _)| *service).collect();
@@ -168,7 +168,7 @@ impl Retry {
                 // The other keys are independent of this one.
                 Err(error) => {
                     failed += 1;
-                    complain!("{service}  {key}  {error:#}");
+                    complain!("{service}  {}  {error:#}", line(key));
                 }
             }
         }
@@ -183,7 +183,7 @@ impl Retry {
 async fn replay(api: &Api, service: &str, key: &str) -> anyhow::Result<u64> {
     let mut replayed = 0;
     loop {
-        let answer = api.post(service, &path(key, "/retry")?, &json!({})).await?;
+        let answer = api.post(service, &path(key, "/retry"), &json!({})).await?;
         let now = answer["replayed"].as_u64().unwrap_or_default();
         replayed += now;
         if answer["left"].as_i64().unwrap_or_default() == 0 {
@@ -201,7 +201,7 @@ impl Skip {
         let (service, _) = self.place.holder_of(&api, &self.key, self.id).await?;
         let rest = format!("/messages/{}/skip", self.id);
         let body = json!({"reason": self.reason, "by": self.by});
-        let answer = api.post(service, &path(&self.key, &rest)?, &body).await?;
+        let answer = api.post(service, &path(&self.key, &rest), &body).await?;
         say!("{service}  {}  message {} skipped; {}", self.key, self.id, what_now(&answer, &self.key));
         Ok(())
     }
@@ -211,22 +211,38 @@ impl Skip {
 fn what_now(answer: &Value, key: &str) -> String {
     match answer["left"].as_i64().unwrap_or_default() {
         0 => "nothing of the key is parked any more".to_owned(),
-        left => format!("{left} of the key are still parked; retry them with: amends parked retry '{key}'"),
+        left => format!(
+            "{left} of the key are still parked; retry them with: amends parked retry {}",
+            quoted(key)
+        ),
     }
 }
 
-/// The path of a key's parked messages. The key may contain slashes.
-fn path(key: &str, rest: &str) -> anyhow::Result<String> {
-    let mut url = Url::parse("http://localhost/parked")?;
-    url.path_segments_mut().ok().context("the key can't be in an address")?.push(key);
-    Ok(format!("{}{rest}", url.path()))
+/// Returns the key as a word of a shell command. A stranger may have chosen it, and the command is made to be copied.
+fn quoted(key: &str) -> String {
+    format!("'{}'", key.replace('\'', r"'\''"))
+}
+
+/// The path of a key's parked messages. The key may contain slashes, and whatever else a record's key may have. A parser of
+/// URLs would leave out line feeds and tabs.
+fn path(key: &str, rest: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    format!("/parked/{}{rest}", key.bytes().map(encode).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_key_is_one_segment_of_the_path() {
-        let path = super::path("payment.commands/2/17 50%", "/retry").expect("a path");
+        let path = super::path("payment.commands/2/17 50%", "/retry");
         assert_eq!(path, "/parked/payment.commands%2F2%2F17%2050%25/retry");
+        assert_eq!(super::path("a\n\t\u{1b}ß", ""), "/parked/a%0A%09%1B%C3%9F");
+    }
+
+    #[test]
+    fn a_key_is_one_word_of_a_command() {
+        assert_eq!(super::quoted("an-order"), "'an-order'");
+        assert_eq!(super::quoted("x'; rm -rf ~; '"), r"'x'\''; rm -rf ~; '\'''");
     }
 }

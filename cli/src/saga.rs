@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::json::{array, text_of};
-use crate::output::say;
+use crate::output::{print_json, say};
 use crate::suite::Suite;
 
 /// How often `watch` reads the saga.
@@ -158,7 +158,7 @@ impl Show {
     async fn run(self) -> anyhow::Result<()> {
         let saga = self.one.get(&Api::new(&self.one.suite)).await?;
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&saga)?);
+            print_json(&saga)?;
         } else {
             show(&saga);
         }
@@ -189,7 +189,8 @@ fn show(saga: &Value) {
         say!("  {:<20} {:<10} {asked}{error}", text_of(step, "name"), text_of(step, "status"));
     }
     if let Some(stuck) = saga["stuck"].as_object().map(|_| &saga["stuck"]) {
-        say!("\nstuck: {}", text_of(stuck, "reason"));
+        say!("");
+        say!("stuck: {}", text_of(stuck, "reason"));
         if let Some(error) = stuck["lastError"].as_str() {
             say!("said:  {error}");
         }

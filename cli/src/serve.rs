@@ -47,7 +47,10 @@ impl Serve {
         visit(&self.service, Run(self.flags)).unwrap_or_else(|| {
             let names = SERVICES.join(", ");
             if ["-h", "--help"].contains(&self.service.as_str()) {
-                say!("Usage: amends serve SERVICE [FLAGS]\n\nServices: {names}\n`amends serve payment --help` lists its settings.");
+                say!("Usage: amends serve SERVICE [FLAGS]");
+                say!("");
+                say!("Services: {names}");
+                say!("`amends serve payment --help` lists its settings.");
                 return ExitCode::SUCCESS;
             }
             complain!("amends: there is no service `{}`; there are {names}", self.service);

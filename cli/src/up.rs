@@ -188,14 +188,22 @@ fn watch_over(
 }
 
 fn welcome(suite: &Suite, state: &Path, took: Duration) {
-    say!("\nAmends is ready ({:.1} s). Logs are in {}.\n", took.as_secs_f64(), state.join("logs").display());
+    say!("");
+    say!("Amends is ready ({:.1} s). Logs are in {}.", took.as_secs_f64(), state.join("logs").display());
+    say!("");
     for service in SERVICES {
         say!("  {service:<13} {}", suite.url(service));
     }
     let ports = suite.server_ports();
     say!("  {:<13} postgres://postgres@127.0.0.1:{}", "postgres", ports.postgres);
-    say!("  {:<13} 127.0.0.1:{}\n", "kafka", ports.kafka);
-    say!("Place an order and wait for it to settle:\n\n{}\n", curl(suite));
+    say!("  {:<13} 127.0.0.1:{}", "kafka", ports.kafka);
+    say!("");
+    say!("Place an order and wait for it to settle:");
+    say!("");
+    for line in curl(suite).lines() {
+        say!("{line}");
+    }
+    say!("");
     say!("{CTRL_C}");
 }
 

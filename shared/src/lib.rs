@@ -32,5 +32,6 @@ pub mod saga;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod step_outcome;
+pub mod text;
 pub mod trace;
 pub mod unit_of_work;

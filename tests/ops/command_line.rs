@@ -57,6 +57,7 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     assert!(up.fails(&["order", "place", "--item", "ghost"]).contains("/items/0/sku"));
 
     parked_messages(&up, id);
+    a_key_of_a_stranger(&up);
 
     assert!(up.fails(&["up"]).contains("runs already"), "a second start is refused");
     let elsewhere = Up { ports_from: up.ports_from, state: up.state.with_extension("other") };
@@ -117,6 +118,29 @@ fn parked_messages(up: &Up, id: &str) {
     assert!(said.contains("nothing of the key is parked any more"), "{said}");
     assert!(up.succeeds(&["parked", "show", id]).contains("skipped by ada: a test"));
     assert_eq!(up.succeeds(&["parked", "retry", "--all"]).trim_end(), "nothing is parked");
+}
+
+/// Parks a message whose key would write to the terminal and forge lines of the log. Such a key can be skipped all the same.
+fn a_key_of_a_stranger(up: &Up) {
+    const KEY: &str = "odd'\nforged\u{1b}]0;pwned\u{7}";
+    up.produce("shipping.commands", KEY, "not a message either");
+    let shown = "odd'\\nforged\\u001b]0;pwned\\u0007";
+    up.until_listed(shown);
+    let all = up.succeeds(&["parked", "show", KEY, "--json"]);
+    let messages: Value = serde_json::from_str(&all).expect("JSON");
+    assert_eq!(messages[0]["key"].as_str().unwrap_or(KEY), KEY);
+    let number = messages[0]["id"].to_string();
+    let failed = up.fails(&["parked", "retry", "--all"]);
+    let skipped = up.succeeds(&["parked", "skip", KEY, &number, "--reason", "a test", "--by", "ada"]);
+    for said in [all, up.succeeds(&["parked", "show", KEY]), failed, skipped] {
+        assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
+        assert!(!said.lines().any(|line| line.trim_start().starts_with("forged")), "{said}");
+    }
+    let logs = std::fs::read_dir(up.state.join("logs")).expect("logs");
+    let log: String =
+        logs.map(|log| std::fs::read_to_string(log.expect("a log").path()).expect("text")).collect();
+    assert!(log.contains("odd'\\nforged"), "the key is in the log");
+    assert!(!log.contains('\u{1b}') && !log.lines().any(|line| line.starts_with("forged")));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::receipt::Receipt;
 use super::{Scope, Topics, Verdict, wait_until_quiescent};
 use crate::api::Api;
-use crate::output::say;
+use crate::output::{indented, print_json, say};
 use crate::suite::{SERVICES, SUITE, Suite, http};
 
 /// The limits of the audit, or the one order.
@@ -108,7 +108,7 @@ impl Audit {
             let invariants = serde_json::to_value(&verdict.invariants)?;
             let said =
                 json!({"holds": verdict.holds(), "statements": invariants, "findings": verdict.findings});
-            say!("{said:#}");
+            print_json(&said)?;
         } else {
             print(&verdict);
         }
@@ -116,7 +116,7 @@ impl Audit {
             return Ok(());
         }
         match verdict.invariants.iter().filter(|one| one.holds == Some(false)).count() {
-            0 => bail!("not all nine invariants can be judged yet\n  {}", verdict.findings.join("\n  ")),
+            0 => bail!("not all nine invariants can be judged yet{}", indented(&verdict.findings)),
             1 => bail!("one of the nine invariants does not hold"),
             many => bail!("{many} of the nine invariants do not hold"),
         }
@@ -147,8 +147,8 @@ async fn receipt(api: &Api, id: Uuid) -> anyhow::Result<()> {
     }
     let wrong = receipt.wrong();
     if !wrong.is_empty() {
-        let wrong = wrong.join("\n  ");
-        bail!("what was done for the order {id} does not match its status, or is still under way\n  {wrong}");
+        let wrong = indented(&wrong);
+        bail!("what was done for the order {id} does not match its status, or is still under way{wrong}");
     }
     Ok(())
 }

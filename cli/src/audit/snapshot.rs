@@ -73,7 +73,10 @@ impl AuditSnapshot {
                 let ids = array(&statement["violations"]).iter().filter_map(Value::as_str);
                 let violations: Vec<String> = ids.map(str::to_owned).collect();
                 let says = text_of(statement, "says");
-                let says = format!("{service}: this does not hold: {says} ({})", violations.join(", "));
+                let says = match statement["error"].as_str() {
+                    Some(error) => format!("{service}: this can't be checked: {says} ({error})"),
+                    None => format!("{service}: this does not hold: {says} ({})", violations.join(", ")),
+                };
                 all.push(Broken { invariant, violations, says });
             }
         }

@@ -59,7 +59,7 @@ impl Edit {
             None => (edited(&self.editor, &draft(&message, &self.key))?, "the edited text"),
         };
         let _: IgnoredAny = serde_json::from_str(&text).with_context(|| format!("{from} is not JSON"))?;
-        let url = api.url(service, &path(&self.key, &format!("/messages/{}", self.id))?);
+        let url = api.url(service, &path(&self.key, &format!("/messages/{}", self.id)));
         let put = |client: &reqwest::Client| client.put(url).query(&[("by", &self.by)]);
         let answer = api
             .request(|client| put(client).header("Content-Type", "application/json").body(text.clone()))

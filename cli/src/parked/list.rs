@@ -3,10 +3,11 @@
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
+use shared::text::line;
 
 use super::{Place, path, text_of};
 use crate::api::Api;
-use crate::output::{complain, say};
+use crate::output::{complain, print_json, say};
 
 /// Which parked keys.
 #[derive(Debug, Args)]
@@ -67,7 +68,7 @@ impl List {
             bail!("no service answered");
         }
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&all)?);
+            print_json(&all)?;
         } else {
             table(&all);
         }
@@ -88,13 +89,14 @@ fn table(keys: &[Value]) {
         say!("nothing is parked");
         return;
     }
-    let width = keys.iter().map(|key| text_of(key, "key").len()).max().unwrap_or_default().max(3);
+    let width =
+        keys.iter().map(|key| line(text_of(key, "key")).chars().count()).max().unwrap_or_default().max(3);
     say!("{:<12}  {:<width$}  {:>5}  {:<20}  REASON", "SERVICE", "KEY", "COUNT", "SINCE");
     for key in keys {
         say!(
             "{:<12}  {:<width$}  {:>5}  {:<20}  {}",
             text_of(key, "service"),
-            text_of(key, "key"),
+            line(text_of(key, "key")),
             key["count"],
             second(text_of(key, "since")),
             text_of(key, "reason")
@@ -112,11 +114,11 @@ impl Show {
         let api = self.place.api();
         let mut all = Vec::new();
         for (service, _) in self.place.holders(&api, &self.key).await? {
-            let messages = pages(&api, service, &path(&self.key, "?limit=20")?, "messages").await?;
+            let messages = pages(&api, service, &path(&self.key, "?limit=20"), "messages").await?;
             all.extend(messages.into_iter().map(|message| with_service(service, message)));
         }
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&all)?);
+            print_json(&all)?;
             return Ok(());
         }
         for message in &all {

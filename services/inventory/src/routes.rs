@@ -95,9 +95,8 @@ impl ProductInput {
                 "has 1 to 64 letters, digits, dots, dashes or underscores, and is neither `.` nor `..`",
             ));
         }
-        let control = self.name.chars().any(char::is_control);
-        if self.name.trim().is_empty() || self.name.chars().count() > 200 || control {
-            errors.push(Invalid::new("/name", "has 1 to 200 characters, none of them a control character"));
+        if self.name.trim().is_empty() || self.name.chars().count() > 200 {
+            errors.push(Invalid::new("/name", "has 1 to 200 characters, not all of them blank"));
         }
         if !(0..=1_000_000_000).contains(&self.price.amount) {
             errors.push(Invalid::new("/price/amount", "is from 0 to 1000000000 minor units"));

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::text::json_without_nul;
 use crate::unit_of_work::UnitOfWork;
 
 /// A row of the table `saga`: a snapshot, which may be older than the log.
@@ -129,6 +130,8 @@ pub async fn find_beyond(db: &mut PgConnection, sagas: &[SagaRow]) -> Result<Vec
 
 /// Appends to the log and writes the snapshots when the unit of work commits. The primary key of the log is the
 /// optimistic lock: if two writers use one sequence number, the commit of the second one fails, and may be retried.
+///
+/// A NUL character in somebody's words is replaced, because PostgreSQL could not read the row any more.
 pub(crate) fn save(uow: &mut UnitOfWork, entries: &[Entry], snapshots: &[Snapshot]) {
     const APPEND: &str = "insert into saga_log (saga_id, sequence, at, message_id, input, reply, decisions)
          select saga_id, sequence, now(), message_id, input::json, reply::json, decisions::json
@@ -152,11 +155,14 @@ pub(crate) fn save(uow: &mut UnitOfWork, entries: &[Entry], snapshots: &[Snapsho
                 .bind(entries.iter().map(|entry| entry.saga_id).collect::<Vec<_>>())
                 .bind(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>())
                 .bind(entries.iter().map(|entry| entry.message_id).collect::<Vec<_>>())
-                .bind(entries.iter().map(|entry| entry.input.as_str()).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| json_without_nul(&entry.input)).collect::<Vec<_>>())
                 .bind(
-                    entries.iter().map(|entry| entry.reply.as_deref().map(RawValue::get)).collect::<Vec<_>>(),
+                    entries
+                        .iter()
+                        .map(|entry| entry.reply.as_deref().map(|reply| json_without_nul(reply.get())))
+                        .collect::<Vec<_>>(),
                 )
-                .bind(entries.iter().map(|entry| entry.decisions.as_str()).collect::<Vec<_>>());
+                .bind(entries.iter().map(|entry| json_without_nul(&entry.decisions)).collect::<Vec<_>>());
         });
     }
     if !snapshots.is_empty() {
@@ -169,8 +175,8 @@ pub(crate) fn save(uow: &mut UnitOfWork, entries: &[Entry], snapshots: &[Snapsho
                 .bind(snapshots.iter().map(|saga| saga.subject.as_str()).collect::<Vec<_>>())
                 .bind(snapshots.iter().map(|saga| saga.status).collect::<Vec<_>>())
                 .bind(snapshots.iter().map(|saga| saga.reason.as_deref()).collect::<Vec<_>>())
-                .bind(snapshots.iter().map(|saga| saga.state.as_str()).collect::<Vec<_>>())
-                .bind(snapshots.iter().map(|saga| saga.data.as_str()).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| json_without_nul(&saga.state)).collect::<Vec<_>>())
+                .bind(snapshots.iter().map(|saga| json_without_nul(&saga.data)).collect::<Vec<_>>())
                 .bind(snapshots.iter().map(|saga| saga.sequence).collect::<Vec<_>>())
                 .bind(snapshots.iter().map(|saga| saga.traceparent.as_deref()).collect::<Vec<_>>())
                 .bind(snapshots.iter().map(|saga| saga.due_at).collect::<Vec<_>>());

@@ -1,6 +1,7 @@
 //! The common parts of all HTTP interfaces: extractors that reject with problems, the trace of a request, event streams,
 //! and answers for unknown paths, methods and parameters.
 
+mod address;
 mod json;
 mod parameters;
 
@@ -18,8 +19,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tracing::Instrument;
 
+use self::json::Texts;
 use self::parameters::DeclaredParameters;
 use crate::service::problem::Problem;
 use crate::service::telemetry;
@@ -28,8 +31,8 @@ use crate::trace;
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A JSON body. Malformed JSON gives 400 with the position. An invalid, unknown or repeated member gives 422 with its
-/// pointer. Another media type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
+/// A JSON body. Malformed JSON gives 400 with the position. An invalid, unknown or repeated member, and a text with a control
+/// character, gives 422 with its pointer. Another media type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
 ///
 /// A type that takes any member, such as [`serde_json::Value`], must check for unknown ones itself.
 #[derive(Debug)]
@@ -39,22 +42,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            let title = "The body must be JSON";
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "/problems/unsupported-media-type",
-                title,
-            )
-            .detail("send it with the header `Content-Type: application/json`"));
-        }
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
-            let title = "The body is too large";
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
-                .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
-        })?;
-        json::parse(&bytes).map(Self)
+        read_json(request, Texts::OneLine).await.map(Self)
     }
+}
+
+/// A JSON body that is a message. It is a [`Body`] whose texts may have line breaks and tabs.
+#[derive(Debug)]
+pub(crate) struct MessageBody(pub Box<RawValue>);
+
+impl<S: Send + Sync> FromRequest<S> for MessageBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        read_json(request, Texts::Lines).await.map(Self)
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, texts: Texts) -> Result<T, Problem> {
+    if !is_json(request.headers()) {
+        let title = "The body must be JSON";
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "/problems/unsupported-media-type",
+            title,
+        )
+        .detail("send it with the header `Content-Type: application/json`"));
+    }
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
+        let title = "The body is too large";
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
+            .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
+    })?;
+    json::parse(&bytes, texts)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -140,16 +159,8 @@ pub(crate) fn finish(router: Router, document: &serde_json::Value) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(parameters, parameters::only_declared))
-        .layer(middleware::from_fn(without_nul))
+        .layer(middleware::from_fn(address::without_control))
         .layer(middleware::from_fn(traced))
-}
-
-/// Rejects addresses with a NUL character. No text here contains one, and PostgreSQL cannot search for it.
-async fn without_nul(request: Request, next: Next) -> Result<Response, Problem> {
-    if request.uri().to_string().contains("%00") {
-        return Err(Problem::bad_request("the address has a NUL character (%00)"));
-    }
-    Ok(next.run(request).await)
 }
 
 async fn traced(mut request: Request, next: Next) -> Response {

@@ -4,7 +4,9 @@
 //! Spans follow the OpenTelemetry semantic conventions for messaging 1.36 (status: development). Without
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` no span is created, and the trace context is passed on unchanged.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -19,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::text;
 use crate::trace::{self, Propagator};
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -44,10 +47,35 @@ impl Drop for Guard {
     }
 }
 
+/// Writes each log entry as one line of plain text, whatever strangers have put into a record's key, a name or a reason. A line
+/// feed would forge an entry, and a terminal would obey an escape sequence.
+///
+/// The subscriber writes an entry with one call. The entry ends with a line feed.
+struct OneLine<W>(W);
+
+impl<W: io::Write> io::Write for OneLine<W> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(entry);
+        let (line, end) = match text.strip_suffix('\n') {
+            Some(line) => (line, "\n"),
+            None => (text.as_ref(), ""),
+        };
+        match text::line(line) {
+            Cow::Borrowed(_) => self.0.write_all(entry)?,
+            Cow::Owned(plain) => self.0.write_all((plain + end).as_bytes())?,
+        }
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Sets up logs, traces and metrics of this process. The standard variables `RUST_LOG` and `OTEL_*` apply.
 pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt::layer().with_writer(|| OneLine(io::stderr())).with_target(false);
     let logs = match format {
         LogFormat::Text => logs.with_ansi(false).boxed(),
         LogFormat::Json => logs.json().flatten_event(true).boxed(),
@@ -146,4 +174,59 @@ pub(crate) fn request_span(method: &str, route: &str, traceparent: Option<&str>)
         let _ = span.set_parent(context(traceparent));
     }
     span
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{info, subscriber};
+
+    use super::*;
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Logs a stranger's text in every way that an entry can have it, and returns the log.
+    fn logged(text: &str, format: LogFormat) -> String {
+        let log = Log::default();
+        let written = log.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || OneLine(written.clone()));
+        let layer = match format {
+            LogFormat::Text => layer.with_ansi(false).boxed(),
+            LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        };
+        subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = tracing::info_span!("request", key = %text);
+            span.in_scope(|| info!(text, shown = %text, debug = ?text, "{text}"));
+        });
+        let bytes = log.0.lock().expect("no panic").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn an_entry_is_one_line_of_plain_text_whatever_strangers_say() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            for text in ["a\nforged  INFO entry", "\u{1b}]0;pwned\u{7}", "\u{9b}2J\r\u{202e}", "\u{0}"] {
+                let log = logged(text, format);
+                let line = log.strip_suffix('\n').expect("a line");
+                assert_eq!(text::line(line), line, "{format:?}: {text:?}");
+            }
+            assert!(logged("Größe", format).contains("Größe"));
+        }
+        let log = logged("a\n\u{9b}", LogFormat::Json);
+        let entry: serde_json::Value = serde_json::from_str(&log).expect("JSON");
+        assert_eq!(entry["shown"], "a\n\u{9b}");
+    }
 }

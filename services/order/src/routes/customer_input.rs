@@ -66,7 +66,7 @@ mod tests {
     fn every_wrong_member_is_named() {
         let wrong = json!({"name": 7, "email": "nobody"});
         assert_eq!(pointers(&"x".repeat(65), &wrong), ["/id", "/name", "/email"]);
-        assert_eq!(pointers("a\u{7}", &json!({"name": " ", "email": "a b@c"})), ["/id", "/name", "/email"]);
+        assert_eq!(pointers("", &json!({"name": " ", "email": "a b@c"})), ["/id", "/name", "/email"]);
         assert_eq!(pointers("ada", &json!({"email": 7})), ["/email"]);
         assert_eq!(pointers("ada", &json!([])), [""]);
         for unusable_key in [".", ".."] {

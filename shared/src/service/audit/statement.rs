@@ -36,6 +36,9 @@ pub(super) struct Statement {
     holds: bool,
     /// The ids that violate it, at most 20.
     violations: Vec<String>,
+    /// The reason why the check could not run. It does not hold then, because nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Statement {
@@ -43,20 +46,42 @@ impl Statement {
     fn new(spec: &StatementSpec, mut violations: Vec<String>) -> Self {
         violations.truncate(MAX_VIOLATIONS);
         let StatementSpec { invariant, name, says, .. } = *spec;
-        Self { invariant, name, says, holds: violations.is_empty(), violations }
+        Self { invariant, name, says, holds: violations.is_empty(), violations, error: None }
+    }
+
+    /// The result of a check that could not run.
+    fn failed(spec: &StatementSpec, error: &sqlx::Error) -> Self {
+        let error = Some(format!("a row can't be read: {error}"));
+        Self { holds: false, error, ..Self::new(spec, Vec::new()) }
     }
 }
 
-/// Runs the checks.
+/// Runs the checks. A row that can't be read fails the checks that read it, and no other.
 pub(super) async fn check(
     db: &mut PgConnection,
     specs: &'static [StatementSpec],
 ) -> Result<Vec<Statement>, sqlx::Error> {
     let mut statements = Vec::with_capacity(specs.len());
     for spec in specs {
-        statements.push(Statement::new(spec, sqlx::query_scalar(spec.sql).fetch_all(&mut *db).await?));
+        // Without it, a failure would end the transaction, and with it the other checks.
+        sqlx::query("savepoint one_check").execute(&mut *db).await?;
+        let found = sqlx::query_scalar(spec.sql).fetch_all(&mut *db).await;
+        statements.push(match found {
+            Ok(violations) => Statement::new(spec, violations),
+            Err(error) if is_about_data(&error) => {
+                sqlx::query("rollback to savepoint one_check").execute(&mut *db).await?;
+                Statement::failed(spec, &error)
+            }
+            Err(error) => return Err(error),
+        });
     }
     Ok(statements)
+}
+
+/// Returns whether the server could not read a value (SQLSTATE class 22, "data exception").
+fn is_about_data(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.starts_with("22"))
 }
 
 #[cfg(test)]

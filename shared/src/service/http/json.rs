@@ -14,12 +14,32 @@ const MOST_NAMED: usize = 10;
 /// A longer pointer is cut.
 const MOST_POINTER_CHARS: usize = 500;
 
+/// What a text in a body may have beside printable characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Texts {
+    /// Nothing: it is a name, a reason, an address and so on.
+    OneLine,
+    /// Line breaks and tabs: it is a part of a message, which may have been written elsewhere.
+    Lines,
+}
+
+impl Texts {
+    fn refuse(self, text: &str) -> bool {
+        let refused = |c: char| c.is_control() && (self == Self::OneLine || !matches!(c, '\n' | '\r' | '\t'));
+        text.chars().any(refused)
+    }
+}
+
 /// Reads a value. A repeated member is an error, because parsers differ in which of the two they take. An unknown member is an
-/// error, because its sender means something by it.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let repeated = repeated_members(bytes)?;
+/// error, because its sender means something by it. A control character is an error, because no text needs one: PostgreSQL
+/// cannot store NUL, a terminal obeys an escape sequence, and a line feed forges a line of a log.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], texts: Texts) -> Result<T, Problem> {
+    let Mistakes { repeated, control } = mistakes(bytes, texts)?;
     if !repeated.is_empty() {
         return Err(invalid(repeated, "is there twice"));
+    }
+    if !control.is_empty() {
+        return Err(invalid(control, "has no control characters"));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = Vec::new();
@@ -85,14 +105,29 @@ fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Returns the pointers of members that their object has more than once. Fails if the text is not one JSON value.
-fn repeated_members(bytes: &[u8]) -> Result<Vec<String>, Problem> {
+/// The pointers of wrong values that any type would take.
+#[derive(Default)]
+struct Mistakes {
+    /// Members that their object has more than once.
+    repeated: Vec<String>,
+    /// Texts and names of members with control characters.
+    control: Vec<String>,
+}
+
+/// Returns what is wrong with a JSON value. Fails if the text is not one JSON value.
+fn mistakes(bytes: &[u8], texts: Texts) -> Result<Mistakes, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let mut repeated = Vec::new();
-    let members = Members { at: At::Root, repeated: &mut repeated };
-    members.deserialize(&mut json).map_err(|error| malformed(&error))?;
+    let mut mistakes = Mistakes::default();
+    let values = Values { at: At::Root, texts, mistakes: &mut mistakes };
+    values.deserialize(&mut json).map_err(|error| malformed(&error))?;
     json.end().map_err(|error| malformed(&error))?;
-    Ok(repeated)
+    Ok(mistakes)
+}
+
+fn note(mistakes: &mut Vec<String>, at: At<'_>) {
+    if mistakes.len() < MOST_NAMED {
+        mistakes.push(at.pointer());
+    }
 }
 
 /// The place of a value. It is written out only for a mistake, because a long name may have many values in it.
@@ -113,13 +148,14 @@ impl At<'_> {
     }
 }
 
-/// Visits a value, and collects repeated members.
-struct Members<'a> {
+/// Visits a value, and collects mistakes.
+struct Values<'a> {
     at: At<'a>,
-    repeated: &'a mut Vec<String>,
+    texts: Texts,
+    mistakes: &'a mut Mistakes,
 }
 
-impl<'de> DeserializeSeed<'de> for Members<'_> {
+impl<'de> DeserializeSeed<'de> for Values<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -127,7 +163,7 @@ impl<'de> DeserializeSeed<'de> for Members<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Members<'_> {
+impl<'de> Visitor<'de> for Values<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,10 +174,13 @@ impl<'de> Visitor<'de> for Members<'_> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             let at = At::Member(&self.at, &key);
-            if seen.contains(&key) && self.repeated.len() < MOST_NAMED {
-                self.repeated.push(at.pointer());
+            if seen.contains(&key) {
+                note(&mut self.mistakes.repeated, at);
             }
-            map.next_value_seed(Members { at, repeated: &mut *self.repeated })?;
+            if self.texts.refuse(&key) {
+                note(&mut self.mistakes.control, at);
+            }
+            map.next_value_seed(Values { at, texts: self.texts, mistakes: &mut *self.mistakes })?;
             seen.insert(key);
         }
         Ok(())
@@ -151,7 +190,8 @@ impl<'de> Visitor<'de> for Members<'_> {
         let mut index = 0;
         loop {
             let at = At::Item(&self.at, index);
-            if seq.next_element_seed(Members { at, repeated: &mut *self.repeated })?.is_none() {
+            let value = Values { at, texts: self.texts, mistakes: &mut *self.mistakes };
+            if seq.next_element_seed(value)?.is_none() {
                 return Ok(());
             }
             index += 1;
@@ -174,7 +214,10 @@ impl<'de> Visitor<'de> for Members<'_> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if self.texts.refuse(text) {
+            note(&mut self.mistakes.control, self.at);
+        }
         Ok(())
     }
 
@@ -205,21 +248,22 @@ mod tests {
     }
 
     fn pointers<T: DeserializeOwned + fmt::Debug>(json: &str) -> Vec<String> {
-        let problem = parse::<T>(json.as_bytes()).expect_err("a member is wrong");
+        let problem = parse::<T>(json.as_bytes(), Texts::OneLine).expect_err("a member is wrong");
         assert_eq!(problem.status, 422);
         problem.errors.into_iter().map(|error| error.pointer).collect()
     }
 
     #[test]
     fn malformed_json_is_answered_with_its_position() {
-        let problem = parse::<Line>(b"{\n  \"quantity\": }").expect_err("malformed");
+        let problem = parse::<Line>(b"{\n  \"quantity\": }", Texts::OneLine).expect_err("malformed");
         assert_eq!(problem.status, 400);
         assert_eq!(problem.detail.as_deref(), Some("expected value at line 2, column 15"));
     }
 
     #[test]
     fn a_wrong_member_is_answered_with_its_pointer() {
-        let problem = parse::<Vec<Line>>(br#"[{"quantity":1},{"quantity":"two"}]"#).expect_err("wrong type");
+        let problem = parse::<Vec<Line>>(br#"[{"quantity":1},{"quantity":"two"}]"#, Texts::OneLine)
+            .expect_err("wrong type");
         assert_eq!(problem.status, 422);
         assert_eq!(problem.errors[0].pointer, "/1/quantity");
         assert!(problem.errors[0].detail.contains("invalid type"), "{problem:?}");
@@ -227,7 +271,7 @@ mod tests {
 
     #[test]
     fn something_behind_the_json_is_malformed() {
-        assert_eq!(parse::<Line>(br#"{"quantity":1} x"#).expect_err("trailing").status, 400);
+        assert_eq!(parse::<Line>(br#"{"quantity":1} x"#, Texts::OneLine).expect_err("trailing").status, 400);
     }
 
     #[test]
@@ -245,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn a_control_character_is_refused_at_every_depth_and_for_every_type() {
+        let json = r#"{"a":["\u0000",{"x/y":"\u001b]0;pwned\u0007"}],"b":"two\nlines","c\n":1,"d":"\u009b","e":"Größe"}"#;
+        assert_eq!(pointers::<Value>(json), ["/a/0", "/a/1/x~1y", "/b", "/c\n", "/d"]);
+        assert_eq!(pointers::<Box<RawValue>>(r#""\u007f""#), [""]);
+    }
+
+    #[test]
+    fn a_message_may_have_lines() {
+        let message = |json: &str| parse::<Box<RawValue>>(json.as_bytes(), Texts::Lines);
+        assert!(message(r#"{"text":"a\r\n\tb"}"#).is_ok());
+        for control in [r#"{"text":"\u0000"}"#, r#"{"text":"\u001b[2J"}"#] {
+            assert_eq!(message(control).expect_err("a control character").errors[0].pointer, "/text");
+        }
+    }
+
+    #[test]
     fn many_mistakes_make_no_long_answer() {
         let long = "k".repeat(1000);
         let twice = format!(r#"{{"{long}":[{{{}"x":1}}]}}"#, r#""x":1,"#.repeat(1000));
@@ -257,8 +317,8 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_read() {
         let json = r#"{"a":[null,true,-1,1,1.5,"x",{}],"b":18446744073709551616}"#;
-        assert!(parse::<Value>(json.as_bytes()).is_ok());
-        let raw: Box<RawValue> = parse(json.as_bytes()).expect("JSON");
+        assert!(parse::<Value>(json.as_bytes(), Texts::OneLine).is_ok());
+        let raw: Box<RawValue> = parse(json.as_bytes(), Texts::OneLine).expect("JSON");
         assert_eq!(raw.get(), json);
     }
 }

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -18,7 +17,7 @@ use crate::db::Db;
 use crate::parked::replay::{self, Refused};
 use crate::parked::store;
 use crate::router::MessageRouter;
-use crate::service::http::{Body, Path, Query};
+use crate::service::http::{Body, MessageBody, Path, Query};
 use crate::service::problem::{Invalid, Problem};
 
 /// The largest number of characters of an operator's name or reason.
@@ -158,7 +157,7 @@ async fn edit(
     State(app): State<App>,
     Path((key, id)): Path<(String, i64)>,
     Query(query): Query<By>,
-    Body(body): Body<Box<RawValue>>,
+    MessageBody(body): MessageBody,
 ) -> Result<Json<Changed>, Problem> {
     let by = operator_text("by", &query.by);
     let by = by.map_err(|invalid| Problem::bad_request(format!("query: `by` {}", invalid.detail)))?;
@@ -193,14 +192,14 @@ async fn skip(
     Ok(Json(Changed { key, id, left }))
 }
 
-/// Validates a text from an operator: it must be present, and valid in the database.
+/// Validates a text from an operator: it must be present, and not too long. Control characters are refused before.
 pub(in crate::service) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Invalid::new(format!("/{name}"), "must not be empty"));
     }
-    if text.chars().count() > MAX_OPERATOR_TEXT || text.contains('\0') {
-        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters, without NUL");
+    if text.chars().count() > MAX_OPERATOR_TEXT {
+        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters");
         return Err(Invalid::new(format!("/{name}"), detail));
     }
     Ok(text)
