@@ -16,6 +16,7 @@ pub mod smtp;
 pub mod sql;
 mod standing;
 pub mod steps;
+mod topics;
 /// The command line's map from names to types. `amends` is a program, so its module is included as a file.
 #[path = "../cli/src/serve/visit.rs"]
 mod visit;
@@ -94,10 +95,15 @@ impl Suite {
         Self::with(Setup::default()).await
     }
 
-    pub async fn with(setup: Setup) -> Self {
+    /// A suite without topics, databases and processes.
+    pub fn on_bare_servers() -> Self {
+        Self::of(Setup::default())
+    }
+
+    fn of(setup: Setup) -> Self {
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let servers = if setup.own_servers { servers::own(&name) } else { servers::shared() };
-        let mut suite = Self {
+        Self {
             name,
             client: client(),
             servers,
@@ -106,7 +112,12 @@ impl Suite {
             services: setup.only.map_or(SERVICES.to_vec(), |only| vec![only]),
             replicas: 1 + setup.twins,
             settings: setup.settings,
-        };
+        }
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        let only = setup.only;
+        let mut suite = Self::of(setup);
         suite.prepare().await;
         for (service, replica) in suite.replicas() {
             suite.launch_replica(service, replica);
@@ -119,7 +130,7 @@ impl Suite {
             suite.stock("mug", 1200, 1000).await;
             suite.stock("poster", 6000, 3).await;
         }
-        if setup.only.is_some() {
+        if only.is_some() {
             return suite;
         }
         suite
@@ -144,9 +155,10 @@ impl Suite {
         }
         let mut topics = schemas::topics::all();
         topics.retain(|topic| {
-            let owner = topic.name.split('.').next().unwrap_or_default();
-            self.services.contains(&owner)
-                || self.services.iter().any(|service| kafka::listens(service, &topic.name))
+            let uses = |service: &&str| {
+                schemas::topics::writes(service, &topic.name) || kafka::listens(service, &topic.name)
+            };
+            self.services.iter().any(|service| uses(&service))
         });
         self.kafka().create_topics(&topics).await.expect("topics");
     }

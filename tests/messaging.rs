@@ -6,4 +6,5 @@ mod parked;
 mod read_models;
 mod records;
 mod retention;
+mod topics;
 mod traces;

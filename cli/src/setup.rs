@@ -1,6 +1,7 @@
 //! Creates what the services need: databases and roles, tables, topics, and products.
 
 mod catalogue;
+mod topics;
 
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
@@ -8,81 +9,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use shared::kafka::owners;
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 pub use self::catalogue::{PLENTIFUL, SOLD_OUT, seed};
+pub use self::topics::Topics;
 use crate::output::{complain, say};
 use crate::serve::{Visit, visit};
-use crate::suite::{Cluster, SERVICES, Suite};
+use crate::suite::{SERVICES, Suite};
 
 /// How long connecting to a database may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The commands about topics.
-#[derive(Debug, clap::Subcommand)]
-pub enum Topics {
-    /// Create the topics that do not exist. Existing topics are not changed.
-    Apply(Broker),
-    /// List the topics, with their partitions and retention.
-    List,
-    /// Give a service's topics up, so that another database can take them.
-    ///
-    /// The topics belong to the database that the service had first. A service with another database ends at its start.
-    /// Stop the service, and make sure that its first database is gone for good.
-    Release {
-        /// The service.
-        #[arg(value_parser = clap::builder::PossibleValuesParser::new(SERVICES))]
-        service: String,
-        #[command(flatten)]
-        broker: Broker,
-    },
-}
-
-/// The Kafka cluster.
-#[derive(Debug, clap::Args)]
-pub struct Broker {
-    /// The brokers, host:port, separated by commas.
-    #[arg(long, env = "KAFKA_BROKERS")]
-    kafka_brokers: String,
-    /// How long to wait for a broker that does not answer yet, for example 60s.
-    #[arg(long, default_value = "0s", value_parser = shared::service::config::duration)]
-    wait: Duration,
-    #[command(flatten)]
-    cluster: Cluster,
-}
-
-impl Topics {
-    pub fn run(self) -> anyhow::Result<()> {
-        let topics = schemas::topics::all();
-        match self {
-            Self::List => {
-                for topic in topics {
-                    let days = topic.retention.as_secs() / 86_400;
-                    say!("{:<22} {} partitions, kept {days} days", topic.name, topic.partitions);
-                }
-            }
-            Self::Apply(broker) => {
-                let kafka = broker.cluster.kafka(broker.kafka_brokers);
-                let create = async || Ok(kafka.create_topics(&topics).await?);
-                crate::runtime::block_on(patiently(broker.wait, create))?;
-                say!("{} topics exist", topics.len());
-            }
-            Self::Release { service, broker } => {
-                let kafka = broker.cluster.kafka(broker.kafka_brokers);
-                match owners::release(&kafka, &service)? {
-                    Some(database) => {
-                        say!("the topics of {service} no longer belong to the database {database}")
-                    }
-                    None => say!("the topics of {service} belong to no database"),
-                }
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Applies every service's migrations.
 #[derive(Debug, clap::Args)]
@@ -164,7 +102,7 @@ async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {
 
 /// Repeats an action until it succeeds or the patience is over, because a server may not answer yet. It prints once why it
 /// waits.
-async fn patiently(patience: Duration, what: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn patiently<T>(patience: Duration, what: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     const TRY_EVERY: Duration = Duration::from_millis(250);
     let deadline = Instant::now() + patience;
     let mut told = false;

@@ -134,7 +134,9 @@ async fn prepare(servers: &Servers) -> anyhow::Result<()> {
         setup::migrate(service, &servers.postgres_url(service, service, None)).await?;
     }
     let kafka = shared::kafka::Kafka::new(servers.kafka_brokers());
-    Ok(kafka.create_topics(&schemas::topics::all()).await?)
+    // The services are started with the variables of this process.
+    let partitions = std::env::var("TOPIC_PARTITIONS").ok().and_then(|number| number.parse().ok());
+    Ok(kafka.create_topics(&schemas::topics::with_partitions(partitions)).await?)
 }
 
 fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &AtomicBool) -> anyhow::Result<()> {

@@ -35,3 +35,31 @@ pub fn all() -> Vec<Topic> {
     names.push("customer.events".to_owned());
     names.into_iter().map(|name| Topic { name, partitions: PARTITIONS, retention: RETENTION }).collect()
 }
+
+/// Returns every topic of the suite, with another number of partitions if one is set.
+pub fn with_partitions(partitions: Option<i32>) -> Vec<Topic> {
+    let topics = all().into_iter();
+    topics.map(|topic| Topic { partitions: partitions.unwrap_or(topic.partitions), ..topic }).collect()
+}
+
+/// Returns whether a service writes to a topic. The orchestrator sends the commands of all services.
+pub fn writes(service: &str, topic: &str) -> bool {
+    let (owner, kind) = topic.split_once('.').unwrap_or_default();
+    if kind == "commands" {
+        return service == "orchestrator";
+    }
+    owner == service || (service == "order" && owner == "customer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_topic_has_one_service_that_writes_to_it() {
+        for topic in all() {
+            let writers = SERVICES.into_iter().filter(|service| writes(service, &topic.name));
+            assert_eq!(writers.count(), 1, "{}", topic.name);
+        }
+    }
+}

@@ -1,20 +1,26 @@
 //! The broker: client settings, topics, and the relay's publisher.
 
+mod examine;
 pub mod owners;
 mod partition_gate;
 mod publisher;
+mod settings;
+mod topics;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use self::examine::Examination;
 pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
+pub use self::settings::{Difference, Remedy};
+pub use self::topics::Topic;
+pub(crate) use self::topics::TopicChecker;
 use crate::fault::{Class, Classified};
 
 /// The timeout of a request to the broker.
@@ -31,17 +37,9 @@ pub struct Kafka {
     pub client_id: String,
     /// Further librdkafka settings, for example for TLS and SASL.
     pub settings: BTreeMap<String, String>,
-}
-
-/// The declaration of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    /// The name without the installation's prefix.
-    pub name: String,
-    /// The number of partitions. Changing it later would move keys to other partitions.
-    pub partitions: i32,
-    /// How long records are kept. A consumer may be absent for this long.
-    pub retention: Duration,
+    /// The declarations of topics. The keys of a declared topic are spread over the declared number of partitions,
+    /// even if the topic has more. The keys of another topic are spread over all its partitions.
+    pub topics: Vec<Topic>,
 }
 
 /// An error between this process and the broker.
@@ -50,6 +48,14 @@ pub enum BrokerError {
     /// The broker refused a topic, for example because the client may not create topics.
     #[error("the broker refused to create the topic {topic}: {code}")]
     Create {
+        /// The name of the topic, with its prefix.
+        topic: String,
+        /// The error code of the broker.
+        code: RDKafkaErrorCode,
+    },
+    /// The broker refused to change a topic, for example because the client may not change topics.
+    #[error("the broker refused to change the topic {topic}: {code}")]
+    Change {
         /// The name of the topic, with its prefix.
         topic: String,
         /// The error code of the broker.
@@ -81,12 +87,17 @@ impl Kafka {
             prefix: String::new(),
             client_id: "amends".to_owned(),
             settings: BTreeMap::new(),
+            topics: Vec::new(),
         }
     }
 
     /// Returns the name of a topic or group on the broker, with the installation's prefix.
     pub fn name(&self, topic: &str) -> String {
         format!("{}{topic}", self.prefix)
+    }
+
+    fn unanswered(&self, source: KafkaError) -> BrokerError {
+        BrokerError::Client { brokers: self.brokers.clone(), source }
     }
 
     /// Returns the settings that all clients share.
@@ -107,78 +118,6 @@ impl Kafka {
         }
         config
     }
-
-    /// Creates the topics that do not exist yet, and the topic that says whose they are ([`owners::TOPIC`]). Existing
-    /// topics are not changed.
-    ///
-    /// # Errors
-    /// Fails if the broker does not answer or refuses a topic.
-    pub async fn create_topics(&self, topics: &[Topic]) -> Result<(), BrokerError> {
-        let client = |source| BrokerError::Client { brokers: self.brokers.clone(), source };
-        let admin = self.client().create_with_context::<_, AdminClient<_>>(LogOnly).map_err(client)?;
-        let names: Vec<String> = topics.iter().map(|topic| self.name(&topic.name)).collect();
-        let retentions: Vec<String> = topics.iter().map(|t| t.retention.as_millis().to_string()).collect();
-        let owners = self.name(owners::TOPIC);
-        let owners = NewTopic::new(&owners, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
-        let new: Vec<NewTopic<'_>> = topics
-            .iter()
-            .zip(names.iter().zip(&retentions))
-            .map(|(topic, (name, retention))| {
-                // The replication factor is the cluster's default.
-                NewTopic::new(name, topic.partitions, TopicReplication::Fixed(-1))
-                    .set("retention.ms", retention)
-                    .set("cleanup.policy", "delete")
-            })
-            .chain([owners])
-            .collect();
-        let options = AdminOptions::new()
-            .operation_timeout(Some(REQUEST_TIMEOUT))
-            .request_timeout(Some(REQUEST_TIMEOUT));
-        for result in admin.create_topics(&new, &options).await.map_err(client)? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(BrokerError::Create { topic, code }),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A client that only asks which topics exist.
-pub(crate) struct TopicChecker {
-    kafka: Kafka,
-    /// The client is replaced after each request without an answer. A client that gets an empty list of brokers, as
-    /// during the registration of the only broker, finds no broker ever again (librdkafka issue 5301).
-    client: Mutex<Arc<AdminClient<LogOnly>>>,
-    topics: Vec<String>,
-}
-
-impl TopicChecker {
-    /// Creates a client that checks for these topics.
-    pub(crate) fn new(kafka: &Kafka, topics: &[&str]) -> Result<Self, KafkaError> {
-        let topics = topics.iter().map(|topic| kafka.name(topic)).collect();
-        let client = Mutex::new(Arc::new(kafka.client().create_with_context(LogOnly)?));
-        Ok(Self { kafka: kafka.clone(), client, topics })
-    }
-
-    /// Returns the needed topics that the broker does not have. Blocks up to `timeout`.
-    pub(crate) fn missing(&self, timeout: Duration) -> Result<Vec<String>, KafkaError> {
-        let client = Arc::clone(&self.lock());
-        let metadata = match client.inner().fetch_metadata(None, timeout) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                *self.lock() = Arc::new(self.kafka.client().create_with_context(LogOnly)?);
-                return Err(error);
-            }
-        };
-        let exists =
-            |name: &str| metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());
-        Ok(self.topics.iter().filter(|name| !exists(name)).cloned().collect())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<AdminClient<LogOnly>>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The context of a client that needs no callbacks.
@@ -195,6 +134,19 @@ impl ClientContext for LogOnly {
 }
 
 impl ConsumerContext for LogOnly {}
+
+/// Runs a blocking call of a client on its own thread, so that neither a stop nor the caller waits for a missing answer.
+pub(crate) async fn on_own_thread<T: Send + 'static>(
+    limit: Duration,
+    request: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
+    #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
+    let running = tokio::task::spawn_blocking(request);
+    match tokio::time::timeout(limit, running).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(KafkaError::Canceled),
+    }
+}
 
 /// Passes on librdkafka's log. During an outage librdkafka logs every attempt on every connection. Therefore only
 /// critical lines are passed on as errors; `RUST_LOG=librdkafka=debug` shows the others.

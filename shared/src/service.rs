@@ -16,6 +16,7 @@ pub mod roles;
 mod run;
 mod startup;
 pub mod telemetry;
+mod topics;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,11 +38,12 @@ use self::health::Health;
 use self::migrations::Migrations;
 pub use self::migrations::migrate;
 use self::startup::Startup;
+use self::topics::TopicWatch;
 use crate::circuit_breaker::Dependency;
 use crate::consumer::{Assigned, Consumer};
 use crate::db::{DEFAULT_SCHEMA, Db, DbOptions};
 use crate::housekeeper::Housekeeper;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, Topic};
 use crate::relay::Relay;
 use crate::router::MessageRouter;
 
@@ -59,6 +61,15 @@ pub trait App: 'static {
     const CLIENT_ID: &'static str = "amends";
     /// How long the consumed topics keep messages. The default is Kafka's. The inbox must remember ids for longer.
     const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// Returns the declarations of topics. The service examines those that it reads or writes: at its start, before it
+    /// consumes or sends anything, and from time to time while it runs.
+    fn topics() -> Vec<Topic> {
+        Vec::new()
+    }
+    /// Returns whether the service writes to a topic.
+    fn writes(_topic: &str) -> bool {
+        true
+    }
     /// Whether the service coordinates sagas, and therefore needs their tables.
     const COORDINATES_SAGAS: bool = false;
     /// Returns the migrations of the service's own tables, if it has any. They have their own history, so their
@@ -111,6 +122,7 @@ pub struct Service<C> {
     /// The messages that the service consumes.
     messages: Arc<MessageRouter>,
     assigned: Arc<Assigned>,
+    topics: Arc<TopicWatch>,
 }
 
 /// The order of stopping: first the tasks that accept work, then those that finish it, then the relay.
@@ -139,6 +151,7 @@ impl Stage {
 
 impl<C: Send + Sync + 'static> Service<C> {
     fn new<A: App<Config = C>>(config: C, common: Common, db: Db, kafka: Kafka) -> Self {
+        let topics = Arc::new(TopicWatch::new(&kafka, common.inbox_retention.min(common.step_retention)));
         Self {
             config,
             common,
@@ -154,6 +167,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             dependencies: Vec::new(),
             messages: Arc::new(MessageRouter::new()),
             assigned: Arc::new(Assigned::new(false, false)),
+            topics,
         }
     }
 
@@ -194,9 +208,10 @@ impl<C: Send + Sync + 'static> Service<C> {
                 .patience(self.common.consumer_patience);
         self.assigned = consumer.assigned();
         let stop = self.stages.intake.stop.clone();
-        let ready = self.when_topics_ready();
+        let (ready, topics) = (self.when_topics_ready(), Arc::clone(&self.topics));
         self.spawn(&self.stages.intake, "consumer", async move {
             ready.await;
+            topics.safe(&stop).await;
             // On the heap, because its type is nested too deeply for the compiler.
             Ok(Box::pin(consumer.run(stop)).await?)
         });
@@ -276,9 +291,13 @@ impl<C: Send + Sync + 'static> Service<C> {
         let relay = Relay::new(self.db.clone(), self.kafka.clone()).batch(self.common.relay_batch);
         for shard in relay.shards() {
             let (stop, ready) = (self.stages.relay.stop.clone(), self.when_topics_ready());
+            let topics = Arc::clone(&self.topics);
             self.spawn(&self.stages.relay, "relay", async move {
                 ready.await;
-                shard.run(stop).await;
+                // Otherwise a relay that is told to stop sends what was committed.
+                if topics.safe(&stop).await {
+                    shard.run(stop).await;
+                }
                 Ok(())
             });
         }

@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders, OwnedMes
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
-use shared::kafka::Kafka;
+use shared::kafka::{Kafka, Topic};
 
 use super::{PATIENCE, Suite};
 
@@ -29,10 +29,23 @@ impl Suite {
             .expect("a consumer")
     }
 
-    fn partitions() -> impl Iterator<Item = (String, i32)> {
-        schemas::topics::all()
-            .into_iter()
-            .flat_map(|topic| (0..topic.partitions).map(move |p| (topic.name.clone(), p)))
+    /// Returns the number of partitions that a topic has, which may be more than were declared.
+    pub fn partitions_of(&self, topic: &str) -> i32 {
+        let name = self.kafka().name(topic);
+        let metadata = self.reader("test-reader").fetch_metadata(None, ASK).expect("metadata");
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        topic.map_or(0, |topic| i32::try_from(topic.partitions().len()).expect("few"))
+    }
+
+    fn partitions(consumer: &BaseConsumer, kafka: &Kafka) -> Option<Vec<(String, i32)>> {
+        let metadata = consumer.fetch_metadata(None, ASK).ok()?;
+        let of = |topic: Topic| {
+            let name = kafka.name(&topic.name);
+            let known = metadata.topics().iter().find(|known| known.name() == name);
+            let partitions = known.map_or(0, |known| i32::try_from(known.partitions().len()).expect("few"));
+            (0..partitions).map(move |partition| (topic.name.clone(), partition))
+        };
+        Some(schemas::topics::all().into_iter().flat_map(of).collect())
     }
 
     /// Returns all records that are on the topics now, each topic in its order.
@@ -40,7 +53,7 @@ impl Suite {
         let consumer = self.reader("test-reader");
         let mut list = TopicPartitionList::new();
         let mut expected = 0;
-        for (topic, partition) in Self::partitions() {
+        for (topic, partition) in Self::partitions(&consumer, &self.kafka()).expect("metadata") {
             let name = self.kafka().name(&topic);
             let (low, high) = consumer.fetch_watermarks(&name, partition, ASK).expect("watermarks");
             expected += high - low;
@@ -88,7 +101,8 @@ impl Suite {
 
     fn marks_by(&self, consumer: &BaseConsumer, group: Group<'_>) -> Option<Vec<Mark>> {
         let mut list = TopicPartitionList::new();
-        for (topic, partition) in Self::partitions().filter(|(topic, _)| group.reads(topic)) {
+        let partitions = Self::partitions(consumer, &self.kafka())?.into_iter();
+        for (topic, partition) in partitions.filter(|(topic, _)| group.reads(topic)) {
             list.add_partition(&self.kafka().name(&topic), partition);
         }
         let committed = consumer.committed_offsets(list, ASK).ok()?;

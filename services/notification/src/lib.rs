@@ -20,6 +20,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use shared::kafka::Topic;
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -39,6 +40,14 @@ impl App for Notification {
 
     fn migrations() -> Option<&'static Migrator> {
         Some(&MIGRATIONS)
+    }
+
+    fn topics() -> Vec<Topic> {
+        schemas::topics::all()
+    }
+
+    fn writes(topic: &str) -> bool {
+        schemas::topics::writes(Self::NAME, topic)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {

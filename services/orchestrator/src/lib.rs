@@ -17,6 +17,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::kafka::Topic;
 use shared::router::MessageRouter;
 use shared::service::{App, Service};
 
@@ -32,6 +33,14 @@ impl App for Orchestrator {
     const TOPIC_RETENTION: Duration = schemas::topics::RETENTION;
     const COORDINATES_SAGAS: bool = true;
     type Config = Config;
+
+    fn topics() -> Vec<Topic> {
+        schemas::topics::all()
+    }
+
+    fn writes(topic: &str) -> bool {
+        schemas::topics::writes(Self::NAME, topic)
+    }
 
     fn openapi() -> utoipa::openapi::OpenApi {
         routes::router().into_openapi()

@@ -15,6 +15,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use shared::kafka::Topic;
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -34,6 +35,14 @@ impl App for Payment {
 
     fn migrations() -> Option<&'static Migrator> {
         Some(&MIGRATIONS)
+    }
+
+    fn topics() -> Vec<Topic> {
+        schemas::topics::all()
+    }
+
+    fn writes(topic: &str) -> bool {
+        schemas::topics::writes(Self::NAME, topic)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {

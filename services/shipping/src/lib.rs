@@ -18,6 +18,7 @@ pub mod store;
 
 use std::time::Duration;
 
+use shared::kafka::Topic;
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -38,6 +39,14 @@ impl App for Shipping {
 
     fn migrations() -> Option<&'static Migrator> {
         Some(&MIGRATIONS)
+    }
+
+    fn topics() -> Vec<Topic> {
+        schemas::topics::all()
+    }
+
+    fn writes(topic: &str) -> bool {
+        schemas::topics::writes(Self::NAME, topic)
     }
 
     fn openapi() -> utoipa::openapi::OpenApi {

@@ -17,7 +17,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use crate::kafka::{Kafka, TopicChecker};
+use crate::kafka::{Kafka, TopicChecker, on_own_thread};
 use crate::metric;
 
 /// The interval between checks. A partition that is behind at two checks and has not moved in between is stalled.
@@ -164,7 +164,7 @@ async fn find_broker<C: ConsumerContext + 'static>(
     }
     let kafka = kafka.clone();
     let another = move || TopicChecker::new(&kafka, &[]).and_then(|client| client.missing(FIND_TIMEOUT));
-    if on_own_thread(another).await.is_ok() { Broker::Hidden } else { Broker::Gone }
+    if on_own_thread(CHECK_INTERVAL, another).await.is_ok() { Broker::Hidden } else { Broker::Gone }
 }
 
 /// Calls a blocking function of the checked client.
@@ -173,19 +173,7 @@ async fn call<C: ConsumerContext + 'static, T: Send + 'static>(
     request: impl FnOnce(&StreamConsumer<C>) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
     let consumer = Arc::clone(consumer);
-    on_own_thread(move || request(&consumer)).await
-}
-
-/// Runs a blocking call on its own thread, so that neither a stop nor the consumer waits for a missing answer.
-async fn on_own_thread<T: Send + 'static>(
-    request: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
-) -> Result<T, KafkaError> {
-    #[expect(clippy::disallowed_methods, reason = "the client's questions block, and have no other form")]
-    let running = tokio::task::spawn_blocking(request);
-    match tokio::time::timeout(CHECK_INTERVAL, running).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) | Err(_) => Err(KafkaError::Canceled),
-    }
+    on_own_thread(CHECK_INTERVAL, move || request(&consumer)).await
 }
 
 /// Returns the assigned partitions with records left, each with the offset of the first such record.

@@ -5,6 +5,10 @@
 //! or lost, for example while its leader changes, the broker accepts the second one. The client then concludes that
 //! the first one has arrived too (librdkafka issue 4134, confluent-kafka-go issue 921).
 //! The gate therefore sends the first record of a partition alone.
+//!
+//! It also chooses the partition of a key. A declared topic uses the declared number of partitions, even if the topic has
+//! more. Otherwise added partitions would move keys, and a key's messages in the new partition would overtake those in
+//! the old one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,12 +23,14 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The partitions of one producer, with the state of each.
 #[derive(Default)]
 pub(super) struct PartitionGate {
+    /// The declared numbers of partitions.
+    declared: HashMap<String, i32>,
     topics: Mutex<HashMap<String, Topic>>,
 }
 
 #[derive(Default)]
 struct Topic {
-    /// The number of partitions; zero until the client knows it.
+    /// The number of partitions that keys are spread over; zero until it is known.
     partitions: i32,
     /// The gates of the partitions that were used. Until the number of partitions is known, the key is
     /// [`PARTITION_UA`].
@@ -40,11 +46,17 @@ enum Gate {
 }
 
 impl PartitionGate {
+    /// Creates the gate of a producer. `declared` has the numbers of partitions by the names of topics.
+    pub fn new(declared: HashMap<String, i32>) -> Self {
+        Self { declared, topics: Mutex::default() }
+    }
+
     /// Returns the gate of a record with this key, if the record may be sent now. The record then counts as sent.
     pub fn enter(&self, topic: &str, key: &str) -> Option<i32> {
         let mut topics = self.lock();
         if !topics.contains_key(topic) {
-            topics.insert(topic.to_owned(), Topic::default());
+            let partitions = self.declared.get(topic).copied().unwrap_or_default();
+            topics.insert(topic.to_owned(), Topic { partitions, ..Topic::default() });
         }
         let topic = topics.get_mut(topic)?;
         if topic.gates.contains_key(&PARTITION_UA) {
@@ -109,6 +121,8 @@ impl Partitioner for PartitionGate {
         partitions: i32,
         _is_available: impl Fn(i32) -> bool,
     ) -> i32 {
+        // If the topic has fewer partitions, the client refuses the record, because another one would be the wrong one.
+        let partitions = self.declared.get(topic).copied().unwrap_or(partitions);
         if let Some(topic) = self.lock().get_mut(topic)
             && topic.partitions != partitions
         {
@@ -135,6 +149,18 @@ mod tests {
     fn keys_are_divided_as_the_client_divides_them() {
         // This is the check value of CRC-32.
         assert_eq!(partition_of(b"123456789", 1_000_000), (0xcbf4_3926_u32 % 1_000_000).cast_signed());
+    }
+
+    #[test]
+    fn a_declared_topic_keeps_its_number_of_partitions_however_many_it_has() {
+        let partition_gate = PartitionGate::new(HashMap::from([("t".to_owned(), 4)]));
+        for actual in [4, 8, 2] {
+            for key in ["a", "b", "c", "d", "e", "f"] {
+                let chosen = partition_gate.partition("t", Some(key.as_bytes()), actual, |_| true);
+                assert_eq!(chosen, partition_of(key.as_bytes(), 4), "{key} of {actual}");
+            }
+        }
+        assert_eq!(partition_gate.enter("t", "a"), Some(partition_of(b"a", 4)), "it is known from the start");
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl Publisher {
         if careful {
             config.set("batch.num.messages", "1");
         }
-        let gate = Arc::new(PartitionGate::default());
+        let declared = kafka.topics.iter().map(|topic| (kafka.name(&topic.name), topic.partitions));
+        let gate = Arc::new(PartitionGate::new(declared.collect()));
         let producer: BaseProducer<_, _> = config
             .set("acks", "all")
             .set("enable.idempotence", "true")

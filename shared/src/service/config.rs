@@ -31,6 +31,11 @@ pub struct Common {
     /// The prefix of every topic and consumer group, so that several installations can share a cluster.
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
+    /// The number of partitions over which the keys of each topic are spread. All services and `amends topics apply`
+    /// must use the same number. A topic may have more partitions; the others then get no messages. The default is the
+    /// number that the release declares. docs/operations.md says how to change it.
+    #[arg(long, env = "TOPIC_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub topic_partitions: Option<i32>,
     /// The name of this replica. It must survive a restart and differ between replicas. A restarted replica then gets
     /// its partitions back at once. The default is a new name at every start.
     #[arg(long, env = "INSTANCE")]

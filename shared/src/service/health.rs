@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::circuit_breaker::Dependency;
 use crate::consumer::Assigned;
 use crate::db::Db;
-use crate::kafka::{Kafka, TopicChecker};
+use crate::kafka::TopicChecker;
 use crate::relay;
 use crate::service::migrations::Migrations;
 use crate::service::startup::Startup;
 use crate::service::telemetry;
+use crate::service::topics::TopicWatch;
 
 /// The timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,29 +37,7 @@ pub(super) struct Health {
     pub migrations: Migrations,
     /// The external dependencies that the service calls.
     pub dependencies: Vec<Arc<Dependency>>,
-}
-
-impl Health {
-    pub(super) fn new(
-        db: Db,
-        kafka: &Kafka,
-        topics: &[&str],
-        migrations: Migrations,
-        stopping: CancellationToken,
-        startup: Startup,
-        assigned: Arc<Assigned>,
-        dependencies: Vec<Arc<Dependency>>,
-    ) -> anyhow::Result<Self> {
-        Ok(Self {
-            db,
-            broker: TopicChecker::new(kafka, topics)?,
-            stopping,
-            startup,
-            assigned,
-            migrations,
-            dependencies,
-        })
-    }
+    pub topics: Arc<TopicWatch>,
 }
 
 /// The answer of `/readyz`.
@@ -79,6 +58,12 @@ struct Check {
 impl Check {
     fn of(name: &'static str, result: Result<(), String>) -> Self {
         Self { name, ok: result.is_ok(), detail: result.err() }
+    }
+
+    /// Returns a check that does not fail because of a notice.
+    fn noticed(name: &'static str, result: Result<Option<String>, String>) -> Self {
+        let ok = result.is_ok();
+        Self { name, ok, detail: result.unwrap_or_else(Some) }
     }
 }
 
@@ -115,6 +100,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::of("database", database),
         Check::of("migrations", migrations),
         Check::of("broker", broker),
+        Check::noticed("topics", health.topics.verdict()),
         Check::of("consumer", consumer),
         relay,
     ];

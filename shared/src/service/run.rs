@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::*;
 use crate::db::DbOptions;
 use crate::envelope::new_id;
+use crate::kafka::TopicChecker;
 use crate::retention::Retention;
 
 /// The exit code for invalid settings (sysexits.h).
@@ -95,6 +96,7 @@ async fn run<A: App>(
         prefix: common.topic_prefix.clone(),
         client_id: A::CLIENT_ID.to_owned(),
         settings: common.kafka_settings.0.clone(),
+        topics: topics::declared::<A>(common.topic_partitions),
     };
     let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
@@ -132,6 +134,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let started = startup.run(db, kafka, self.migrations, stop);
         self.spawn(&self.stages.intake, "startup", started);
         self.relay();
+        self.watch_topics::<A>();
         self.run_housekeeper();
         let upkeep = intake.clone();
         self.spawn(&self.stages.intake, "metrics upkeep", async move {
@@ -166,16 +169,16 @@ impl<C: Send + Sync + 'static> Service<C> {
     /// Returns the service's own routes and those that all services have.
     fn http_router<A: App>(&mut self) -> anyhow::Result<Router> {
         let topics: Vec<&str> = self.messages.topics().collect();
-        let health = Health::new(
-            self.db.clone(),
-            &self.kafka,
-            &topics,
-            self.migrations,
-            self.stages.intake.stop.clone(),
-            self.startup.clone(),
-            Arc::clone(&self.assigned),
-            self.dependencies.clone(),
-        )?;
+        let health = Health {
+            db: self.db.clone(),
+            broker: TopicChecker::new(&self.kafka, &topics)?,
+            stopping: self.stages.intake.stop.clone(),
+            startup: self.startup.clone(),
+            assigned: Arc::clone(&self.assigned),
+            migrations: self.migrations,
+            dependencies: self.dependencies.clone(),
+            topics: Arc::clone(&self.topics),
+        };
         let parked = parked::App {
             db: self.db.clone(),
             messages: Arc::clone(&self.messages),
