@@ -1,5 +1,6 @@
 //! The guarantees for messages: each takes effect once, in the order of its key, and none is lost.
 
+mod deleted;
 mod duplicates;
 mod forged;
 mod parked;

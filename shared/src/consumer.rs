@@ -9,7 +9,9 @@
 //! A rebalance in between does no harm. A second handling of a message finds its id already claimed, or finds its own
 //! earlier result.
 
+pub(crate) mod gaps;
 mod pause_buffer;
+mod positions;
 mod runtime;
 mod stall_detector;
 mod temper;

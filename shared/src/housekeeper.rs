@@ -86,6 +86,8 @@ impl Housekeeper {
         self.prune_table(stop, "inbox_other", |db| Box::pin(store::delete_others(db, kept))).await?;
         let kept = retention.steps + MARGIN;
         self.prune_table(stop, "step_outcome", |db| Box::pin(store::delete_steps(db, kept))).await?;
+        let kept = retention.inbox;
+        self.prune_table(stop, "record_gap", |db| Box::pin(store::delete_gaps(db, kept))).await?;
         for prune in &self.tables {
             self.prune_table(stop, prune.table, |db| (prune.batch)(db)).await?;
         }

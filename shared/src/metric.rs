@@ -110,6 +110,9 @@ metrics_table! {
         "The number of messages in one transaction of the consumer.", "";
     CONSUMER_BATCH_SECONDS: Histogram "consumer_batch_seconds" [],
         "The duration of one transaction of the consumer, including retries, in seconds.", "";
+    CONSUMER_GAPS: Counter "consumer_gaps_total" ["reason"],
+        "The number of gaps: runs of records that the broker deleted before this service read them.",
+        "Alert on any. The log and `/readyz` name topic, partition and offsets; see \"Deleted records\" in operations.md.";
     CONSUMER_PARTITIONS: Gauge "consumer_partitions" ["group"],
         "The number of partitions assigned to this replica, by consumer group.",
         "If it stays 0 with fewer replicas than partitions, look at `/readyz`.";

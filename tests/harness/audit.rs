@@ -69,7 +69,12 @@ impl Suite {
 
     /// Returns what an audit that waits for nothing says about one invariant.
     pub async fn invariant(&self, number: usize) -> Value {
-        let audit = self.run_audit(&["--wait", "0s", "--json"]).await;
+        self.invariant_with(number, &[]).await
+    }
+
+    /// Returns the same with further arguments of the audit.
+    pub async fn invariant_with(&self, number: usize, arguments: &[&str]) -> Value {
+        let audit = self.run_audit(&[&["--wait", "0s", "--json"], arguments].concat()).await;
         let said: Value = serde_json::from_slice(&audit.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&audit.stderr)));
         said["statements"][number - 1].clone()

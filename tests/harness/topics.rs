@@ -8,6 +8,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
 use tokio::process::Command;
 
 use super::Suite;
@@ -64,6 +65,22 @@ impl Suite {
         }
         let deleted = self.administrator().delete_records(&ends, &options()).await.expect("an answer");
         assert!(deleted.elements().iter().all(|one| one.error().is_ok()), "{deleted:?}");
+    }
+
+    /// Returns what a check of `/readyz` says, if it fails or has a notice.
+    pub async fn check(&self, service: &'static str, name: &str) -> Option<String> {
+        let answer = self.client.get(format!("{}/readyz", self.url(service))).send().await.ok()?;
+        let ready: Value = answer.json().await.ok()?;
+        let found = ready["checks"].as_array()?.iter().find(|check| check["name"] == name)?;
+        found["detail"].as_str().map(str::to_owned)
+    }
+
+    /// Waits until a check of `/readyz` says this.
+    pub async fn says(&self, service: &'static str, name: &str, words: &str) {
+        self.until(&format!("{name} of {service} to say {words}"), async |suite| {
+            suite.check(service, name).await.is_some_and(|said| said.contains(words))
+        })
+        .await;
     }
 
     /// Runs `amends topics` on the suite's topics. Returns whether it was content, and what it said.

@@ -1,26 +1,8 @@
 //! Topics that are not as they were declared.
 
 use rdkafka::message::OwnedHeaders;
-use serde_json::Value;
 
 use crate::harness::{Setup, Suite};
-
-/// Returns the detail of a check of `/readyz`, if it fails or has a notice.
-async fn check(suite: &Suite, service: &'static str, name: &str) -> Option<String> {
-    let answer = suite.client.get(format!("{}/readyz", suite.url(service))).send().await.ok()?;
-    let ready: Value = answer.json().await.ok()?;
-    let found = ready["checks"].as_array()?.iter().find(|check| check["name"] == name)?;
-    found["detail"].as_str().map(str::to_owned)
-}
-
-/// Waits until a check of `/readyz` says this.
-async fn says(suite: &Suite, service: &'static str, name: &str, words: &str) {
-    suite
-        .until(&format!("{name} of {service} to say {words}"), async |suite| {
-            check(suite, service, name).await.is_some_and(|said| said.contains(words))
-        })
-        .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_difference_between_declared_and_actual_topics_is_reported_and_mended_where_that_is_safe() {
@@ -66,16 +48,15 @@ async fn every_difference_between_declared_and_actual_topics_is_reported_and_men
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_takes_nothing_from_a_topic_that_endangers_a_guarantee_until_that_is_mended() {
     let mut suite = Suite::with(Setup { only: Some("payment"), ..Setup::default() }).await;
-    assert_eq!(check(&suite, "payment", "topics").await, None);
+    assert_eq!(suite.check("payment", "topics").await, None);
     suite.kill9("payment");
     suite.alter_topic("payment.commands", &[("cleanup.policy", "compact")]).await;
     suite.alter_topic("payment.events", &[("retention.ms", "864000000")]).await;
     let topic = suite.kafka().name("payment.commands");
     suite.send(&topic, b"poisoned", b"this is not an envelope", OwnedHeaders::new()).await;
     suite.launch("payment");
-    says(&suite, "payment", "topics", "payment.commands: cleanup.policy is compact and should be delete")
-        .await;
-    says(&suite, "payment", "topics", "`amends topics apply --alter` sets it").await;
+    suite.says("payment", "topics", "payment.commands: cleanup.policy is compact and should be delete").await;
+    suite.says("payment", "topics", "`amends topics apply --alter` sets it").await;
     assert_eq!(suite.number("payment", "select count(*) from parked").await, 0);
 
     suite.alter_topic("payment.commands", &[]).await;
@@ -86,7 +67,7 @@ async fn a_service_takes_nothing_from_a_topic_that_endangers_a_guarantee_until_t
         })
         .await;
     // What is merely different is a notice.
-    says(&suite, "payment", "topics", "payment.events: retention.ms is 864000000 (10.0 days)").await;
+    suite.says("payment", "topics", "payment.events: retention.ms is 864000000 (10.0 days)").await;
     let log = std::fs::read_to_string(suite.log("payment", 0)).expect("a log");
     let place = |words: &str| log.rfind(words).unwrap_or_else(|| panic!("`{words}` is not in {log}"));
     assert!(place("neither consumes nor sends") < place("the topics are as they should be"));

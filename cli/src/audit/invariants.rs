@@ -114,6 +114,15 @@ fn conclude_orders(invariants: &mut [Invariant], orders: &Orders) {
             format!("{id} is under way for too long, and neither stuck nor parked"),
         );
     }
+    for id in &orders.unbegun {
+        invariants[3].breaks(
+            [id.to_string()],
+            format!(
+                "{id} was accepted, and its saga has not begun; if its event was deleted from the topic, see \"Deleted \
+                 records\" in docs/operations.md"
+            ),
+        );
+    }
     if orders.under_way > 0 {
         invariants[3].is_open(&format!("{} orders are under way", orders.under_way));
     }

@@ -21,6 +21,8 @@ pub enum Judgement {
         age: i64,
         /// Whether its saga is stuck; a stuck saga has a reason.
         stuck: bool,
+        /// Whether a saga has begun.
+        begun: bool,
     },
     /// The states contradict each other, as this sentence says.
     Wrong(String),
@@ -37,7 +39,8 @@ pub fn judge(row: &Row) -> Judgement {
     if status == "pending" || sagas.iter().any(open) {
         let of_saga = row.0.get(SAGAS).and_then(|standing| standing.age);
         let age = of_saga.or(order.age).unwrap_or_default();
-        return Judgement::UnderWay { age, stuck: sagas.iter().any(|state| state.ends_with("=stuck")) };
+        let stuck = sagas.iter().any(|state| state.ends_with("=stuck"));
+        return Judgement::UnderWay { age, stuck, begun: !sagas.is_empty() };
     }
     let wrong = wrong(row, order, status, sagas);
     if wrong.is_empty() {
@@ -246,13 +249,13 @@ mod tests {
     #[test]
     fn an_order_under_way_is_judged_later() {
         let pending = ["pending", "authorized", "held", "", "", "place_order=running"];
-        assert_eq!(judge(&row(pending)), Judgement::UnderWay { age: 7, stuck: false });
+        assert_eq!(judge(&row(pending)), Judgement::UnderWay { age: 7, stuck: false, begun: true });
         let mut stuck = pending;
         set(&mut stuck, SAGAS, "place_order=stuck");
-        assert_eq!(judge(&row(stuck)), Judgement::UnderWay { age: 7, stuck: true });
+        assert_eq!(judge(&row(stuck)), Judgement::UnderWay { age: 7, stuck: true, begun: true });
         let mut closing = CONFIRMED;
         set(&mut closing, NOTICES, "");
         set(&mut closing, SAGAS, "place_order=running");
-        assert_eq!(judge(&row(closing)), Judgement::UnderWay { age: 7, stuck: false });
+        assert_eq!(judge(&row(closing)), Judgement::UnderWay { age: 7, stuck: false, begun: true });
     }
 }

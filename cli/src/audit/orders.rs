@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use schemas::SERVICES;
+use schemas::order::OrderCreated;
 use serde_json::Value;
+use shared::envelope::Message;
 use uuid::Uuid;
 
 use super::merge::{Merge, Page, Row};
@@ -16,6 +18,8 @@ use crate::json::array;
 const PAGE: usize = 2000;
 /// The most doubtful orders of each sort that are read again. More of them would not say more.
 const MOST: usize = 200;
+/// The event that begins the saga of an order.
+const BEGINS: &str = OrderCreated::TYPE;
 
 /// The result of the comparison.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ pub struct Orders {
     pub unread: u64,
     /// Orders that are under way for longer than the deadline, and neither stuck nor parked.
     pub late: Vec<Uuid>,
+    /// Orders that were accepted longer ago than the deadline, and whose saga has not begun.
+    pub unbegun: Vec<Uuid>,
     /// Orders that were accepted and do not exist.
     pub missing: Vec<Uuid>,
     /// How many more orders seemed to be missing and were not asked for.
@@ -104,7 +110,11 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
         match again(api, id).await? {
             Judgement::Fits => found.fitting += 1,
             Judgement::UnderWay { stuck: true, .. } => {}
-            Judgement::UnderWay { .. } if is_parked(api, id).await? => {}
+            // Only the event that begins the saga excuses that it has not begun. Another one may be parked because of it.
+            Judgement::UnderWay { begun: false, .. } if !is_parked(api, id, Some(BEGINS)).await? => {
+                found.unbegun.push(id);
+            }
+            Judgement::UnderWay { .. } if is_parked(api, id, None).await? => {}
             Judgement::UnderWay { .. } => found.late.push(id),
             Judgement::Wrong(what) => found.wrong.push((id, what)),
         }
@@ -138,7 +148,7 @@ async fn again(api: &Api, id: Uuid) -> anyhow::Result<Judgement> {
     if same_states(&row, &later) {
         Ok(judge(&later))
     } else {
-        Ok(Judgement::UnderWay { age: 0, stuck: false })
+        Ok(Judgement::UnderWay { age: 0, stuck: false, begun: true })
     }
 }
 
@@ -158,11 +168,13 @@ fn same_states(one: &Row, other: &Row) -> bool {
     SERVICES.into_iter().all(|service| one.states(service) == other.states(service))
 }
 
-/// Whether a service has parked a message about this order.
-async fn is_parked(api: &Api, id: Uuid) -> anyhow::Result<bool> {
+/// Whether a service has parked a message about this order, of this type if one is given.
+async fn is_parked(api: &Api, id: Uuid, kind: Option<&str>) -> anyhow::Result<bool> {
     for service in SERVICES {
         let Some(page) = api.find(service, &format!("/parked/{id}?limit=200")).await? else { continue };
-        let parked = |message: &Value| message["status"] == "parked";
+        let parked = |message: &Value| {
+            message["status"] == "parked" && kind.is_none_or(|kind| message["type"] == kind)
+        };
         if array(&page["messages"]).iter().any(parked) || !page["next"].is_null() {
             return Ok(true);
         }
@@ -178,7 +190,7 @@ mod tests {
     fn orders_that_are_not_read_again_are_counted() {
         let (mut found, mut doubtful) = (Orders::default(), Doubtful::default());
         let wrong = Judgement::Wrong("x".to_owned());
-        let late = Judgement::UnderWay { age: 11, stuck: false };
+        let late = Judgement::UnderWay { age: 11, stuck: false, begun: true };
         for id in 0..MOST as u128 + 3 {
             doubtful.sort(&mut found, Uuid::from_u128(id), &wrong, 10);
             doubtful.sort(&mut found, Uuid::from_u128(id), &late, 10);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::positions::Positions;
 use crate::incoming::Incoming;
 
 /// The largest total of message bodies in the buffer, in bytes. Beyond it, partitions seek back.
@@ -17,23 +18,32 @@ pub(super) struct PauseBuffer {
     messages: Vec<Incoming>,
     bytes: usize,
     rewinds: HashMap<Partition, i64>,
+    /// Where each partition is read next.
+    pub positions: Positions,
 }
 
 impl PauseBuffer {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, messages: Vec::new(), bytes: 0, rewinds: HashMap::new() }
+        Self {
+            limit,
+            messages: Vec::new(),
+            bytes: 0,
+            rewinds: HashMap::new(),
+            positions: Positions::default(),
+        }
     }
 
     /// Returns whether the buffer accepts the record at this offset. After it has rejected a record, it rejects all
     /// later ones of that partition, so that no record overtakes another. The partition must then seek back to the
     /// first rejected record.
     pub(super) fn has_room(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
-        let partition = (topic.to_owned(), partition);
+        let place = (topic.to_owned(), partition);
         let full = self.messages.len() >= self.limit || self.bytes >= MAX_BYTES;
-        if !full && !self.rewinds.contains_key(&partition) {
+        if !full && !self.rewinds.contains_key(&place) {
+            self.positions.took(topic, partition, offset);
             return true;
         }
-        let first = self.rewinds.entry(partition).or_insert(offset);
+        let first = self.rewinds.entry(place).or_insert(offset);
         *first = (*first).min(offset);
         false
     }

@@ -1,11 +1,12 @@
 //! The consumer's loop: gather a batch, handle it, store the offsets.
 
+mod deleted;
 mod gather;
 mod retry;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -16,7 +17,8 @@ use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::pause_buffer::PauseBuffer;
+use self::deleted::Fresh;
+use super::pause_buffer::{Partition, PauseBuffer};
 use super::stall_detector::StallDetector;
 use super::temper::Assigned;
 use crate::backoff::jittered;
@@ -75,7 +77,7 @@ pub enum ConsumerError {
 }
 
 /// The offset of the next record of each partition.
-type Offsets = HashMap<(String, i32), i64>;
+type Offsets = HashMap<Partition, i64>;
 
 struct Context {
     group: String,
@@ -83,6 +85,14 @@ struct Context {
     assigned: Arc<Assigned>,
     /// Whether the member has joined and has its share of the partitions, which may be empty.
     joined: AtomicBool,
+    /// The partitions that it has got since the consumer looked last.
+    newly_assigned: Mutex<Vec<Partition>>,
+}
+
+impl Context {
+    fn take_assigned(&self) -> Vec<Partition> {
+        std::mem::take(&mut self.newly_assigned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl ClientContext for Context {
@@ -100,7 +110,9 @@ impl ConsumerContext for Context {
         let count = consumer.assignment().map_or(0, |list| list.count());
         metric::CONSUMER_PARTITIONS.gauge(&[&self.group]).set(count as f64);
         self.joined.store(matches!(rebalance, Rebalance::Assign(_)), Ordering::Release);
-        if let Rebalance::Assign(_) = rebalance {
+        if let Rebalance::Assign(new) = rebalance {
+            let new = new.elements().into_iter().map(|one| (one.topic().to_owned(), one.partition()));
+            self.newly_assigned.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
             // An empty share is fine too: a group may have more members than partitions.
             self.assigned.set(self.temper, true);
             info!(group = self.group, partitions = count, "partitions assigned");
@@ -230,12 +242,19 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> bool {
         let mut buffer = PauseBuffer::new(self.batch);
-        let mut busy = false;
+        let (mut busy, mut fresh) = (false, Fresh::default());
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let linger = if busy { LINGER } else { Duration::ZERO };
             let batch = self.gather(consumer, &mut buffer, &mut offsets, linger, stop).await;
             busy = batch.len() >= BUSY;
+            buffer.positions.jumped(detector.take_deleted());
+            let noticed = self.notice_gaps(consumer, &mut buffer.positions, &mut fresh, &mut offsets);
+            // Mostly there is nothing to ask, and the batch is handled even if a stop has come.
+            let may_handle = tokio::select! { biased; may = noticed => may, () = stop.cancelled() => false };
+            if !may_handle {
+                return false;
+            }
             if !batch.is_empty() {
                 let began = Instant::now();
                 metric::CONSUMER_BATCH_MESSAGES.histogram(&[]).record(batch.len() as f64);
@@ -280,7 +299,8 @@ impl Consumer {
             config.set("group.instance.id", format!("{}-{instance}", self.kafka.name(&group)));
         }
         let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
-        config.create_with_context(Context { group, temper, assigned, joined })
+        let newly_assigned = Mutex::default();
+        config.create_with_context(Context { group, temper, assigned, joined, newly_assigned })
     }
 }
 

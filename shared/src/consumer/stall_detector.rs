@@ -17,6 +17,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
+use super::pause_buffer::Partition;
+use super::positions::Jump;
 use crate::kafka::{Kafka, TopicChecker, on_own_thread};
 use crate::metric;
 
@@ -32,9 +34,6 @@ const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a record is ignored that a new client did not receive either. It may be the marker of a transaction.
 const IGNORED_FOR: Duration = Duration::from_secs(600);
 
-/// A partition of a topic.
-type Partition = (String, i32);
-
 /// The consumer's progress at the last check.
 pub(super) struct StallDetector {
     checked_at: Instant,
@@ -46,6 +45,8 @@ pub(super) struct StallDetector {
     lost_checks: u32,
     /// The offset and time at which a new client was tried, by partition.
     tried: HashMap<Partition, (i64, Instant)>,
+    /// Partitions whose remaining records were deleted before they came.
+    deleted: Vec<Jump>,
 }
 
 impl StallDetector {
@@ -56,12 +57,18 @@ impl StallDetector {
             behind: HashMap::new(),
             lost_checks: 0,
             tried: HashMap::new(),
+            deleted: Vec::new(),
         }
     }
 
     /// Begins a new membership.
     pub fn restart(&mut self) {
         *self = Self { tried: std::mem::take(&mut self.tried), ..Self::new() };
+    }
+
+    /// Takes the partitions whose remaining records were deleted before they came.
+    pub fn take_deleted(&mut self) -> Vec<Jump> {
+        std::mem::take(&mut self.deleted)
     }
 
     /// Returns whether a partition is stalled or the client is lost. `idle` means that the client had no more records
@@ -118,6 +125,10 @@ impl StallDetector {
             let watermarks =
                 call(consumer, move |client| client.fetch_watermarks(&name, partition, REQUEST_TIMEOUT));
             let (beginning, end) = watermarks.await?;
+            if next < beginning {
+                let partition = (topic.clone(), partition);
+                self.deleted.push(Jump { partition, expected: next, came: beginning });
+            }
             if beginning.max(next) < end {
                 warn!(
                     topic,

@@ -85,6 +85,15 @@ pub(super) async fn delete_others(db: &mut PgConnection, retention: Duration) ->
     Ok(deleted.rows_affected())
 }
 
+/// Deletes notices of deleted records that are older than `retention`. Returns the number of deleted rows.
+pub(super) async fn delete_gaps(db: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query("delete from record_gap where noticed_at < now() - $1 * interval '1 second'")
+        .bind(retention.as_secs_f64())
+        .execute(db)
+        .await?;
+    Ok(deleted.rows_affected())
+}
+
 /// Deletes outcomes of steps whose saga began, and that were recorded, longer ago than `retention`. Open steps stay.
 /// Returns the number of deleted rows.
 pub(super) async fn delete_steps(db: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {

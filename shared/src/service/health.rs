@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::circuit_breaker::Dependency;
-use crate::consumer::Assigned;
+use crate::consumer::{Assigned, gaps};
 use crate::db::Db;
 use crate::kafka::TopicChecker;
 use crate::relay;
@@ -81,8 +81,11 @@ async fn metrics() -> Response {
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
     // The checks run at the same time, so that the answer arrives in time even if one of them gets no answer.
-    let (database, broker, relay) =
-        tokio::join!(database(&health.db, health.migrations), broker(Arc::clone(&health)), relay(&health.db));
+    let (database, broker, (relay, records)) = tokio::join!(
+        database(&health.db, health.migrations),
+        broker(Arc::clone(&health)),
+        messages(&health.db)
+    );
     let (database, migrations) = match database {
         Ok(migrations) => (Ok(()), migrations),
         Err(error) => (Err(error), Err("the database does not answer".to_owned())),
@@ -103,6 +106,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::noticed("topics", health.topics.verdict()),
         Check::of("consumer", consumer),
         relay,
+        records,
     ];
     // Declaring the service unready would not repair a silent dependency. The steps that need it wait.
     let dependency = |dependency: &Arc<Dependency>| Check {
@@ -131,23 +135,28 @@ async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>,
     Ok(Err(format!("{} not applied: run the service with --migrate", missing.join(", "))))
 }
 
-/// Checks whether the relays may send. A shard that is stopped at a record needs an operator, but the service can work.
-/// Declaring it unready would not help. If the database does not answer, another check says so.
-async fn relay(db: &Db) -> Check {
+/// Checks whether the relays may send, and whether records were deleted before they were read. If the database does not
+/// answer, another check says so.
+async fn messages(db: &Db) -> (Check, Check) {
     let request = async {
         let mut connection = db.read().await?;
         let blocked = relay::blocked(&mut connection, db.shards()).await?;
-        Ok::<_, sqlx::Error>((blocked, relay::standing_still(&mut connection).await?))
+        let shards = relay::standing_still(&mut connection).await?;
+        Ok::<_, sqlx::Error>((blocked, shards, gaps::noticed(&mut connection).await?))
     };
-    let Ok(Ok((blocked, shards))) = tokio::time::timeout(CHECK_TIMEOUT, request).await else {
-        return Check::of("relay", Ok(()));
+    let Ok(Ok((blocked, shards, gaps))) = tokio::time::timeout(CHECK_TIMEOUT, request).await else {
+        return (Check::of("relay", Ok(())), Check::of("records", Ok(())));
     };
-    if let Some(blocked) = blocked {
-        return Check::of("relay", Err(blocked.describe(db.source())));
-    }
-    let lines = shards.iter().map(|(shard, reason)| format!("shard {shard} is stopped: {reason}"));
-    let lines = lines.collect::<Vec<_>>().join("; ");
-    Check { name: "relay", ok: true, detail: Some(lines).filter(|lines| !lines.is_empty()) }
+    let joined = |lines: Vec<String>| Some(lines.join("; ")).filter(|text| !text.is_empty());
+    let shards = shards.iter().map(|(shard, reason)| format!("shard {shard} is stopped: {reason}")).collect();
+    let relay = match blocked {
+        Some(blocked) => Err(blocked.describe(db.source())),
+        // A stopped shard needs an operator, but the service can work. Declaring it unready would not help.
+        None => Ok(joined(shards)),
+    };
+    // Nor can a service bring back records that were deleted before it read them.
+    let records = Ok(joined(gaps.iter().map(ToString::to_string).collect()));
+    (Check::noticed("relay", relay), Check::noticed("records", records))
 }
 
 async fn broker(health: Arc<Health>) -> Result<(), String> {

@@ -65,6 +65,7 @@ impl Consumer {
                 Some(Ok(record)) => {
                     taken += 1;
                     bytes += record.payload_len();
+                    buffer.positions.took(record.topic(), record.partition(), record.offset());
                     offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
                     batch.extend(self.incoming(&record));
                 }
