@@ -5,6 +5,7 @@ mod breaker;
 mod delivery;
 mod mail;
 mod plans;
+mod resolution;
 mod sagas;
 mod silence;
 mod stock;

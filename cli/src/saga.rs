@@ -1,6 +1,7 @@
-//! `amends saga`: shows the state of sagas, and retries one that is stuck.
+//! `amends saga`: shows the state of sagas, and retries or resolves one that is stuck.
 
 mod rehearse;
+mod resolve;
 
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub enum Command {
     Watch(One),
     /// Send the commands of a saga's open steps again, now.
     Retry(Retry),
+    /// State the outcome of a step whose provider does not answer.
+    Resolve(resolve::Resolve),
     /// Replay recorded sagas with another plan, and list decisions that would differ.
     Rehearse(rehearse::Rehearse),
 }
@@ -90,6 +93,7 @@ impl Command {
                 Self::Show(show) => show.run().await,
                 Self::Watch(one) => one.watch().await,
                 Self::Retry(retry) => retry.run().await,
+                Self::Resolve(resolve) => resolve.run().await,
                 Self::Rehearse(rehearse) => rehearse.run().await,
             }
         })

@@ -31,6 +31,8 @@ pub enum AuthorizeRefused {
     CardDeclined,
     /// The card has too little money.
     InsufficientFunds,
+    /// The provider gave no answer. It was told to release whatever it holds.
+    TimedOut,
 }
 
 /// Voids an authorization. It undoes `payment.authorize_payment.v1`.

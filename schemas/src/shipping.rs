@@ -22,6 +22,8 @@ pub struct BookShipment {
 pub enum BookRefused {
     /// The carrier cannot deliver to the address.
     UndeliverableAddress,
+    /// The carrier gave no answer. It was told to cancel whatever it has booked.
+    TimedOut,
 }
 
 /// Cancels a booking. It undoes `shipping.book_shipment.v1`.
@@ -53,6 +55,8 @@ pub struct ResumeShipment {
 pub enum StopRefused {
     /// The parcel is on its way to the customer.
     InTransit,
+    /// The carrier gave no answer. It was told to let the parcel go on.
+    TimedOut,
 }
 
 /// A shipment is booked.

@@ -20,6 +20,7 @@ pub mod isolate;
 pub mod kafka;
 pub mod metric;
 pub mod migrations;
+pub mod operator_act;
 pub mod outbox;
 pub mod owner;
 pub mod parked;

@@ -127,6 +127,9 @@ pub struct MessageRouter {
     /// The external dependencies that handlers call, by name.
     #[cfg(feature = "saga")]
     pub(crate) dependencies: std::collections::BTreeMap<&'static str, Arc<Dependency>>,
+    /// What the handler of a command type can do beside handling it. The sagas know its Rust type.
+    #[cfg(feature = "saga")]
+    pub(crate) extensions: BTreeMap<&'static str, Box<dyn Any + Send + Sync>>,
 }
 
 impl MessageRouter {

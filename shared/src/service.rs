@@ -15,6 +15,7 @@ mod relay;
 pub mod roles;
 mod run;
 mod startup;
+mod steps;
 pub mod telemetry;
 mod topics;
 
@@ -182,8 +183,8 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.stages.intake.stop.clone()
     }
 
-    /// Serves these routes, beside `/openapi.json`, the health checks, the audit, the parked messages and the
-    /// relay's adoption.
+    /// Serves these routes, beside `/openapi.json`, the health checks, the audit, the parked messages, the steps of sagas
+    /// and the relay's adoption.
     pub fn serve(&mut self, router: Router) {
         self.router = std::mem::take(&mut self.router).merge(router);
     }
@@ -351,5 +352,6 @@ pub fn consumed_types<A: App>() -> anyhow::Result<Vec<&'static str>> {
 
 /// Returns the OpenAPI document of a service, with the routes that all services have.
 pub fn openapi<A: App>() -> utoipa::openapi::OpenApi {
-    A::openapi().merge_from(parked::document()).merge_from(relay::document()).merge_from(audit::document())
+    let common = parked::document().merge_from(steps::document()).merge_from(relay::document());
+    A::openapi().merge_from(common).merge_from(audit::document())
 }

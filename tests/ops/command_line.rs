@@ -58,6 +58,7 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
 
     parked_messages(&up, id);
     a_key_of_a_stranger(&up);
+    resolved_step(&up);
 
     assert!(up.fails(&["up"]).contains("runs already"), "a second start is refused");
     let elsewhere = Up { ports_from: up.ports_from, state: up.state.with_extension("other") };
@@ -72,6 +73,28 @@ fn a_suite_goes_up_takes_the_printed_order_and_goes_down() {
     up.succeeds(&["up", "--detach"]);
     assert_eq!(up.succeeds(&["order", "list"]), orders, "the second start has what the first one had");
     up.succeeds(&["down"]);
+}
+
+/// Ends an order whose card provider never answers.
+fn resolved_step(up: &Up) {
+    let placed =
+        up.succeeds(&["order", "place", "--item", "mug=1", "--token", "tok_unavailable", "--wait", "0s"]);
+    let placed: Value = serde_json::from_str(&placed).expect("JSON");
+    let id = placed["id"].as_str().expect("an id");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let resolve =
+        ["saga", "resolve", id, "--step", "authorize_payment", "--by", "ada", "--reason", "no such call"];
+    let refused = [&resolve[..], &["--outcome", "refused", "--code", "timed_out"]].concat();
+    while !up.run(&refused).status.success() {
+        assert!(Instant::now() < deadline, "the call is not open");
+    }
+    assert!(up.succeeds(&["order", "watch", id]).trim_end().ends_with("rejected  (timed_out)"));
+    let again = up.fails(&[&resolve[..], &["--outcome", "done", "--reply", "{}"]].concat());
+    assert!(again.contains("The step is not open"), "{again}");
+    assert!(up.fails(&[&resolve[..], &["--outcome", "refused"]].concat()).contains("--code"));
+    let unknown =
+        ["saga", "resolve", id, "--step", "polish", "--outcome", "done", "--reason", "none", "--by", "ada"];
+    assert!(up.fails(&unknown).contains("no service has the step polish"));
 }
 
 /// Parks a message that can't be handled, edits, retries and skips it until the list is empty.

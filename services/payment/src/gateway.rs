@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use schemas::common::Money;
+use schemas::payment::AuthorizeRefused;
 use sha2::{Digest, Sha256};
 
 /// The provider gave no answer, so it is unknown whether it did what it was asked. A repetition with the same key finds out.
@@ -23,8 +24,7 @@ pub enum NoAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Authorized { authorization_id: String },
-    CardDeclined,
-    InsufficientFunds,
+    Refused(AuthorizeRefused),
 }
 
 /// What payment needs of a card provider. Every call has an idempotency key. If a call is repeated with its key, the provider
@@ -65,6 +65,13 @@ pub trait CardProvider: Send + Sync + 'static {
         token: &str,
         authorization_id: &str,
     ) -> impl Future<Output = Result<bool, NoAnswer>> + Send;
+
+    /// Takes back whatever was done under this key, which may be nothing, and refuses the key from now on. It is called when
+    /// nobody waits for the call under the key any more.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    fn withdraw(&self, key: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 }
 
 /// A simulated provider. The token decides its answer:
@@ -117,9 +124,9 @@ impl CardProvider for Simulated {
             "tok_visa" | "tok_refundFail" => Ok(authorized(key)),
             "tok_timeoutOnce" if self.loses_answer(key) => Err(NoAnswer::Timeout),
             "tok_timeoutOnce" => Ok(authorized(key)),
-            "tok_insufficientFunds" => Ok(Verdict::InsufficientFunds),
+            "tok_insufficientFunds" => Ok(Verdict::Refused(AuthorizeRefused::InsufficientFunds)),
             "tok_unavailable" => Err(NoAnswer::Unavailable),
-            _ => Ok(Verdict::CardDeclined),
+            _ => Ok(Verdict::Refused(AuthorizeRefused::CardDeclined)),
         }
     }
 
@@ -134,6 +141,10 @@ impl CardProvider for Simulated {
     async fn refund(&self, _key: &str, token: &str, _authorization_id: &str) -> Result<bool, NoAnswer> {
         self.take_time().await?;
         Ok(token != "tok_refundFail")
+    }
+
+    async fn withdraw(&self, _key: &str) -> Result<(), NoAnswer> {
+        self.take_time().await
     }
 }
 
@@ -164,13 +175,16 @@ mod tests {
         let provider = Simulated::default();
         assert_eq!(
             provider.authorize("k", "tok_chargeDeclined", &one()).await.ok(),
-            Some(Verdict::CardDeclined)
+            Some(Verdict::Refused(AuthorizeRefused::CardDeclined))
         );
         assert_eq!(
             provider.authorize("k", "tok_insufficientFunds", &one()).await.ok(),
-            Some(Verdict::InsufficientFunds)
+            Some(Verdict::Refused(AuthorizeRefused::InsufficientFunds))
         );
-        assert_eq!(provider.authorize("k", "nonsense", &one()).await.ok(), Some(Verdict::CardDeclined));
+        assert_eq!(
+            provider.authorize("k", "nonsense", &one()).await.ok(),
+            Some(Verdict::Refused(AuthorizeRefused::CardDeclined))
+        );
         assert!(provider.authorize("k", "tok_unavailable", &one()).await.is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use schemas::common::Address;
 use schemas::country;
+use schemas::shipping::BookRefused;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -24,7 +25,7 @@ pub struct NoAnswer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Booked { tracking_number: String },
-    Undeliverable,
+    Refused(BookRefused),
 }
 
 /// A parcel that is ready for the carrier, or with it.
@@ -52,6 +53,13 @@ pub trait Carrier: Send + Sync + 'static {
     /// # Errors
     /// If there is no answer.
     fn cancel(&self, key: &str, tracking_number: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
+
+    /// Takes back whatever was done under this key, which may be nothing, and refuses the key from now on. It is called when
+    /// nobody waits for the call under the key any more.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    fn withdraw(&self, key: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 
     /// Returns how long parcels usually take. Shipping asks about a parcel when its next change may have come.
     fn pace(&self) -> Pace;
@@ -115,7 +123,7 @@ impl Carrier for Simulated {
     async fn book(&self, key: &str, address: &Address) -> Result<Verdict, NoAnswer> {
         self.take_time().await?;
         if address.postal_code == NOWHERE && country::needs_postal_code(&address.country) {
-            return Ok(Verdict::Undeliverable);
+            return Ok(Verdict::Refused(BookRefused::UndeliverableAddress));
         }
         let digest = Sha256::digest(key.as_bytes());
         let name: String = digest.iter().take(6).map(|byte| format!("{byte:02X}")).collect();
@@ -123,6 +131,10 @@ impl Carrier for Simulated {
     }
 
     async fn cancel(&self, _key: &str, _tracking_number: &str) -> Result<(), NoAnswer> {
+        self.take_time().await
+    }
+
+    async fn withdraw(&self, _key: &str) -> Result<(), NoAnswer> {
         self.take_time().await
     }
 
@@ -175,8 +187,9 @@ mod tests {
         assert_ne!(carrier.book("another:book_shipment:do", &address).await.expect("an answer"), first);
         let nowhere =
             Address { postal_code: NOWHERE.to_owned(), country: "DE".to_owned(), ..Address::default() };
-        assert_eq!(carrier.book("k", &nowhere).await.expect("an answer"), Verdict::Undeliverable);
+        let refused = Verdict::Refused(BookRefused::UndeliverableAddress);
+        assert_eq!(carrier.book("k", &nowhere).await.expect("an answer"), refused);
         let typed = Address { country: "AE".to_owned(), ..nowhere };
-        assert_ne!(carrier.book("k", &typed).await.expect("an answer"), Verdict::Undeliverable);
+        assert_ne!(carrier.book("k", &typed).await.expect("an answer"), refused);
     }
 }

@@ -141,6 +141,27 @@ pub async fn save_stopping(
     Ok(())
 }
 
+/// Marks shipments as booked again that were being stopped. One that was released waits for its pick-up, about which the
+/// carrier is asked at `due_at`.
+pub async fn save_not_stopped(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+    due_at: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update shipment
+         set status = $2, due_at = case when released_at is not null then $4 end, updated_at = now()
+         where order_id = any($1) and status = $3",
+    )
+    .bind(orders)
+    .bind(Status::Booked.as_str())
+    .bind(Status::Stopping.as_str())
+    .bind(due_at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Marks those of the shipments as cancelled that have the status `from`. Returns their orders.
 pub async fn save_cancelled(
     db: &mut PgConnection,

@@ -13,14 +13,19 @@
 //! gets the outcome [`crate::envelope::Outcome::Failing`] at the first, second, fourth, eighth ...
 //! attempt, so that an outage costs few messages. The saga concludes nothing from it.
 //!
+//! An operator can resolve an open step with the outcome that the dependency has not told ([`ExternalCall::resolve`]). The
+//! service records it as if the dependency had answered so, and a later answer has no effect. If the step counts as
+//! refused, the dependency is told to withdraw what it may have done ([`ExternalCall::withdraw`]), until it answers.
+//!
 //! All calls with the same [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]). While it is
 //! open no call is made, and steps are deferred until a trial is possible. A deferral does not count as an attempt.
 
 mod ahead;
 mod caller;
+mod intake;
+pub mod resolution;
 mod store;
 
-use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
@@ -28,19 +33,18 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
-use uuid::Uuid;
 
 pub use self::ahead::AT_ONCE;
-use self::ahead::{AheadCalls, Patience};
-use self::caller::{Caller, HandedOver};
+use self::ahead::Patience;
+use self::caller::Caller;
+use self::intake::Intake;
+pub use self::resolution::{Nothing, Resolution, Resolved, Unresolved};
+use self::resolution::{ResolveCall, Resolver};
 use crate::circuit_breaker::Dependency;
-use crate::db::Db;
 use crate::envelope::Command;
 use crate::fault::Fault;
-use crate::incoming::Incoming;
-use crate::router::{BatchHandler, MessageRouter, Prepared};
-use crate::saga::participant::{self, Answer, Task};
-use crate::step_outcome::{OpenCall, Record, Status, StepKey};
+use crate::router::MessageRouter;
+use crate::saga::participant::{Answer, Task};
 use crate::unit_of_work::UnitOfWork;
 
 /// A call that failed for a local reason. It says nothing about the dependency.
@@ -124,6 +128,39 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
             self.record_outcome(uow, answered).await
         }
     }
+
+    /// Translates the outcome that an operator states for an open call into the dependency's answer, which is then recorded
+    /// by [`ExternalCall::record_outcome`] in the same transaction. Use [`Resolution::read`].
+    ///
+    /// # Errors
+    /// Fails with [`Unresolved::Unfit`] if the command cannot have this outcome, or if the operator must say more. So it does
+    /// by default.
+    fn resolve(
+        &self,
+        uow: &mut UnitOfWork,
+        task: &Task<C>,
+        resolution: &Resolution,
+    ) -> impl Future<Output = Result<Self::Outcome, Unresolved>> + Send {
+        let _ = (uow, task, resolution);
+        async { Err(Unresolved::Unfit(format!("{} cannot be resolved by an operator", C::TYPE))) }
+    }
+
+    /// Has the dependency take back whatever it did under this key, and refuse it from now on. It is called for steps that
+    /// were resolved as refused, outside any transaction, until it answers. No call under the key is under way meanwhile.
+    ///
+    /// By default it does nothing, which is right only if the effect cannot be taken back, or if no such step can be resolved
+    /// as refused.
+    ///
+    /// # Errors
+    /// Fails as [`ExternalCall::call`] does.
+    fn withdraw(
+        &self,
+        key: &str,
+        task: &Task<C>,
+    ) -> impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send {
+        let _ = (key, task);
+        async { Ok(()) }
+    }
 }
 
 impl MessageRouter {
@@ -168,6 +205,8 @@ impl MessageRouter {
             slots: Arc::clone(&slots),
             patience: Patience::default(),
         };
+        let resolver: Box<dyn ResolveCall> = Box::new(Resolver::new(Arc::clone(handler)));
+        self.extensions.insert(C::TYPE, Box::new(resolver));
         let handler = Arc::clone(handler);
         let worker = move |db, stop| -> BoxFuture<'static, ()> {
             Box::pin(Caller { db, handler, dependency, tasks, slots }.run(stop))
@@ -182,127 +221,7 @@ impl MessageRouter {
     }
 }
 
-/// Claims commands and records the intent, or the outcome if it is already known.
-struct Intake<C: Command, E: ExternalCall<C>> {
-    handler: Arc<E>,
-    dependency: Arc<Dependency>,
-    hand_over: mpsc::Sender<HandedOver<C, E::Outcome>>,
-    slots: Arc<Semaphore>,
-    patience: Patience,
-}
-
-impl<C: Command, E: ExternalCall<C>> BatchHandler for Intake<C, E> {
-    /// The record of its step shows a repeated command.
-    fn is_idempotent(&self) -> bool {
-        true
-    }
-
-    fn takes_steps(&self) -> bool {
-        true
-    }
-
-    fn prepares(&self) -> bool {
-        E::CALL_FIRST.is_some()
-    }
-
-    fn prepare<'a>(
-        &'a self,
-        db: &'a Db,
-        messages: &'a [&'a Incoming],
-    ) -> BoxFuture<'a, Result<Option<Prepared>, Fault>> {
-        Box::pin(async move {
-            let calls = self.call_ahead(db, messages).await?;
-            Ok(calls.map(|calls| Box::new(calls) as Prepared))
-        })
-    }
-
-    fn handle<'a>(
-        &'a self,
-        uow: &'a mut UnitOfWork,
-        messages: &'a [&'a Incoming],
-    ) -> BoxFuture<'a, Result<(), Fault>> {
-        Box::pin(async move {
-            let tasks = participant::unanswered::<C>(uow, messages).await?;
-            // A repeated request of a saga or an operator must not wait for the next scheduled attempt.
-            let asked_again = std::mem::take(&mut uow.steps.asked_again);
-            if !asked_again.is_empty() {
-                store::expedite(uow.db(), &asked_again, caller::min_wait(&self.dependency).as_secs_f64())
-                    .await?;
-            }
-            let calls = uow.take_prepared::<AheadCalls<C, E::Outcome>>().unwrap_or_default();
-            let AheadCalls { mut answered, mut running } =
-                self.take_wanted(uow, calls, &tasks, messages).await?;
-            let (at_once, tasks) = split(tasks, &mut answered);
-            if !at_once.is_empty() {
-                let answers = self.handler.record_at_once(uow, &at_once, &answered).await?;
-                for (task, answer) in at_once.iter().zip(answers) {
-                    let record = participant::answered(uow, task, answer)?;
-                    uow.steps.add(record);
-                }
-            }
-            if tasks.is_empty() {
-                return Ok(());
-            }
-            self.handler.record_intent(uow, &tasks).await?;
-            // By the time of the commit the capacity may be smaller, but only if an operator replays parked messages.
-            let room = self.hand_over.capacity();
-            let instance = uow.instance().to_owned();
-            for intent in intents::<C, E>(&tasks, messages, room, &instance) {
-                uow.steps.add(intent);
-            }
-            let hand_over = self.hand_over.clone();
-            uow.after_commit(move || {
-                for task in tasks.into_iter().take(room) {
-                    let next = match running.remove(&task.step) {
-                        Some(call) => HandedOver::Running(call),
-                        None => HandedOver::Open(task),
-                    };
-                    // If the channel is full or the caller has stopped, the task is resumed when its claim expires.
-                    if hand_over.try_send(next).is_err() {
-                        break;
-                    }
-                }
-            });
-            Ok(())
-        })
-    }
-}
-
-/// Splits the tasks into those that are answered and the others, and puts the answers into the order of their tasks.
-fn split<C, O>(tasks: Vec<Task<C>>, answered: &mut [(Task<C>, O)]) -> (Vec<Task<C>>, Vec<Task<C>>) {
-    let places: HashMap<StepKey, usize> =
-        tasks.iter().enumerate().map(|(place, task)| (task.step.clone(), place)).collect();
-    answered.sort_by_key(|(task, _)| places.get(&task.step).copied());
-    let known: HashSet<&StepKey> = answered.iter().map(|(task, _)| &task.step).collect();
-    tasks.into_iter().partition(|task| known.contains(&task.step))
-}
-
 /// Returns for how many seconds a process claims a task.
 fn claim<C: Command, E: ExternalCall<C>>() -> f64 {
     (E::TIMEOUT * 2).as_secs_f64()
-}
-
-/// Returns the rows from which the tasks can be resumed. The first `room` tasks go to this process's caller. Any
-/// replica may resume the others at once.
-fn intents<C: Command, E: ExternalCall<C>>(
-    tasks: &[Task<C>],
-    messages: &[&Incoming],
-    room: usize,
-    instance: &str,
-) -> Vec<Record> {
-    let body = |message: &&Incoming| Some((message.envelope.as_ref()?.id, message.body.clone()));
-    let mut bodies: HashMap<Uuid, Vec<u8>> = messages.iter().filter_map(body).collect();
-    let intent = |(index, task): (usize, &Task<C>)| {
-        let command = task.cause.causation_id.and_then(|id| bodies.remove(&id)).unwrap_or_default();
-        let is_ours = index < room;
-        let open = OpenCall {
-            command,
-            traceparent: task.cause.traceparent.clone(),
-            claimed_by: is_ours.then(|| instance.to_owned()),
-            claimed_for_seconds: if is_ours { claim::<C, E>() } else { 0.0 },
-        };
-        let record = participant::record(task, task.step.clone(), Status::Pending, None);
-        Record { open: Some(open), ..record }
-    };
-    tasks.iter().enumerate().map(intent).collect()
 }

@@ -3,4 +3,4 @@
 mod routes;
 mod views;
 
-pub(super) use self::routes::{App, document, operator_text, router};
+pub(super) use self::routes::{App, document, router};

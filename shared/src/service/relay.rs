@@ -8,10 +8,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::parked::operator_text;
 use crate::db::Db;
 use crate::relay::{self, Adopted, AdoptionError};
-use crate::service::http::Body;
+use crate::service::http::{Body, operator_text};
 use crate::service::problem::Problem;
 
 /// Returns the routes.

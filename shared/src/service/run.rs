@@ -184,6 +184,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             messages: Arc::clone(&self.messages),
             stopping: self.stages.intake.stop.clone(),
         };
+        let steps = steps::App { db: self.db.clone(), messages: Arc::clone(&self.messages) };
         // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
         let openapi = openapi::<A>();
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
@@ -192,6 +193,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .merge(audit::router(self.db.clone()))
             .merge(relay::router(self.db.clone()))
             .merge(parked::router(parked))
+            .merge(steps::router(steps))
             .layer(middleware::from_fn_with_state(self.startup.clone(), startup::only_with_a_database))
             .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
             .merge(health::router(Arc::new(health)));

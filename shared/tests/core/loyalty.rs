@@ -6,8 +6,8 @@
 //!   `loyalty.engrave_cup.v1` and `loyalty.melt_cup.v1`, for which it calls the engraver first; the message
 //!   `loyalty.note_visit.v1`, which is no command of a saga; and the event `shop.purchase_made.v1`.
 //! - Answers each command with an event on `loyalty.events`: `loyalty.points_granted.v1` or `loyalty.grant_refused.v1`,
-//!   `loyalty.points_revoked.v1`, `loyalty.voucher_printed.v1`, `loyalty.voucher_voided.v1`, `loyalty.cup_engraved.v1`, and
-//!   `loyalty.cup_melted.v1`. Publishes `loyalty.visit_noted.v1` there too.
+//!   `loyalty.points_revoked.v1`, `loyalty.voucher_printed.v1`, `loyalty.voucher_voided.v1`, `loyalty.cup_engraved.v1` or
+//!   `loyalty.engrave_refused.v1`, and `loyalty.cup_melted.v1`. Publishes `loyalty.visit_noted.v1` there too.
 //! - Owns the tables `campaign`, `points_grant`, `voucher`, `print_entry`, `cup`, `engraving`, `statement_line` and `offer`, and
 //!   plays the printer with `printer` and `printer_call`, and the engraver with `engraver` and `engraver_call`.
 

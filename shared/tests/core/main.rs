@@ -17,5 +17,6 @@ mod own_names;
 mod parked;
 mod relay;
 mod releases;
+mod resolution;
 mod restore;
 mod retention;

@@ -5,8 +5,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use schemas::notification::{Failed, NotifyCustomer, Sent};
+use serde::Deserialize;
+use shared::envelope::Never;
 use shared::fault::Fault;
-use shared::saga::external_call::{ExternalCall, LocalError};
+use shared::saga::external_call::{ExternalCall, LocalError, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -21,6 +23,14 @@ pub struct Ended {
     notification_id: Uuid,
     /// `None` for a notice without an address.
     delivery: Option<Delivery>,
+}
+
+/// What an operator has found out about a mail.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Seen {
+    /// Whether the mail server has accepted it. If not, the notice has failed.
+    accepted: bool,
 }
 
 impl ExternalCall<NotifyCustomer> for Mailed {
@@ -81,6 +91,27 @@ impl ExternalCall<NotifyCustomer> for Mailed {
             }
         };
         Ok(answered.iter().zip(&rows).map(answer).collect())
+    }
+
+    async fn resolve(
+        &self,
+        uow: &mut UnitOfWork,
+        task: &Task<NotifyCustomer>,
+        resolution: &Resolution,
+    ) -> Result<Ended, Unresolved> {
+        let accepted = match resolution.read::<Seen, Never>()? {
+            Resolved::Done(seen) => seen.accepted,
+            Resolved::Refused(never) => match never {},
+        };
+        let NotifyCustomer { order_id, notice, .. } = &task.command;
+        let row = store::find_sending(uow.db(), *order_id, domain::kind(notice)).await?;
+        let row = row.ok_or_else(|| Fault::permanent("the notice is not being sent"))?;
+        let delivery = if accepted {
+            Delivery::Accepted
+        } else {
+            Delivery::Refused { reason: "an operator has given it up".to_owned() }
+        };
+        Ok(Ended { notification_id: row.id, delivery: Some(delivery) })
     }
 }
 

@@ -172,7 +172,10 @@ fn stuck_view(stuck: &Stuck, step: Option<&StepState>, saga: Uuid) -> StuckView 
         ),
         last_error: step.and_then(|step| step.last_error.clone()),
         next_action: format!(
-            "restore the participant, then have it asked at once: POST /sagas/{saga}/retry?sagaId=true"
+            "restore the participant, then have it asked at once: POST /sagas/{saga}/retry?sagaId=true; if its provider \
+             never answers, find out what it did, and state it: amends saga resolve {saga} --saga-id --step {name}{} \
+             --outcome done|refused",
+            if *direction == Direction::Undo { " --undo" } else { "" }
         ),
     }
 }

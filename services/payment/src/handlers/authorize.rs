@@ -4,8 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use schemas::payment::{AuthorizePayment, AuthorizeRefused, Authorized, Declined};
+use serde::Deserialize;
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -14,6 +15,13 @@ use super::{CARD_PROVIDER, Payments};
 use crate::domain::{Move, Status};
 use crate::gateway::{CardProvider, Verdict};
 use crate::store::{self, VerdictRow};
+
+/// What an operator has seen of an authorization at the provider.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Seen {
+    authorization_id: String,
+}
 
 impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
@@ -61,6 +69,26 @@ impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
         store::insert_decided(uow, &payments, &verdicts);
         Ok(answers(uow, answered))
     }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<AuthorizePayment>,
+        resolution: &Resolution,
+    ) -> Result<Verdict, Unresolved> {
+        Ok(match resolution.read::<Seen, AuthorizeRefused>()? {
+            Resolved::Done(seen) => Verdict::Authorized { authorization_id: seen.authorization_id },
+            Resolved::Refused(refusal) => Verdict::Refused(refusal),
+        })
+    }
+
+    async fn withdraw(
+        &self,
+        key: &str,
+        _task: &Task<AuthorizePayment>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.provider.withdraw(key).await?)
+    }
 }
 
 /// Writes what is held into the ledger, and returns the answers.
@@ -81,8 +109,7 @@ fn answers(
                     authorization_id: authorization_id.clone(),
                 })
             }
-            Verdict::CardDeclined => declined(*order_id, AuthorizeRefused::CardDeclined),
-            Verdict::InsufficientFunds => declined(*order_id, AuthorizeRefused::InsufficientFunds),
+            Verdict::Refused(refusal) => declined(*order_id, *refusal),
         });
     }
     store::append_ledger(uow, Move::Authorize, &held);
@@ -91,19 +118,17 @@ fn answers(
 
 fn row((task, verdict): &(Task<AuthorizePayment>, Verdict)) -> VerdictRow<'_> {
     let order_id = task.command.order_id;
-    let declined = |reason| VerdictRow {
-        order_id,
-        status: Status::Declined,
-        authorization_id: None,
-        reason: Some(reason),
-    };
     match verdict {
         Verdict::Authorized { authorization_id } => {
             let (_, status) = Move::Authorize.transition();
             VerdictRow { order_id, status, authorization_id: Some(authorization_id), reason: None }
         }
-        Verdict::CardDeclined => declined(code(AuthorizeRefused::CardDeclined)),
-        Verdict::InsufficientFunds => declined(code(AuthorizeRefused::InsufficientFunds)),
+        Verdict::Refused(refusal) => VerdictRow {
+            order_id,
+            status: Status::Declined,
+            authorization_id: None,
+            reason: Some(code(*refusal)),
+        },
     }
 }
 
@@ -111,6 +136,7 @@ fn code(refused: AuthorizeRefused) -> &'static str {
     match refused {
         AuthorizeRefused::CardDeclined => "card_declined",
         AuthorizeRefused::InsufficientFunds => "insufficient_funds",
+        AuthorizeRefused::TimedOut => "timed_out",
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use schemas::common::Money;
 use schemas::payment::{CapturePayment, Captured, VoidPayment, Voided};
-use shared::envelope::Command;
+use shared::envelope::{Command, Never};
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, Nothing, Resolution, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -43,6 +43,15 @@ impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
         let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
         record(uow, Move::Capture, &orders, |order_id, amount| Captured { order_id, amount }).await
     }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<CapturePayment>,
+        resolution: &Resolution,
+    ) -> Result<(), Unresolved> {
+        resolution.read::<Nothing, Never>().map(drop)
+    }
 }
 
 impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
@@ -66,6 +75,15 @@ impl<P: CardProvider> ExternalCall<VoidPayment> for Payments<P> {
     ) -> Result<Vec<Answer<VoidPayment>>, Fault> {
         let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
         record(uow, Move::Void, &orders, |order_id, amount| Voided { order_id, amount }).await
+    }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<VoidPayment>,
+        resolution: &Resolution,
+    ) -> Result<(), Unresolved> {
+        resolution.read::<Nothing, Never>().map(drop)
     }
 }
 

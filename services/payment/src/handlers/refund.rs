@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use schemas::payment::{RefundDeclined, RefundPayment, RefundRefused, Refunded};
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall, LocalError};
+use shared::saga::external_call::{
+    AT_ONCE, ExternalCall, LocalError, Nothing, Resolution, Resolved, Unresolved,
+};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -60,5 +62,25 @@ impl<P: CardProvider> ExternalCall<RefundPayment> for Payments<P> {
             false => Some(declined(task)),
         };
         Ok(answered.iter().filter_map(answer).collect())
+    }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<RefundPayment>,
+        resolution: &Resolution,
+    ) -> Result<bool, Unresolved> {
+        Ok(match resolution.read::<Nothing, RefundRefused>()? {
+            Resolved::Done(Nothing {}) => true,
+            Resolved::Refused(RefundRefused::RefundDeclined) => false,
+        })
+    }
+
+    async fn withdraw(
+        &self,
+        key: &str,
+        _task: &Task<RefundPayment>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.provider.withdraw(key).await?)
     }
 }

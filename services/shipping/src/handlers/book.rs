@@ -4,8 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use schemas::shipping::{BookRefused, BookShipment, Booked, BookingRefused};
+use serde::Deserialize;
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -14,6 +15,13 @@ use super::{CARRIER, Shipments};
 use crate::domain::Status;
 use crate::gateway::{Carrier, Verdict};
 use crate::store;
+
+/// What an operator has seen of a booking at the carrier.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Seen {
+    tracking_number: String,
+}
 
 impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
@@ -55,6 +63,26 @@ impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
         store::insert_decided(uow, &bookings, &rows(answered));
         Ok(answered.iter().map(answer).collect())
     }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<BookShipment>,
+        resolution: &Resolution,
+    ) -> Result<Verdict, Unresolved> {
+        Ok(match resolution.read::<Seen, BookRefused>()? {
+            Resolved::Done(seen) => Verdict::Booked { tracking_number: seen.tracking_number },
+            Resolved::Refused(refusal) => Verdict::Refused(refusal),
+        })
+    }
+
+    async fn withdraw(
+        &self,
+        key: &str,
+        _task: &Task<BookShipment>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.carrier.withdraw(key).await?)
+    }
 }
 
 /// Returns what the carrier's answers change: order, status, tracking number.
@@ -63,7 +91,7 @@ fn rows(answered: &[(Task<BookShipment>, Verdict)]) -> Vec<(Uuid, Status, Option
     for (task, verdict) in answered {
         let (status, tracking_number) = match verdict {
             Verdict::Booked { tracking_number } => (Status::Booked, Some(tracking_number.as_str())),
-            Verdict::Undeliverable => (Status::Refused, None),
+            Verdict::Refused(_) => (Status::Refused, None),
         };
         rows.push((task.command.order_id, status, tracking_number));
     }
@@ -76,8 +104,6 @@ fn answer((task, verdict): &(Task<BookShipment>, Verdict)) -> Answer<BookShipmen
         Verdict::Booked { tracking_number } => {
             Answer::done(Booked { order_id, tracking_number: tracking_number.clone() })
         }
-        Verdict::Undeliverable => {
-            Answer::refused(BookingRefused { order_id, refusal: BookRefused::UndeliverableAddress })
-        }
+        Verdict::Refused(refusal) => Answer::refused(BookingRefused { order_id, refusal: *refusal }),
     }
 }

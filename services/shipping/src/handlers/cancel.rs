@@ -4,8 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use schemas::shipping::{CancelShipment, Cancelled};
+use shared::envelope::Never;
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, Nothing, Resolution, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -43,5 +44,14 @@ impl<K: Carrier> ExternalCall<CancelShipment> for Shipments<K> {
             return Err(Fault::permanent("a shipment that is to be cancelled is not booked"));
         }
         Ok(orders.into_iter().map(|order_id| Answer::done(Cancelled { order_id })).collect())
+    }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<CancelShipment>,
+        resolution: &Resolution,
+    ) -> Result<(), Unresolved> {
+        resolution.read::<Nothing, Never>().map(drop)
     }
 }

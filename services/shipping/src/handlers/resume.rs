@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use schemas::common::Address;
 use schemas::shipping::{ResumeShipment, Resumed};
+use serde::Deserialize;
+use shared::envelope::Never;
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall, LocalError};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, LocalError, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 
@@ -14,6 +16,14 @@ use super::{CARRIER, Shipments};
 use crate::domain::Status;
 use crate::gateway::{Carrier, Verdict};
 use crate::store;
+
+/// What an operator has seen of the new booking at the carrier.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Seen {
+    /// It is left out if there was nothing to resume.
+    tracking_number: Option<String>,
+}
 
 impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
@@ -43,7 +53,7 @@ impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
         match self.carrier.book(key, &address).await? {
             Verdict::Booked { tracking_number } => Ok(Some(tracking_number)),
             // The carrier accepted the parcel once. An operator has to find out why it refuses the parcel now.
-            Verdict::Undeliverable => Err(LocalError("the carrier does not deliver there any more").into()),
+            Verdict::Refused(_) => Err(LocalError("the carrier does not deliver there any more").into()),
         }
     }
 
@@ -66,5 +76,17 @@ impl<K: Carrier> ExternalCall<ResumeShipment> for Shipments<K> {
             Answer::done(Resumed { order_id, tracking_number: tracking_number.clone() })
         };
         Ok(answered.iter().map(answer).collect())
+    }
+
+    async fn resolve(
+        &self,
+        _uow: &mut UnitOfWork,
+        _task: &Task<ResumeShipment>,
+        resolution: &Resolution,
+    ) -> Result<Option<String>, Unresolved> {
+        Ok(match resolution.read::<Seen, Never>()? {
+            Resolved::Done(seen) => seen.tracking_number,
+            Resolved::Refused(never) => match never {},
+        })
     }
 }

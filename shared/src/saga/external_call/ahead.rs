@@ -110,7 +110,7 @@ impl<C: Command, E: ExternalCall<C>> Intake<C, E> {
             match tokio::time::timeout_at(until, &mut call).await {
                 Ok(Ok(Ended::Answered(task, outcome))) => calls.answered.push((task, outcome)),
                 // The caller records the error, and makes the next attempt.
-                Ok(Ok(ended @ Ended::Unanswered(_))) => {
+                Ok(Ok(ended @ (Ended::Unanswered(_) | Ended::Withdrawn(_)))) => {
                     #[expect(clippy::disallowed_methods, reason = "it has already ended")]
                     calls.running.insert(step, tokio::spawn(std::future::ready(ended)));
                 }

@@ -1,6 +1,8 @@
 //! The second half of an external call: calls the dependency, and records its answer or its silence.
 
-use std::collections::HashMap;
+mod record;
+mod withdrawal;
+
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +12,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use self::withdrawal::withdraw;
 use super::{ExternalCall, LocalError, claim, store};
-use crate::backoff::jittered;
 use crate::circuit_breaker::{Call, Dependency};
-use crate::cloudevents;
 use crate::db::Db;
-use crate::envelope::{Cause, Command, Envelope};
-use crate::fault::{Class, Fault};
+use crate::envelope::Command;
+use crate::fault::Fault;
 use crate::metric;
-use crate::saga::participant::{self, Task};
-use crate::step_outcome::{self, Status, StepKey};
-use crate::unit_of_work::UnitOfWork;
+use crate::saga::participant::Task;
+use crate::step_outcome::StepKey;
 
 /// The wait before the second call. It doubles from call to call, up to 30 s.
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -66,12 +66,20 @@ type Calls<C, O> = JoinSet<Ended<C, O>>;
 pub(super) enum Ended<C, O> {
     Answered(Task<C>, O),
     Unanswered(UnansweredCall<C>),
+    /// The dependency has withdrawn the call of this step.
+    Withdrawn(StepKey),
+}
+
+/// A step whose claim this process has.
+struct Open<C> {
+    task: Task<C>,
+    is_given_up: bool,
 }
 
 /// A step whose call got no answer, and the reason.
 pub(super) struct UnansweredCall<C> {
-    task: Task<C>,
-    reason: String,
+    pub task: Task<C>,
+    pub reason: String,
 }
 
 /// A step that was not called, and the wait before its next attempt.
@@ -114,10 +122,10 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     }
                     let room = self.room(&calls);
                     match self.claim_open(&mut released, room).await {
-                        Ok(tasks) => {
-                            more = room > 0 && tasks.len() == room;
-                            for task in tasks {
-                                deferred.extend(self.begin(task, &mut calls));
+                        Ok(open) => {
+                            more = room > 0 && open.len() == room;
+                            for one in open {
+                                deferred.extend(self.begin(one, &mut calls));
                             }
                         }
                         Err(fault) => warn!(%fault, "open calls could not be claimed"),
@@ -156,7 +164,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
 
     fn take(&self, next: HandedOver<C, E::Outcome>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
         match next {
-            HandedOver::Open(task) => self.begin(task, calls),
+            HandedOver::Open(task) => self.begin(Open { task, is_given_up: false }, calls),
             HandedOver::Running(call) => {
                 calls.spawn(async {
                     match call.await {
@@ -173,15 +181,20 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
     }
 
-    /// Begins a call, or returns the deferral if the circuit is open.
-    fn begin(&self, task: Task<C>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
+    /// Begins a call or its withdrawal, or returns the deferral if the circuit is open.
+    fn begin(&self, open: Open<C>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
+        let Open { task, is_given_up } = open;
         match self.dependency.begin() {
             Ok(permit) => {
                 let (handler, slots) = (Arc::clone(&self.handler), Arc::clone(&self.slots));
                 // Calls that were made ahead may have all slots for the moment.
                 calls.spawn(async move {
                     let slot = slots.acquire_owned().await.ok();
-                    call(handler, task, permit, slot).await
+                    if is_given_up {
+                        withdraw(handler, task, permit, slot).await
+                    } else {
+                        call(handler, task, permit, slot).await
+                    }
                 });
                 None
             }
@@ -190,7 +203,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
     }
 
     /// Claims open calls. It does nothing while no call could be made, so that an outage does not load the database.
-    async fn claim_open(&self, released: &mut bool, limit: usize) -> Result<Vec<Task<C>>, Fault> {
+    async fn claim_open(&self, released: &mut bool, limit: usize) -> Result<Vec<Open<C>>, Fault> {
         if limit == 0 {
             return Ok(Vec::new());
         }
@@ -210,8 +223,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         let mut tasks = Vec::with_capacity(open.len());
         for row in open {
             debug!(saga = %row.saga_id, step = row.step, "an open call is resumed");
-            match task(&row) {
-                Ok(task) => tasks.push(task),
+            match row.task() {
+                Ok(task) => tasks.push(Open { task, is_given_up: row.is_given_up() }),
                 Err(_) => error!(saga = %row.saga_id, step = row.step, "an open call can no longer be read"),
             }
         }
@@ -235,119 +248,6 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         if let Err(error) = write.await {
             warn!(%error, command = C::TYPE, "steps could not be deferred");
         }
-    }
-
-    /// Records ended calls. Returns whether that happened before a stop.
-    async fn record(&self, ended: Vec<Ended<C, E::Outcome>>, stop: &CancellationToken) -> bool {
-        let (mut answered, mut unanswered) = (Vec::new(), Vec::new());
-        for one in ended {
-            match one {
-                Ended::Answered(task, outcome) => answered.push((task, outcome)),
-                Ended::Unanswered(call) => {
-                    metric::EXTERNAL_CALLS_UNANSWERED.counter(&[C::TYPE]).increment(1);
-                    warn!(
-                        subject = call.task.subject,
-                        step = call.task.step.step,
-                        reason = call.reason,
-                        "the dependency did not answer; it is called again"
-                    );
-                    unanswered.push(call);
-                }
-            }
-        }
-        let mut backoff = Duration::from_millis(50);
-        while !stop.is_cancelled() {
-            let fault = match self.write(&answered, &unanswered).await {
-                Ok(()) => return true,
-                Err(fault) => fault,
-            };
-            warn!(%fault, command = C::TYPE, "outcomes could not be recorded");
-            if fault.class() == Class::Permanent {
-                if answered.is_empty() {
-                    // Nothing is left to try. The steps stay open until their claims expire.
-                    return true;
-                }
-                self.record_one_by_one(std::mem::take(&mut answered), &mut unanswered).await;
-                continue;
-            }
-            tokio::time::sleep(jittered(backoff)).await;
-            backoff = (backoff * 2).min(Duration::from_secs(2));
-        }
-        false
-    }
-
-    /// Records each outcome on its own, because one of them fails the whole batch. The failing one is called again
-    /// later, and an operator must look for the cause.
-    async fn record_one_by_one(
-        &self,
-        answered: Vec<(Task<C>, E::Outcome)>,
-        unanswered: &mut Vec<UnansweredCall<C>>,
-    ) {
-        for one in answered {
-            let written = match self.is_pending(&one.0).await {
-                Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
-                // Another process has called too and was faster. Its record is the answer.
-                Ok(false) => Ok(()),
-                Err(fault) => Err(fault),
-            };
-            if let Err(fault) = written {
-                metric::EXTERNAL_CALLS_FAILED.counter(&[C::TYPE]).increment(1);
-                error!(subject = one.0.subject, step = one.0.step.step, %fault, "an outcome cannot be recorded");
-                let reason = format!("the outcome cannot be recorded: {fault}");
-                unanswered.push(UnansweredCall { task: one.0, reason });
-            }
-        }
-    }
-
-    async fn is_pending(&self, task: &Task<C>) -> Result<bool, Fault> {
-        let known = step_outcome::find(&mut *self.db.read().await?, std::slice::from_ref(&task.step)).await?;
-        Ok(known.iter().any(|record| record.status == Status::Pending))
-    }
-
-    async fn write(
-        &self,
-        answered: &[(Task<C>, E::Outcome)],
-        unanswered: &[UnansweredCall<C>],
-    ) -> Result<(), Fault> {
-        let tasks = answered.iter().map(|(task, _)| task).chain(unanswered.iter().map(|one| &one.task));
-        let mut keys: Vec<String> = tasks.map(|task| task.subject.clone()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut uow = self.db.write(&keys).await?;
-        if !unanswered.is_empty() {
-            self.reschedule(&mut uow, unanswered).await?;
-        }
-        if answered.is_empty() {
-            return Ok(uow.commit().await?);
-        }
-        let answers = self.handler.record_outcome(&mut uow, answered).await?;
-        let mut records = Vec::with_capacity(answers.len());
-        for ((task, _), answer) in answered.iter().zip(answers) {
-            records.push(participant::answered(&mut uow, task, answer)?);
-        }
-        // If the claim expired, another process may have recorded an outcome already.
-        if store::resolve(uow.db(), &records).await? != records.len() as u64 {
-            return Err(Fault::permanent("another process has recorded some of the outcomes"));
-        }
-        Ok(uow.commit().await?)
-    }
-
-    /// Schedules unanswered steps for another call, and informs their sagas at the first, second, fourth, eighth ...
-    /// attempt.
-    async fn reschedule(&self, uow: &mut UnitOfWork, unanswered: &[UnansweredCall<C>]) -> Result<(), Fault> {
-        let steps: Vec<&StepKey> = unanswered.iter().map(|one| &one.task.step).collect();
-        let min_seconds = min_wait(&self.dependency).as_secs_f64();
-        let tried = store::reschedule(uow.db(), &steps, FIRST_RETRY_WAIT.as_secs_f64(), min_seconds);
-        let tried: HashMap<StepKey, u32> = tried.await?.into_iter().collect();
-        for UnansweredCall { task, reason } in unanswered {
-            // A step that is no longer open was answered by another process.
-            if let Some(&attempts) = tried.get(&task.step)
-                && attempts.is_power_of_two()
-            {
-                participant::failing(uow, task, reason, attempts)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -381,18 +281,6 @@ pub(super) async fn call<C: Command, E: ExternalCall<C>>(
 pub(super) fn min_wait(dependency: &Dependency) -> Duration {
     let wait = dependency.open_for();
     if wait.is_zero() { wait } else { wait + 2 * POLL_INTERVAL }
-}
-
-/// Restores the task of a row.
-fn task<C: Command>(row: &store::Reclaimed) -> Result<Task<C>, serde_json::Error> {
-    let envelope: Envelope = cloudevents::envelope(&row.command)?;
-    let cause = Cause {
-        correlation_id: row.saga_id,
-        causation_id: Some(row.message_id),
-        traceparent: row.traceparent.clone(),
-    };
-    let command = serde_json::from_str(envelope.data.get())?;
-    Ok(Task { command, subject: envelope.subject, cause, step: row.key() })
 }
 
 #[cfg(test)]

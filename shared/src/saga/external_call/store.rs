@@ -1,4 +1,5 @@
-//! All SQL statements about open steps: external calls without a recorded outcome.
+//! All SQL statements about open steps: external calls without a recorded outcome, and those that were given up and whose
+//! withdrawal the dependency has not answered. Both have a claim, which may have expired. Other steps have none.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +8,10 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::cloudevents;
 use crate::db::{NOW, from_micros};
+use crate::envelope::{Cause, Command, Envelope};
+use crate::saga::participant::Task;
 use crate::step_outcome::{OutcomeRow, Record, Status, StepKey, columns, key, outcome};
 
 /// What is on record about some messages, their keys and their steps.
@@ -72,8 +76,7 @@ pub(crate) async fn resolve(db: &mut PgConnection, records: &[Record]) -> Result
 }
 
 /// Schedules open steps for another call. The wait is `seconds`, doubled with each attempt, but at least `min_seconds`
-/// seconds. Then any replica may claim them. Returns the number of attempts of each step; steps that are no longer
-/// open are left out.
+/// seconds. Then any replica may claim them. Returns the number of attempts of each step that waits for its outcome.
 pub(crate) async fn reschedule(
     db: &mut PgConnection,
     steps: &[&StepKey],
@@ -81,15 +84,15 @@ pub(crate) async fn reschedule(
     min_seconds: f64,
 ) -> Result<Vec<(StepKey, u32)>, sqlx::Error> {
     let (sagas, names, directions) = columns(steps);
-    let tried: Vec<(Uuid, String, String, i32)> = sqlx::query_as(
+    let tried: Vec<(Uuid, String, String, i32, bool)> = sqlx::query_as(
         "update step_outcome o
          set attempts = attempts + 1, claimed_by = null,
              claimed_until = clock_timestamp()
                  + greatest(least($4 * power(2, least(attempts, 10)), 30), $5) * interval '1 second'
          from unnest($1::uuid[], $2::text[], $3::text[]) as row (saga_id, step, direction)
          where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
-           and o.status = 'pending'
-         returning o.saga_id, o.step, o.direction, o.attempts",
+           and o.claimed_until is not null
+         returning o.saga_id, o.step, o.direction, o.attempts, o.status = 'pending'",
     )
     .bind(sagas)
     .bind(names)
@@ -98,9 +101,9 @@ pub(crate) async fn reschedule(
     .bind(min_seconds)
     .fetch_all(db)
     .await?;
-    let tried = tried.into_iter();
+    let tried = tried.into_iter().filter(|(.., waits)| *waits);
     Ok(tried
-        .map(|(saga, step, direction, attempts)| (key(saga, step, &direction), attempts.unsigned_abs()))
+        .map(|(saga, step, direction, attempts, _)| (key(saga, step, &direction), attempts.unsigned_abs()))
         .collect())
 }
 
@@ -118,7 +121,7 @@ pub(crate) async fn defer(
              claimed_until = clock_timestamp() + row.seconds * (1 + random() / 10) * interval '1 second'
          from unnest($1::uuid[], $2::text[], $3::text[], $4::float8[]) as row (saga_id, step, direction, seconds)
          where o.saga_id = row.saga_id and o.step = row.step and o.direction = row.direction
-           and o.status = 'pending'",
+           and o.claimed_until is not null",
     )
     .bind(sagas)
     .bind(names)
@@ -153,19 +156,43 @@ pub(crate) async fn expedite(
 }
 
 /// An open step that is resumed.
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 pub(crate) struct Reclaimed {
     pub saga_id: Uuid,
     pub step: String,
     direction: String,
+    /// The type of the command.
+    #[sqlx(rename = "type")]
+    pub kind: String,
     pub message_id: Uuid,
+    status: String,
     pub command: Vec<u8>,
     pub traceparent: Option<String>,
 }
 
+pub(crate) const RECLAIMED: &str =
+    "o.saga_id, o.step, o.direction, o.type, o.message_id, o.status, o.command, o.traceparent";
+
 impl Reclaimed {
     pub(crate) fn key(&self) -> StepKey {
         key(self.saga_id, self.step.clone(), &self.direction)
+    }
+
+    /// Restores the task.
+    pub(super) fn task<C: Command>(&self) -> Result<Task<C>, serde_json::Error> {
+        let envelope: Envelope = cloudevents::envelope(&self.command)?;
+        let cause = Cause {
+            correlation_id: self.saga_id,
+            causation_id: Some(self.message_id),
+            traceparent: self.traceparent.clone(),
+        };
+        let command = serde_json::from_str(envelope.data.get())?;
+        Ok(Task { command, subject: envelope.subject, cause, step: self.key() })
+    }
+
+    /// Returns whether the step has an outcome, and only the dependency has to withdraw what it may have done.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.status != Status::Pending.as_str()
     }
 }
 
@@ -173,7 +200,7 @@ impl Reclaimed {
 pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update step_outcome set claimed_by = null, claimed_until = clock_timestamp()
-         where claimed_until is not null and status = 'pending' and type = $1 and claimed_by = $2",
+         where claimed_until is not null and type = $1 and claimed_by = $2",
     )
     .bind(kind)
     .bind(claimed_by)
@@ -186,8 +213,7 @@ pub(crate) async fn release(db: &mut PgConnection, kind: &str, claimed_by: &str)
 pub(crate) async fn is_any_due(db: &mut PgConnection, kind: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "select exists (select from step_outcome
-                        where claimed_until is not null and status = 'pending' and type = $1
-                          and claimed_until < clock_timestamp())",
+                        where claimed_until is not null and type = $1 and claimed_until < clock_timestamp())",
     )
     .bind(kind)
     .fetch_one(db)
@@ -202,20 +228,20 @@ pub(crate) async fn claim_open(
     seconds: f64,
     limit: i64,
 ) -> Result<Vec<Reclaimed>, sqlx::Error> {
-    sqlx::query_as(
+    let claim = format!(
         "update step_outcome o
          set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
          from (select saga_id, step, direction from step_outcome
-               where claimed_until is not null and status = 'pending' and type = $1
-                 and claimed_until < clock_timestamp()
+               where claimed_until is not null and type = $1 and claimed_until < clock_timestamp()
                order by claimed_until limit $4 for update skip locked) as open
          where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction
-         returning o.saga_id, o.step, o.direction, o.message_id, o.command, o.traceparent",
-    )
-    .bind(kind)
-    .bind(claimed_by)
-    .bind(seconds)
-    .bind(limit)
-    .fetch_all(db)
-    .await
+         returning {RECLAIMED}"
+    );
+    sqlx::query_as(AssertSqlSafe(claim))
+        .bind(kind)
+        .bind(claimed_by)
+        .bind(seconds)
+        .bind(limit)
+        .fetch_all(db)
+        .await
 }

@@ -17,11 +17,8 @@ use crate::db::Db;
 use crate::parked::replay::{self, Refused};
 use crate::parked::store;
 use crate::router::MessageRouter;
-use crate::service::http::{Body, MessageBody, Path, Query};
+use crate::service::http::{Body, MessageBody, Path, Query, operator_text};
 use crate::service::problem::{Invalid, Problem};
-
-/// The largest number of characters of an operator's name or reason.
-const MAX_OPERATOR_TEXT: usize = 500;
 
 /// The state of the routes.
 #[derive(Clone)]
@@ -190,19 +187,6 @@ async fn skip(
     let left = replay::skip(&app.db, &key, id, reason, by).await;
     let left = left.map_err(|refused| problem(&key, id, refused))?;
     Ok(Json(Changed { key, id, left }))
-}
-
-/// Validates a text from an operator: it must be present, and not too long. Control characters are refused before.
-pub(in crate::service) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Invalid::new(format!("/{name}"), "must not be empty"));
-    }
-    if text.chars().count() > MAX_OPERATOR_TEXT {
-        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters");
-        return Err(Invalid::new(format!("/{name}"), detail));
-    }
-    Ok(text)
 }
 
 fn unknown(key: &str) -> Problem {

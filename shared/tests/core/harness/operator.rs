@@ -3,6 +3,7 @@
 use rdkafka::message::Message;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::toy::Toy;
 
@@ -40,6 +41,15 @@ impl Toy {
     pub async fn skip(&self, key: &str, id: &Value) -> (u16, Value) {
         let body = json!({"reason": "a test of theirs", "by": "ada"}).to_string();
         self.about_parked(Method::POST, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
+    }
+
+    /// States the outcome of a step's open call. Returns the status with the answer.
+    pub async fn resolve(&self, saga: Uuid, step: &str, stated: Value) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}/steps/{saga}/{step}/resolution", self.process.port);
+        let mut body = json!({"reason": "I have asked him", "by": "ada"});
+        body.as_object_mut().expect("an object").extend(stated.as_object().expect("an object").clone());
+        let answer = self.client.post(url).json(&body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
     /// The keys that are parked.

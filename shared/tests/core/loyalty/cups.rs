@@ -3,15 +3,16 @@
 use std::error::Error;
 use std::time::Duration;
 
+use serde::Deserialize;
 use shared::db::Db;
 use shared::fault::Fault;
-use shared::saga::external_call::ExternalCall;
+use shared::saga::external_call::{ExternalCall, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use super::messages::{CupEngraved, CupMelted, EngraveCup, MeltCup};
+use super::messages::{CupEngraved, CupMelted, EngraveCup, EngraveRefused, MeltCup, NotEngraved};
 
 const ENGRAVER: &str = "engraver";
 
@@ -44,10 +45,17 @@ impl Engraver {
     }
 }
 
+/// What an operator knows of an engraved cup.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seen {
+    mark: String,
+}
+
 impl ExternalCall<EngraveCup> for Engraver {
     const TARGET: &'static str = ENGRAVER;
-    /// The mark, which the engraver makes from the idempotency key.
-    type Outcome = String;
+    /// The mark, which the engraver makes from the idempotency key. He himself refuses nothing.
+    type Outcome = Result<String, NotEngraved>;
     /// A test lets the engraver answer long before.
     const TIMEOUT: Duration = Duration::from_secs(60);
     const CALL_FIRST: Option<Duration> = Some(CALL_FIRST);
@@ -62,18 +70,26 @@ impl ExternalCall<EngraveCup> for Engraver {
         Ok(())
     }
 
-    async fn call(&self, key: &str, _: &Task<EngraveCup>) -> Result<String, Box<dyn Error + Send + Sync>> {
+    async fn call(
+        &self,
+        key: &str,
+        _: &Task<EngraveCup>,
+    ) -> Result<Result<String, NotEngraved>, Box<dyn Error + Send + Sync>> {
         self.answer(key).await?;
-        Ok(format!("mark {key}"))
+        Ok(Ok(format!("mark {key}")))
     }
 
     async fn record_outcome(
         &self,
         uow: &mut UnitOfWork,
-        answered: &[(Task<EngraveCup>, String)],
+        answered: &[(Task<EngraveCup>, Result<String, NotEngraved>)],
     ) -> Result<Vec<Answer<EngraveCup>>, Fault> {
-        for (task, mark) in answered {
+        for (task, outcome) in answered {
             let member = task.command.member;
+            let Ok(mark) = outcome else {
+                turn(uow, member, ("ordered", "refused"), None).await?;
+                continue;
+            };
             turn(uow, member, ("ordered", "engraved"), Some(mark)).await?;
             sqlx::query("insert into engraving (member, mark) values ($1, $2)")
                 .bind(member)
@@ -81,7 +97,27 @@ impl ExternalCall<EngraveCup> for Engraver {
                 .execute(uow.db())
                 .await?;
         }
-        Ok(answered.iter().map(|(_, mark)| Answer::done(CupEngraved { mark: mark.clone() })).collect())
+        let answer = |outcome: &Result<String, NotEngraved>| match outcome {
+            Ok(mark) => Answer::done(CupEngraved { mark: mark.clone() }),
+            Err(why) => Answer::refused(EngraveRefused { why: *why }),
+        };
+        Ok(answered.iter().map(|(_, outcome)| answer(outcome)).collect())
+    }
+
+    async fn resolve(
+        &self,
+        _: &mut UnitOfWork,
+        _: &Task<EngraveCup>,
+        resolution: &Resolution,
+    ) -> Result<Self::Outcome, Unresolved> {
+        Ok(match resolution.read::<Seen, NotEngraved>()? {
+            Resolved::Done(seen) => Ok(seen.mark),
+            Resolved::Refused(why) => Err(why),
+        })
+    }
+
+    async fn withdraw(&self, key: &str, _: &Task<EngraveCup>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.answer(&format!("withdraw {key}")).await
     }
 }
 

@@ -159,8 +159,29 @@ impl Message for EngraveCup {
 
 impl Command for EngraveCup {
     type Reply = CupEngraved;
-    type Refusal = Never;
+    type Refusal = EngraveRefused;
 }
+
+/// The reason why a cup was not engraved.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum NotEngraved {
+    TooSmall,
+    TimedOut,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct EngraveRefused {
+    #[serde(flatten)]
+    pub why: NotEngraved,
+}
+
+impl Message for EngraveRefused {
+    const TYPE: &'static str = "loyalty.engrave_refused.v1";
+    const TOPIC: &'static str = EVENTS;
+}
+
+impl Event for EngraveRefused {}
 
 #[derive(Serialize, Deserialize)]
 pub struct CupEngraved {

@@ -41,7 +41,7 @@ create table print_entry (
 
 create table cup (
     member uuid not null,
-    status text not null constraint cup_status check (status in ('ordered', 'engraved', 'melted')),
+    status text not null constraint cup_status check (status in ('ordered', 'engraved', 'refused', 'melted')),
     mark text,
     -- The transaction that recorded the intent.
     ordered_in xid8 not null default pg_current_xact_id(),

@@ -7,8 +7,10 @@ use sqlx::postgres::PgConnectOptions;
 use super::*;
 use crate::circuit_breaker::{FIRST_OPEN, IN_A_ROW};
 use crate::db::DbOptions;
-use crate::envelope::{Direction, Event, Message, Never, new_id};
+use crate::envelope::{Cause, Direction, Event, Message, Never, new_id};
+use crate::fault::Fault;
 use crate::saga::participant::Answer;
+use crate::unit_of_work::UnitOfWork;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Print {}
@@ -62,10 +64,11 @@ impl ExternalCall<Print> for Printer {
     }
 }
 
-fn task() -> Task<Print> {
+fn open() -> Open<Print> {
     let saga_id = new_id();
     let step = StepKey { saga_id, step: "print".to_owned(), direction: Direction::Do };
-    Task { command: Print {}, subject: saga_id.to_string(), cause: Cause::request(saga_id, None), step }
+    let cause = Cause::request(saga_id, None);
+    Open { task: Task { command: Print {}, subject: saga_id.to_string(), cause, step }, is_given_up: false }
 }
 
 /// Returns a caller of this printer. The test never uses its database.
@@ -88,12 +91,12 @@ async fn a_dependency_that_does_not_answer_is_not_called_by_any_who_share_its_ci
     let (one, other) = (caller(&printer, &dependency), caller(&printer, &dependency));
     let mut calls = Calls::new();
     for _ in 0..IN_A_ROW {
-        assert!(one.begin(task(), &mut calls).is_none(), "the circuit is closed");
+        assert!(one.begin(open(), &mut calls).is_none(), "the circuit is closed");
     }
     end_all(&mut calls).await;
     for caller in [&one, &other] {
         assert_eq!(caller.room(&calls), 0, "nothing is taken up");
-        let deferred = caller.begin(task(), &mut calls).expect("the circuit is open");
+        let deferred = caller.begin(open(), &mut calls).expect("the circuit is open");
         assert!(!deferred.wait.is_zero() && deferred.wait <= FIRST_OPEN, "{:?}", deferred.wait);
     }
     assert!(calls.is_empty());
@@ -107,7 +110,7 @@ async fn a_dependency_that_answers_is_called_as_often_as_there_are_steps() {
     let caller = caller(&printer, &dependency);
     let mut calls = Calls::new();
     for _ in 0..100 {
-        assert!(caller.begin(task(), &mut calls).is_none());
+        assert!(caller.begin(open(), &mut calls).is_none());
     }
     assert_eq!(caller.room(&calls), Printer::MAX_CONCURRENCY - 100);
     end_all(&mut calls).await;

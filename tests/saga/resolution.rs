@@ -1,0 +1,77 @@
+//! Steps whose provider never answers, and how an operator ends them.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Order, Suite, order};
+
+/// A good order with another card.
+fn paid_with(token: &str) -> Value {
+    let mut order = order();
+    order["paymentToken"] = json!(token);
+    order
+}
+
+impl Suite {
+    /// States the outcome of a step of an order's saga.
+    async fn resolve(&self, service: &'static str, order: Order, step: &str, stated: Value) -> (u16, Value) {
+        let url = format!("{}/steps/{}/{step}/resolution", self.url(service), order.id);
+        let mut body = json!({"reason": "I have asked the provider", "by": "ada"});
+        body.as_object_mut().expect("an object").extend(stated.as_object().expect("an object").clone());
+        let answer = self.client.post(url).json(&body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    /// Waits until a service has an open call for a step of an order.
+    async fn is_calling(&self, service: &'static str, order: Order, step: &str) {
+        let open = format!(
+            "select count(*) from step_outcome where status = 'pending' and step = '{step}' and saga_id = '{}'",
+            order.id
+        );
+        self.until("the call to be open", async |suite| suite.number(service, &open).await == 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_card_never_answers_is_ended_by_an_operator_either_way() {
+    let suite = Suite::start().await;
+    let card = paid_with("tok_unavailable");
+    let (refused, authorized) = (suite.place(&card).await, suite.place(&card).await);
+    let cancelled = suite.place(&card).await;
+    for order in [refused, authorized, cancelled] {
+        suite.is_calling("payment", order, "authorize_payment").await;
+    }
+    // What does not fit changes nothing.
+    let (status, problem) =
+        suite.resolve("payment", refused, "authorize_payment", json!({"outcome": "done"})).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/reply")), "{problem}");
+    assert_eq!(suite.resolve("inventory", refused, "reserve_stock", json!({"outcome": "done"})).await.0, 409);
+
+    let stated = json!({"outcome": "refused", "code": "timed_out"});
+    assert_eq!(suite.resolve("payment", refused, "authorize_payment", stated).await.0, 200);
+    let order = suite.settled(refused).await;
+    assert_eq!((&order["status"], &order["reason"]), (&json!("rejected"), &json!("timed_out")), "{order}");
+
+    let stated = json!({"outcome": "done", "reply": {"authorizationId": "auth_seen"}});
+    assert_eq!(suite.resolve("payment", authorized, "authorize_payment", stated).await.0, 200);
+    assert_eq!(suite.settled(authorized).await["status"], "confirmed");
+
+    // A cancellation waits for the open call, and the resolution ends it as cancelled.
+    assert_eq!(suite.post(cancelled, "cancellation").await.0.as_u16(), 202);
+    let saga = format!("/sagas/{}", cancelled.id);
+    suite
+        .until("the saga to hear of the cancellation", async |suite| {
+            let saga = suite.get("orchestrator", &saga).await;
+            saga["log"]
+                .as_array()
+                .is_some_and(|log| log.iter().any(|entry| entry["input"]["input"] == "cancel"))
+        })
+        .await;
+    let stated = json!({"outcome": "refused", "code": "card_declined"});
+    assert_eq!(suite.resolve("payment", cancelled, "authorize_payment", stated).await.0, 200);
+    assert_eq!(suite.settled(cancelled).await["status"], "cancelled");
+    let owed = "select count(*) from step_outcome where claimed_until is not null";
+    suite
+        .until("the provider to have withdrawn", async |suite| suite.number("payment", owed).await == 0)
+        .await;
+    suite.comes_to_rest().await;
+}
