@@ -44,7 +44,7 @@ pub struct Place {
     /// The card token. The simulated card provider knows tok_visa and tokens that fail.
     ///
     /// tok_visa is authorized. tok_chargeDeclined and tok_insufficientFunds are declined. tok_timeoutOnce is authorized,
-    /// but its first answer is lost. tok_refundFail is authorized, but its refund is declined. tok_unavailable never gets
+    /// but its first answer is lost. tok_captureDeclined and tok_authorizationExpired are authorized, but not captured. tok_refundFail is authorized, but its refund is declined. tok_unavailable never gets
     /// an answer, so its order stays pending for ever.
     #[arg(long, default_value = "tok_visa")]
     token: String,

@@ -44,13 +44,23 @@ pub struct VoidPayment {
     pub authorization_id: String,
 }
 
-/// Captures the authorized amount. It is the pivot of the order saga: from here on the order only goes forward.
+/// Captures the authorized amount. It is the pivot of the order saga: once it is done, the order only goes forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CapturePayment {
     pub order_id: Uuid,
     /// The provider's id of the authorization.
     pub authorization_id: String,
+}
+
+/// The reason why the authorized amount was not captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum CaptureRefused {
+    /// The provider declined the capture.
+    CaptureDeclined,
+    /// The provider no longer holds the amount.
+    AuthorizationExpired,
 }
 
 /// Refunds the payment of a returned order. It is the pivot of the return saga.
@@ -103,6 +113,15 @@ pub struct Captured {
     pub amount: Money,
 }
 
+/// The authorized amount of an order was not captured. No money was taken, so the order is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureDeclined {
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub refusal: CaptureRefused,
+}
+
 /// The payment of an order is refunded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -125,6 +144,7 @@ events! {
     Declined = "payment.declined.v1", on "payment.events";
     Voided = "payment.voided.v1", on "payment.events";
     Captured = "payment.captured.v1", on "payment.events";
+    CaptureDeclined = "payment.capture_declined.v1", on "payment.events";
     Refunded = "payment.refunded.v1", on "payment.events";
     RefundDeclined = "payment.refund_declined.v1", on "payment.events";
 }
@@ -132,6 +152,6 @@ events! {
 commands! {
     AuthorizePayment = "payment.authorize_payment.v1", on "payment.commands", answers Authorized, or Declined;
     VoidPayment = "payment.void_payment.v1", on "payment.commands", answers Voided, or Never;
-    CapturePayment = "payment.capture_payment.v1", on "payment.commands", answers Captured, or Never;
+    CapturePayment = "payment.capture_payment.v1", on "payment.commands", answers Captured, or CaptureDeclined;
     RefundPayment = "payment.refund_payment.v1", on "payment.commands", answers Refunded, or RefundDeclined;
 }

@@ -31,6 +31,41 @@ impl Suite {
     }
 }
 
+/// The pivot is refused, so nothing was taken, and everything before it is undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_the_provider_refuses_undoes_the_order() {
+    let suite = Suite::start().await;
+    for (token, reason) in
+        [("tok_captureDeclined", "capture_declined"), ("tok_authorizationExpired", "authorization_expired")]
+    {
+        let order = suite.place(&paid_with(token)).await;
+        let settled = suite.settled(order).await;
+        assert_eq!(
+            (&settled["status"], &settled["reason"]),
+            (&json!("rejected"), &json!(reason)),
+            "{settled}"
+        );
+        let timeline: Vec<&str> = settled["timeline"]
+            .as_array()
+            .expect("a timeline")
+            .iter()
+            .filter_map(|one| one["type"].as_str())
+            .collect();
+        for told in [
+            "payment.capture_declined.v1",
+            "shipping.cancelled.v1",
+            "payment.voided.v1",
+            "inventory.released.v1",
+        ] {
+            assert!(timeline.contains(&told), "{told} is not in {timeline:?}");
+        }
+        let payment = suite.get("payment", &format!("/payments/{}", order.id)).await;
+        let sums = [&payment["authorized"]["amount"], &payment["captured"]["amount"]];
+        assert_eq!((&payment["status"], sums), (&json!("voided"), [&json!(0), &json!(0)]));
+    }
+    suite.comes_to_rest().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_card_never_answers_is_ended_by_an_operator_either_way() {
     let suite = Suite::start().await;

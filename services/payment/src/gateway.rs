@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use schemas::common::Money;
-use schemas::payment::AuthorizeRefused;
+use schemas::payment::{AuthorizeRefused, CaptureRefused};
 use sha2::{Digest, Sha256};
 
 /// The provider gave no answer, so it is unknown whether it did what it was asked. A repetition with the same key finds out.
@@ -47,12 +47,15 @@ pub trait CardProvider: Send + Sync + 'static {
     /// If there is no answer.
     fn void(&self, key: &str, authorization_id: &str) -> impl Future<Output = Result<(), NoAnswer>> + Send;
 
-    /// Takes the held money.
+    /// Takes the held money. Returns the reason why the provider did not: the card may be closed by then, or the hold over.
     ///
     /// # Errors
     /// If there is no answer.
-    fn capture(&self, key: &str, authorization_id: &str)
-    -> impl Future<Output = Result<(), NoAnswer>> + Send;
+    fn capture(
+        &self,
+        key: &str,
+        authorization_id: &str,
+    ) -> impl Future<Output = Result<Option<CaptureRefused>, NoAnswer>> + Send;
 
     /// Gives captured money back to the card that it came from. Returns whether the provider did: the card may be closed by
     /// then.
@@ -83,6 +86,8 @@ pub trait CardProvider: Send + Sync + 'static {
 /// | `tok_insufficientFunds` | declined for lack of funds |
 /// | `tok_timeoutOnce` | authorized, but the first answer is lost |
 /// | `tok_unavailable` | no answer, however often it is asked |
+/// | `tok_captureDeclined` | authorized, but the capture is declined |
+/// | `tok_authorizationExpired` | authorized, but the hold is over when it is captured |
 /// | `tok_refundFail` | authorized and captured, but a refund is declined |
 /// | any other | declined |
 ///
@@ -121,9 +126,11 @@ impl CardProvider for Simulated {
     async fn authorize(&self, key: &str, token: &str, _amount: &Money) -> Result<Verdict, NoAnswer> {
         self.take_time().await?;
         match token {
-            "tok_visa" | "tok_refundFail" => Ok(authorized(key)),
+            "tok_visa" | "tok_refundFail" => Ok(authorized(key, "")),
+            "tok_captureDeclined" => Ok(authorized(key, DECLINES)),
+            "tok_authorizationExpired" => Ok(authorized(key, EXPIRES)),
             "tok_timeoutOnce" if self.loses_answer(key) => Err(NoAnswer::Timeout),
-            "tok_timeoutOnce" => Ok(authorized(key)),
+            "tok_timeoutOnce" => Ok(authorized(key, "")),
             "tok_insufficientFunds" => Ok(Verdict::Refused(AuthorizeRefused::InsufficientFunds)),
             "tok_unavailable" => Err(NoAnswer::Unavailable),
             _ => Ok(Verdict::Refused(AuthorizeRefused::CardDeclined)),
@@ -134,8 +141,14 @@ impl CardProvider for Simulated {
         self.take_time().await
     }
 
-    async fn capture(&self, _key: &str, _authorization_id: &str) -> Result<(), NoAnswer> {
-        self.take_time().await
+    async fn capture(&self, _key: &str, authorization_id: &str) -> Result<Option<CaptureRefused>, NoAnswer> {
+        self.take_time().await?;
+        let is = |what| authorization_id.starts_with(&format!("{AUTHORIZATION}{what}"));
+        Ok(match () {
+            () if is(DECLINES) => Some(CaptureRefused::CaptureDeclined),
+            () if is(EXPIRES) => Some(CaptureRefused::AuthorizationExpired),
+            () => None,
+        })
     }
 
     async fn refund(&self, _key: &str, token: &str, _authorization_id: &str) -> Result<bool, NoAnswer> {
@@ -148,10 +161,17 @@ impl CardProvider for Simulated {
     }
 }
 
-fn authorized(key: &str) -> Verdict {
+/// What the ids of authorizations begin with.
+const AUTHORIZATION: &str = "auth_";
+/// The mark in the id of an authorization whose capture is declined.
+const DECLINES: &str = "declines_";
+/// The mark in the id of an authorization that is over when it is captured.
+const EXPIRES: &str = "expires_";
+
+fn authorized(key: &str, mark: &str) -> Verdict {
     let digest = Sha256::digest(key.as_bytes());
     let name: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-    Verdict::Authorized { authorization_id: format!("auth_{name}") }
+    Verdict::Authorized { authorization_id: format!("{AUTHORIZATION}{mark}{name}") }
 }
 
 #[cfg(test)]
@@ -168,6 +188,22 @@ mod tests {
         assert!(provider.authorize("k", "tok_timeoutOnce", &one()).await.is_err());
         let second = provider.authorize("k", "tok_timeoutOnce", &one()).await.expect("an answer");
         assert_eq!(second, provider.authorize("k", "tok_visa", &one()).await.expect("an answer"));
+    }
+
+    #[tokio::test]
+    async fn a_capture_goes_as_the_token_of_its_authorization_says() {
+        let provider = Simulated::default();
+        for (token, refusal) in [
+            ("tok_visa", None),
+            ("tok_captureDeclined", Some(CaptureRefused::CaptureDeclined)),
+            ("tok_authorizationExpired", Some(CaptureRefused::AuthorizationExpired)),
+        ] {
+            let verdict = provider.authorize("k", token, &one()).await.expect("an answer");
+            let Verdict::Authorized { authorization_id } = verdict else {
+                panic!("{token} is not authorized")
+            };
+            assert_eq!(provider.capture("c", &authorization_id).await.ok(), Some(refusal), "{token}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! - Consumes `payment.authorize_payment.v1`, `payment.void_payment.v1`, `payment.capture_payment.v1` and
 //!   `payment.refund_payment.v1`.
 //! - Publishes `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1`,
-//!   `payment.refunded.v1` and `payment.refund_declined.v1` on `payment.events`.
+//!   `payment.capture_declined.v1`, `payment.refunded.v1` and `payment.refund_declined.v1` on `payment.events`.
 //! - Owns the tables `payment` and `ledger_entry`.
 
 pub mod config;

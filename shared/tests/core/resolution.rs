@@ -59,7 +59,7 @@ async fn a_call_that_is_stated_done_answers_its_saga_and_a_late_answer_changes_n
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["steps"][0]["status"], "done");
     let done = (json!("done"), json!({"mark": "seen by ada"}));
-    assert_eq!(outcome(&toy, member).await, [done.clone()]);
+    assert_eq!(outcome(&toy, member).await, std::slice::from_ref(&done));
     assert_eq!(toy.published(member).await, [CupEngraved::TYPE]);
     // The call is still under way, and is answered now.
     let dropped = "select count(*) from engraver_call";

@@ -36,7 +36,8 @@ pub(crate) mod answers {
     use schemas::notification::Sent;
     use schemas::order::{OrderConfirmed, OrderRejected, OrderReturned, ReturnRefused};
     use schemas::payment::{
-        AuthorizeRefused, Authorized, Captured, Declined, RefundDeclined, RefundRefused, Refunded, Voided,
+        AuthorizeRefused, Authorized, CaptureDeclined, CaptureRefused, Captured, Declined, RefundDeclined,
+        RefundRefused, Refunded, Voided,
     };
     use schemas::shipping::{
         BookRefused, Booked, BookingRefused, Cancelled, Resumed, StopDeclined, StopRefused, Stopped,
@@ -93,6 +94,10 @@ pub(crate) mod answers {
 
     pub(crate) fn captured() -> Captured {
         Captured { order_id: ORDER_ID, amount: amount() }
+    }
+
+    pub(crate) fn capture_declined(refusal: CaptureRefused) -> CaptureDeclined {
+        CaptureDeclined { order_id: ORDER_ID, refusal }
     }
 
     pub(crate) fn refunded() -> Refunded {

@@ -8,7 +8,7 @@ use schemas::orchestrator::{
     EVENTS as SAGAS, SagaCancellationRefused, SagaCompensated, SagaCompensating, SagaCompleted, SagaStuck,
 };
 use schemas::order::{OrderCancelled, OrderConfirmed, OrderRejected, OrderReturned, ReturnRefused};
-use schemas::payment::{Authorized, Captured, Declined, RefundDeclined, Refunded, Voided};
+use schemas::payment::{Authorized, CaptureDeclined, Captured, Declined, RefundDeclined, Refunded, Voided};
 use schemas::shipping::{
     Booked, BookingRefused, Cancelled, Delivered, Dispatched, Resumed, StopDeclined, Stopped,
 };
@@ -43,6 +43,7 @@ pub(super) const TIMELINE: &[(&str, &str)] = &[
     of::<Declined>(),
     of::<Voided>(),
     of::<Captured>(),
+    of::<CaptureDeclined>(),
     of::<Refunded>(),
     of::<RefundDeclined>(),
     of::<Booked>(),

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use schemas::common::Money;
-use schemas::payment::{CapturePayment, Captured, VoidPayment, Voided};
+use schemas::payment::{CaptureDeclined, CapturePayment, CaptureRefused, Captured, VoidPayment, Voided};
 use shared::envelope::{Command, Never};
 use shared::fault::Fault;
-use shared::saga::external_call::{AT_ONCE, ExternalCall, Nothing, Resolution, Unresolved};
+use shared::saga::external_call::{AT_ONCE, ExternalCall, Nothing, Resolution, Resolved, Unresolved};
 use shared::saga::participant::{Answer, Task};
 use shared::unit_of_work::UnitOfWork;
 use uuid::Uuid;
@@ -20,7 +20,8 @@ use crate::store;
 impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
     const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
-    type Outcome = ();
+    /// Why the money was not taken, if it was not.
+    type Outcome = Option<CaptureRefused>;
 
     async fn record_intent(
         &self,
@@ -31,17 +32,32 @@ impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
         Ok(())
     }
 
-    async fn call(&self, key: &str, task: &Task<CapturePayment>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    async fn call(
+        &self,
+        key: &str,
+        task: &Task<CapturePayment>,
+    ) -> Result<Option<CaptureRefused>, Box<dyn Error + Send + Sync>> {
         Ok(self.provider.capture(key, &task.command.authorization_id).await?)
     }
 
     async fn record_outcome(
         &self,
         uow: &mut UnitOfWork,
-        answered: &[(Task<CapturePayment>, ())],
+        answered: &[(Task<CapturePayment>, Option<CaptureRefused>)],
     ) -> Result<Vec<Answer<CapturePayment>>, Fault> {
-        let orders: Vec<Uuid> = answered.iter().map(|(task, ())| task.command.order_id).collect();
-        record(uow, Move::Capture, &orders, |order_id, amount| Captured { order_id, amount }).await
+        let captured = answered.iter().filter(|(_, refusal)| refusal.is_none());
+        let orders: Vec<Uuid> = captured.map(|(task, _)| task.command.order_id).collect();
+        let reply = |order_id, amount| Captured { order_id, amount };
+        let mut done = record(uow, Move::Capture, &orders, reply).await?.into_iter();
+        // What was not captured stays authorized. The saga is undone, and voids it.
+        let answer = |(task, refusal): &(Task<CapturePayment>, Option<CaptureRefused>)| match *refusal {
+            None => done.next(),
+            Some(refusal) => {
+                let order_id = task.command.order_id;
+                Some(Answer::refused(CaptureDeclined { order_id, refusal }))
+            }
+        };
+        Ok(answered.iter().filter_map(answer).collect())
     }
 
     async fn resolve(
@@ -49,8 +65,19 @@ impl<P: CardProvider> ExternalCall<CapturePayment> for Payments<P> {
         _uow: &mut UnitOfWork,
         _task: &Task<CapturePayment>,
         resolution: &Resolution,
-    ) -> Result<(), Unresolved> {
-        resolution.read::<Nothing, Never>().map(drop)
+    ) -> Result<Option<CaptureRefused>, Unresolved> {
+        Ok(match resolution.read::<Nothing, CaptureRefused>()? {
+            Resolved::Done(Nothing {}) => None,
+            Resolved::Refused(refusal) => Some(refusal),
+        })
+    }
+
+    async fn withdraw(
+        &self,
+        key: &str,
+        _task: &Task<CapturePayment>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.provider.withdraw(key).await?)
     }
 }
 

@@ -189,8 +189,9 @@ pub async fn resolve(
         let status = store::find_step(uow.db(), step).await?.map(|found| found.status);
         return Err(Unresolved::NotOpen(status.unwrap_or_default()));
     };
-    let resolver = router.extensions.get(open.kind.as_str()).and_then(|one| one.downcast_ref());
-    let resolver: &Box<dyn ResolveCall> = resolver
+    let resolver = router.extensions.get(open.kind.as_str());
+    let resolver = resolver.and_then(|one| one.downcast_ref::<Box<dyn ResolveCall>>());
+    let resolver = resolver
         .ok_or_else(|| Unresolved::Unfit(format!("this release makes no calls for {}", open.kind)))?;
     resolver.resolve(&mut uow, &open, resolution).await.map_err(|unresolved| match unresolved {
         // A permanent failure repeats itself, so its text is of use to the operator.

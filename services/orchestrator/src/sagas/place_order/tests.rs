@@ -6,7 +6,7 @@ use schemas::common::{Line, Money};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
 use schemas::order::{ConfirmOrder, RejectOrder};
-use schemas::payment::{AuthorizePayment, AuthorizeRefused, CapturePayment, VoidPayment};
+use schemas::payment::{AuthorizePayment, AuthorizeRefused, CapturePayment, CaptureRefused, VoidPayment};
 use schemas::shipping::{BookShipment, CancelShipment};
 use serde_json::json;
 use shared::envelope::Direction;
@@ -105,19 +105,19 @@ fn an_undeliverable_address_undoes_stock_and_card_side_by_side() {
         .ends(Status::Compensated);
 }
 
-/// No participant refuses it today. If one did, the money would not be taken, so the saga can still turn back.
+/// A refused pivot is not done: no money was taken, so the saga can still turn back.
 #[test]
 fn a_refused_capture_undoes_the_shipment_before_stock_and_card() {
     booked()
-        .gets(&refusal_of("capture_payment"))
-        .turns_round_at("capture_payment", "no")
+        .refused::<CapturePayment>(answers::capture_declined(CaptureRefused::AuthorizationExpired))
+        .turns_round_at("capture_payment", "authorization_expired")
         .expects(CancelShipment { order_id: ORDER, tracking_number: "TN-1".to_owned() })
         .done::<CancelShipment>(answers::booking_cancelled())
         .expects(ReleaseStock { order_id: ORDER })
         .expects(void_payment())
         .done::<ReleaseStock>(answers::released())
         .done::<VoidPayment>(answers::voided())
-        .expects(rejected("no"))
+        .expects(rejected("authorization_expired"))
         .done::<RejectOrder>(answers::rejected())
         .ends(Status::Compensated);
 }
