@@ -51,13 +51,14 @@ pub struct DbOptions {
     connections: u32,
     shards: i16,
     retention: Retention,
+    call_deadline: Duration,
 }
 
 impl DbOptions {
     /// Creates the options of a service with this name. Its messages carry the name as `source`.
     ///
-    /// The defaults are: the schema [`DEFAULT_SCHEMA`], ten connections, one shard, two weeks of retention, and a new
-    /// instance name at every start. Copies of parked messages go to the topic `<source>.parked`.
+    /// The defaults are: the schema [`DEFAULT_SCHEMA`], ten connections, one shard, two weeks of retention, one day for an
+    /// external call, and a new instance name at every start. Copies of parked messages go to the topic `<source>.parked`.
     pub fn new(source: &'static str) -> Self {
         Self {
             source,
@@ -67,6 +68,7 @@ impl DbOptions {
             connections: 10,
             shards: 1,
             retention: Retention::default(),
+            call_deadline: Duration::from_secs(24 * 3600),
         }
     }
 
@@ -107,6 +109,12 @@ impl DbOptions {
     #[must_use]
     pub fn retention(self, retention: Retention) -> Self {
         Self { retention, ..self }
+    }
+
+    /// Sets after how long an external call without an answer is given up, if its command allows that.
+    #[must_use]
+    pub fn call_deadline(self, call_deadline: Duration) -> Self {
+        Self { call_deadline, ..self }
     }
 
     /// Opens a database with these connection options. It connects lazily, so that an unavailable database fails the
@@ -163,6 +171,15 @@ impl Db {
     /// Returns how long message ids and step outcomes are remembered.
     pub fn retention(&self) -> Retention {
         self.options.retention
+    }
+
+    /// Returns after how long an external call without an answer is given up.
+    #[cfg_attr(
+        not(feature = "saga"),
+        expect(dead_code, reason = "only participants of sagas make external calls")
+    )]
+    pub(crate) fn call_deadline(&self) -> Duration {
+        self.options.call_deadline
     }
 
     /// Takes a read-only connection from the pool.

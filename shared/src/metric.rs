@@ -169,6 +169,9 @@ metrics_table! {
         "The number of calls to an external dependency that were deferred because its circuit breaker was open.", "";
     EXTERNAL_CALLS_UNANSWERED: Counter "external_calls_unanswered_total" ["command"],
         "The number of calls to an external dependency that got no answer. They are repeated.", "The log has the reason.";
+    EXTERNAL_CALLS_GIVEN_UP: Counter "external_calls_given_up_total" ["command"],
+        "The number of calls that got no answer within `CALL_DEADLINE`. Their steps count as refused.",
+        "Ask the provider. Each of them is an order that was lost to silence.";
     EXTERNAL_CALLS_FAILED: Counter "external_calls_failed_total" ["command"],
         "The number of external calls whose outcome could not be recorded.",
         "Alert on any. The log names the subject (the order), the step and the failure.";

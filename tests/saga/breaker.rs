@@ -13,17 +13,26 @@ use crate::harness::{Order, Setup, Suite, order};
 const PROVIDER: &str = "card-provider";
 
 /// A file whose presence simulates an outage. The outage ends when this is dropped.
-struct Outage(PathBuf);
+pub(super) struct Outage(PathBuf);
 
 impl Outage {
-    fn begin(name: &str) -> Self {
+    pub(super) fn begin(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         File::create(&path).expect("a file");
         Self(path)
     }
 
-    fn setting(&self) -> String {
+    /// Ends the outage for now.
+    pub(super) fn end(&self) {
+        fs::remove_file(&self.0).expect("the file was there");
+    }
+
+    pub(super) fn begin_again(&self) {
+        File::create(&self.0).expect("a file");
+    }
+
+    pub(super) fn setting(&self) -> String {
         self.0.to_str().expect("UTF-8").to_owned()
     }
 }

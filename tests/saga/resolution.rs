@@ -1,8 +1,10 @@
 //! Steps whose provider never answers, and how an operator ends them.
 
+use local::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Order, Suite, order};
+use super::breaker::Outage;
+use crate::harness::{Order, Setup, Suite, order};
 
 /// A good order with another card.
 fn paid_with(token: &str) -> Value {
@@ -29,6 +31,41 @@ impl Suite {
         );
         self.until("the call to be open", async |suite| suite.number(service, &open).await == 1).await;
     }
+}
+
+/// Silence ends what can be undone. The capture may have taken the money, so it is asked until it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_is_never_answered_ends_at_its_deadline_and_a_capture_does_not() {
+    let outage = Outage::begin("card-provider-for-ever");
+    outage.end();
+    let settings = vec![("CALL_DEADLINE", "3s".to_owned()), ("PAYMENT_PROVIDER_OUTAGE", outage.setting())];
+    let mut suite = Suite::with(Setup { settings, ..Setup::default() }).await;
+    let card = paid_with("tok_unavailable");
+    let (silent, cancelled) = (suite.place(&card).await, suite.place(&card).await);
+    assert_eq!(suite.post(cancelled, "cancellation").await.0.as_u16(), 202);
+    let settled = suite.settled(silent).await;
+    assert_eq!(
+        (&settled["status"], &settled["reason"]),
+        (&json!("rejected"), &json!("timed_out")),
+        "{settled}"
+    );
+    assert_eq!(suite.settled(cancelled).await["status"], "cancelled", "a cancellation leads somewhere");
+
+    // Payment has authorized this one and does not hear of the capture before the provider is out.
+    suite.process("shipping").signal(Signal::STOP);
+    let order = suite.place(&order()).await;
+    suite.step_is(order, "authorize_payment", "done").await;
+    outage.begin_again();
+    suite.processes_go_on("shipping");
+    suite.is_calling("payment", order, "capture_payment").await;
+    let overdue = "select count(*) from step_outcome
+                   where step = 'capture_payment' and status = 'pending' and recorded_at < now() - interval '6 seconds'";
+    suite
+        .until("twice its deadline to pass", async |suite| suite.number("payment", overdue).await == 1)
+        .await;
+    drop(outage);
+    assert_eq!(suite.settled(order).await["status"], "confirmed");
+    suite.comes_to_rest().await;
 }
 
 /// The pivot is refused, so nothing was taken, and everything before it is undone.

@@ -17,6 +17,8 @@
 //! service records it as if the dependency had answered so, and a later answer has no effect. If the step counts as
 //! refused, the dependency is told to withdraw what it may have done ([`ExternalCall::withdraw`]), until it answers.
 //!
+//! A command with [`ExternalCall::GIVES_UP`] is given up after a deadline, as if an operator had resolved it as refused.
+//!
 //! All calls with the same [`ExternalCall::TARGET`] share a circuit breaker ([`crate::circuit_breaker`]). While it is
 //! open no call is made, and steps are deferred until a trial is possible. A deferral does not count as an attempt.
 
@@ -38,7 +40,7 @@ pub use self::ahead::AT_ONCE;
 use self::ahead::Patience;
 use self::caller::Caller;
 use self::intake::Intake;
-pub use self::resolution::{Nothing, Resolution, Resolved, Unresolved};
+pub use self::resolution::{Nothing, Resolution, Resolved, TIMED_OUT, Unresolved};
 use self::resolution::{ResolveCall, Resolver};
 use crate::circuit_breaker::Dependency;
 use crate::envelope::Command;
@@ -76,6 +78,12 @@ pub trait ExternalCall<C: Command>: Send + Sync + 'static {
     /// recorded. So the dependency must be idempotent, and [`ExternalCall::call`] must not depend on what
     /// [`ExternalCall::record_intent`] writes or refuses. Only the first command of a key in a batch is called so.
     const CALL_FIRST: Option<Duration> = None;
+
+    /// Whether a call without an answer is given up after [`crate::db::DbOptions::call_deadline`]. The step then counts as
+    /// refused with the code [`TIMED_OUT`], which [`ExternalCall::resolve`] must accept, and the call is withdrawn. A step
+    /// whose end decides about money must not be given up: nobody may guess how a pivot ended. Nor can an undo be, or a step
+    /// behind the pivot, because they cannot be refused.
+    const GIVES_UP: bool = false;
 
     /// Records the intent in the transaction that claims the commands.
     ///

@@ -62,6 +62,11 @@ pub struct Common {
     /// be longer than the longest saga, and longer than the topics keep messages.
     #[arg(long, env = "STEP_RETENTION", default_value = "14d", value_parser = duration)]
     pub step_retention: Duration,
+    /// After how long a call that its provider does not answer is given up. The step then counts as refused with the code
+    /// `timed_out`, and the provider is told to take back what it may have done. Captures, refunds, undos and notices are
+    /// never given up.
+    #[arg(long, env = "CALL_DEADLINE", default_value = "1d", value_parser = duration)]
+    pub call_deadline: Duration,
     /// How long a stopping service may take to finish its running work.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,

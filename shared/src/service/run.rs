@@ -78,6 +78,7 @@ async fn run<A: App>(
         .connections(common.database_connections)
         .shards(common.outbox_shards)
         .retention(retention)
+        .call_deadline(common.call_deadline)
         .connect(database);
     if line.migrate {
         let mut connection = db.connect().await.context("the database does not answer")?;

@@ -136,6 +136,31 @@ async fn an_answer_that_comes_behind_a_stated_refusal_changes_nothing() {
     assert_eq!(toy.resolve(member, STEP, stated).await.0, 409, "it is resolved once");
 }
 
+/// The undo of a cup cannot be refused, so it is called for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_never_answered_is_given_up_at_its_deadline_and_an_undo_is_not() {
+    let (toy, engraved, late) = (Toy::start().await, new_id(), new_id());
+    toy.told(&[engrave(engraved)]).await;
+    engraver_answers(&toy, "with an error").await;
+    toy.told(&[melt(engraved)]).await;
+    toy.told(&[engrave(late)]).await;
+    assert_eq!(outcome(&toy, late).await, []);
+    // The first replica has a deadline of a day. Whoever passes it gives the call up, whoever has its claim.
+    let _second = toy.second(&[("CALL_DEADLINE", "1s".to_owned())]);
+    toy.until("an answer", async || !toy.answers(late).await.is_empty()).await;
+    assert_eq!(outcome(&toy, late).await, [(json!("refused"), json!({"code": "timed_out"}))]);
+    let overdue = "select count(*) from step_outcome
+                   where direction = 'undo' and status = 'pending' and recorded_at < now() - interval '1 second'";
+    assert_eq!(toy.number(overdue).await, 1, "the undo is called on");
+    assert_eq!(toy.number(OPEN).await, 2, "and the engraver is to withdraw the other one");
+    engraver_answers(&toy, "yes").await;
+    toy.until("both", async || toy.number(OPEN).await == 0).await;
+    toy.comes_to_rest().await;
+    assert_eq!(toy.published(engraved).await.last().map(String::as_str), Some(CupMelted::TYPE));
+    assert_eq!(outcome(&toy, late).await.len(), 1);
+    assert!(calls(&toy).await.contains(&format!("withdraw {late}:{STEP}:do")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_resolves_nothing_and_says_why() {
     let (toy, member) = open("with an error").await;

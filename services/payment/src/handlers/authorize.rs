@@ -26,6 +26,7 @@ struct Seen {
 impl<P: CardProvider> ExternalCall<AuthorizePayment> for Payments<P> {
     const TARGET: &'static str = CARD_PROVIDER;
     const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
+    const GIVES_UP: bool = true;
     type Outcome = Verdict;
 
     async fn record_intent(

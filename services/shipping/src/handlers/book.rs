@@ -26,6 +26,7 @@ struct Seen {
 impl<K: Carrier> ExternalCall<BookShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
     const CALL_FIRST: Option<Duration> = Some(AT_ONCE);
+    const GIVES_UP: bool = true;
     type Outcome = Verdict;
 
     async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<BookShipment>]) -> Result<(), Fault> {

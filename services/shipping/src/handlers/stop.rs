@@ -17,6 +17,7 @@ use crate::store;
 
 impl<K: Carrier> ExternalCall<StopShipment> for Shipments<K> {
     const TARGET: &'static str = CARRIER;
+    const GIVES_UP: bool = true;
     /// Why the parcel goes on, although it was being stopped. The carrier itself refuses no stop.
     type Outcome = Option<StopRefused>;
 

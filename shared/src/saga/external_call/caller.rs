@@ -1,5 +1,6 @@
 //! The second half of an external call: calls the dependency, and records its answer or its silence.
 
+mod deadline;
 mod record;
 mod withdrawal;
 
@@ -12,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use self::deadline::Overdue;
 use self::withdrawal::withdraw;
 use super::{ExternalCall, LocalError, claim, store};
 use crate::circuit_breaker::{Call, Dependency};
@@ -97,6 +99,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut released, mut more) = (false, false);
         let mut quiet = 0_u32;
+        let mut overdue = Overdue::new(self.db.call_deadline());
         loop {
             if more && calls.len() <= E::MAX_CONCURRENCY / 2 {
                 poll.reset_immediately();
@@ -116,6 +119,9 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     answered.extend(ended);
                 }
                 _ = poll.tick() => {
+                    if E::GIVES_UP && overdue.is_to_be_checked() {
+                        self.give_up_overdue(&stop).await;
+                    }
                     quiet = if calls.is_empty() { quiet.saturating_add(1) } else { 0 };
                     if quiet > QUIET_AFTER && !quiet.is_multiple_of(4) {
                         continue;

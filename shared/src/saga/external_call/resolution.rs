@@ -40,6 +40,9 @@ pub enum Resolution {
     },
 }
 
+/// The refusal code of a call that was given up because the dependency did not answer in time.
+pub const TIMED_OUT: &str = "timed_out";
+
 /// A [`Resolution`] in the types of a command.
 #[derive(Debug, PartialEq)]
 pub enum Resolved<D, R> {
@@ -146,7 +149,7 @@ impl<C: Command, E: ExternalCall<C>> ResolveCall for Resolver<C, E> {
 }
 
 /// Records the stated outcome of an open call and publishes the answer. The caller holds the lock of the step's subject.
-pub(super) async fn record<C: Command, E: ExternalCall<C>>(
+pub(crate) async fn record<C: Command, E: ExternalCall<C>>(
     handler: &E,
     uow: &mut UnitOfWork,
     task: Task<C>,

@@ -59,6 +59,7 @@ impl ExternalCall<EngraveCup> for Engraver {
     /// A test lets the engraver answer long before.
     const TIMEOUT: Duration = Duration::from_secs(60);
     const CALL_FIRST: Option<Duration> = Some(CALL_FIRST);
+    const GIVES_UP: bool = true;
 
     async fn record_intent(&self, uow: &mut UnitOfWork, tasks: &[Task<EngraveCup>]) -> Result<(), Fault> {
         for task in tasks {

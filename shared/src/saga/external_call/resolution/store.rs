@@ -92,6 +92,23 @@ pub(crate) async fn find_pending(
         .await
 }
 
+/// Returns pending steps of a type whose intent was recorded longer ago than `seconds`, the oldest first. Returns at most
+/// `limit` steps.
+pub(crate) async fn find_overdue(
+    db: &mut PgConnection,
+    kind: &str,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<Reclaimed>, sqlx::Error> {
+    let find = format!(
+        "select {RECLAIMED} from step_outcome o
+         where o.claimed_until is not null and o.type = $1 and o.status = 'pending'
+           and o.recorded_at < clock_timestamp() - $2 * interval '1 second'
+         order by o.recorded_at limit $3"
+    );
+    sqlx::query_as(AssertSqlSafe(find)).bind(kind).bind(seconds).bind(limit).fetch_all(db).await
+}
+
 /// Records the outcome of a pending step, and that its call has to be withdrawn. The withdrawal waits until the claim of a
 /// call that may be under way has expired. Returns the number of recorded outcomes.
 pub(crate) async fn give_up(db: &mut PgConnection, record: &Record) -> Result<u64, sqlx::Error> {
