@@ -6,6 +6,7 @@ mod invariants;
 mod merge;
 mod order_rules;
 mod orders;
+mod pending;
 mod receipt;
 mod snapshot;
 mod topics;
@@ -121,8 +122,9 @@ pub async fn wait_until_quiescent(api: &Api, scope: &Scope) -> Verdict {
     }
 }
 
-/// Reads everything once. Returns `None` while something is under way, unless this is the last reading: reading every order
-/// and the topics takes long, and is worth it only at rest.
+/// Reads everything once. Returns `None` while something moves, unless this is the last reading: reading every order and the
+/// topics takes long, and is worth it only at rest. Orders that do not move on, because a provider never answers, are no
+/// reason to wait.
 async fn read_once(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
     let unread = |error: anyhow::Error| {
         let findings = vec![format!("there is no audit: {error:#}")];
@@ -132,17 +134,19 @@ async fn read_once(api: &Api, scope: &Scope, last: bool) -> Option<Verdict> {
         Ok(snapshot) => snapshot,
         Err(error) => return unread(error),
     };
-    if !last && !snapshot.under_way().is_empty() {
-        return None;
-    }
     let again = match AuditSnapshot::read(api).await {
         Ok(again) => again,
         Err(error) => return unread(error),
     };
-    if !last && snapshot.sums_open(&again).is_some() {
+    if !last && snapshot.moved(&again).is_some() {
         return None;
     }
     let orders = orders::compare(api, scope.deadline, &scope.accepted).await;
+    // What is under way is taken off the sums, so it must not have moved since they were read.
+    let after = match AuditSnapshot::read(api).await {
+        Ok(after) => after,
+        Err(error) => return unread(error),
+    };
     let topics = topics::compare(api, &scope.kafka, scope.lookback_minutes).await;
-    Some(Verdict::of(invariants::conclude(&snapshot, &Evidence { again, orders, topics })))
+    Some(Verdict::of(invariants::conclude(&snapshot, &Evidence { again, after, orders, topics })))
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::orders::Orders;
+use super::pending::Pending;
 use super::snapshot::{AuditSnapshot, INVARIANTS};
 use super::topics::Topics;
 
@@ -47,6 +48,8 @@ pub struct Invariant {
 pub struct Evidence {
     /// A second snapshot.
     pub again: AuditSnapshot,
+    /// A third one, read after the orders.
+    pub after: AuditSnapshot,
     pub orders: anyhow::Result<Orders>,
     pub topics: anyhow::Result<Topics>,
 }
@@ -67,21 +70,7 @@ pub fn conclude(snapshot: &AuditSnapshot, evidence: &Evidence) -> Vec<Invariant>
     for broken in snapshot.broken() {
         invariants[broken.invariant - 1].breaks(broken.violations, broken.says);
     }
-    if let Some(open) = snapshot.sums_open(&evidence.again) {
-        invariants[0].is_open(&format!("sums can't be compared yet: {open}"));
-        invariants[1].is_open(&format!("sums can't be compared yet: {open}"));
-    } else {
-        for finding in snapshot.money_differs() {
-            invariants[0].breaks([], finding);
-        }
-        for finding in snapshot.stock_differs() {
-            invariants[1].breaks([], finding);
-        }
-    }
-    let under_way = snapshot.under_way();
-    if !under_way.is_empty() {
-        invariants[2].is_open(&format!("it can't be said of everything yet: {}", under_way.join(", ")));
-    }
+    conclude_sums(&mut invariants, snapshot, evidence);
     match &evidence.orders {
         Ok(orders) => conclude_orders(&mut invariants, orders),
         Err(error) => {
@@ -99,6 +88,43 @@ pub fn conclude(snapshot: &AuditSnapshot, evidence: &Evidence) -> Vec<Invariant>
         one.findings.truncate(MOST_NAMED);
     }
     invariants
+}
+
+/// Compares the sums of the orders that have ended.
+fn conclude_sums(invariants: &mut [Invariant], snapshot: &AuditSnapshot, evidence: &Evidence) {
+    let none = Pending::default();
+    let pending = evidence.orders.as_ref().map_or(&none, |orders| &orders.pending);
+    let under_way = snapshot.under_way();
+    let open = match &evidence.orders {
+        // What is under way is not known.
+        Err(_) if !under_way.is_empty() => Some(under_way.join(", ")),
+        Ok(orders) if orders.pending.moving > 0 => Some("orders have moved meanwhile".to_owned()),
+        Ok(orders) if orders.pending.count > 0 => evidence.again.moved(&evidence.after),
+        Ok(_) | Err(_) => None,
+    };
+    if let Some(open) = snapshot.moved(&evidence.again).or(open) {
+        for one in [0, 1] {
+            invariants[one].is_open(&format!("sums can't be compared yet: {open}"));
+        }
+        return;
+    }
+    for finding in snapshot.money_differs(pending) {
+        invariants[0].breaks([], finding);
+    }
+    if pending.uneven_stock > 0 {
+        let uneven = pending.uneven_stock;
+        invariants[1]
+            .is_open(&format!("sums can't be compared yet: {uneven} orders under way have moved pieces"));
+    } else {
+        for finding in snapshot.stock_differs() {
+            invariants[1].breaks([], finding);
+        }
+    }
+    if let Some(names) = pending.names() {
+        for one in [0, 1, 2] {
+            invariants[one].notes(&names);
+        }
+    }
 }
 
 fn conclude_orders(invariants: &mut [Invariant], orders: &Orders) {
@@ -160,6 +186,11 @@ impl Invariant {
         self.findings.push(finding);
     }
 
+    /// Adds a remark that does not change the judgement.
+    fn notes(&mut self, remark: &str) {
+        self.findings.push(remark.to_owned());
+    }
+
     /// Notes that nothing can be said yet. An invariant that is broken stays broken.
     fn is_open(&mut self, why: &str) {
         if self.holds == Some(false) {
@@ -172,6 +203,8 @@ impl Invariant {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use anyhow::anyhow;
     use serde_json::json;
     use uuid::Uuid;
@@ -181,7 +214,12 @@ mod tests {
 
     /// Nothing is found, and the second snapshot is equal to the first.
     fn nothing_found(snapshot: &AuditSnapshot) -> Evidence {
-        Evidence { again: snapshot.clone(), orders: Ok(Orders::default()), topics: Ok(Topics::default()) }
+        Evidence {
+            again: snapshot.clone(),
+            after: snapshot.clone(),
+            orders: Ok(Orders::default()),
+            topics: Ok(Topics::default()),
+        }
     }
 
     /// Returns the numbers of the invariants that do not hold, and of those that are open.
@@ -198,11 +236,34 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_not_compared_while_an_order_is_under_way() {
+    fn sums_are_those_of_the_orders_that_have_ended_and_the_others_are_named() {
         let mut snapshot = snapshot();
-        set(&mut snapshot, "order", "/orders", json!({"pending": 1}));
+        set(&mut snapshot, "order", "/orders", json!({"confirmed": 2, "pending": 1}));
         set(&mut snapshot, "payment", "/captured/0/amount", json!(401));
-        assert_eq!(numbers(&snapshot, &nothing_found(&snapshot)), (vec![], vec![1, 2, 3]));
+        let with = |pending| Evidence {
+            orders: Ok(Orders { pending, ..Orders::default() }),
+            ..nothing_found(&snapshot)
+        };
+        let captured = Pending {
+            count: 1,
+            ids: vec![Uuid::nil()],
+            money: BTreeMap::from([("EUR".to_owned(), (1, 0))]),
+            ..Pending::default()
+        };
+        assert_eq!(numbers(&snapshot, &with(captured.clone())), (vec![], vec![]));
+        let named = conclude(&snapshot, &with(captured.clone()));
+        assert!(named[..3].iter().all(|one| one.findings[0].contains(&Uuid::nil().to_string())), "{named:?}");
+        assert_eq!(numbers(&snapshot, &with(Pending::default())), (vec![1], vec![]), "it has cost 1");
+        let uneven = Pending { uneven_stock: 1, ..captured.clone() };
+        assert_eq!(numbers(&snapshot, &with(uneven)), (vec![], vec![2]));
+        let moving = Pending { moving: 1, ..captured.clone() };
+        assert_eq!(numbers(&snapshot, &with(moving)), (vec![], vec![1, 2]));
+        // It has moved since the sums were read.
+        let mut after = snapshot.clone();
+        set(&mut after, "order", "/orders", json!({"confirmed": 3}));
+        assert_eq!(numbers(&snapshot, &Evidence { after, ..with(captured) }), (vec![], vec![1, 2]));
+        let unread = Evidence { orders: Err(anyhow!("no pages")), ..nothing_found(&snapshot) };
+        assert_eq!(numbers(&snapshot, &unread), (vec![], vec![1, 2, 3, 4, 8]));
     }
 
     #[test]
@@ -227,7 +288,9 @@ mod tests {
         set(&mut snapshot, "order", "/orders", json!({"pending": 1}));
         let broken = json!({"name": "n", "invariant": 1, "says": "it holds", "holds": false, "violations": ["a", "b"]});
         set(&mut snapshot, "payment", "/statements/0", broken);
-        let invariants = conclude(&snapshot, &nothing_found(&snapshot));
+        let uneven = Pending { count: 1, uneven_stock: 1, ..Pending::default() };
+        let orders = Ok(Orders { pending: uneven, ..Orders::default() });
+        let invariants = conclude(&snapshot, &Evidence { orders, ..nothing_found(&snapshot) });
         assert_eq!((invariants[0].holds, invariants[1].holds), (Some(false), None));
         assert!(invariants[0].findings[0].contains("it holds (a, b)"), "{:?}", invariants[0].findings);
         assert_eq!(invariants[0].violations, ["a", "b"]);
@@ -255,12 +318,12 @@ mod tests {
             unsent: 1,
             ..Topics::default()
         };
-        let evidence = Evidence { again: snapshot(), orders: Ok(orders), topics: Ok(topics) };
+        let evidence = Evidence { orders: Ok(orders), topics: Ok(topics), ..nothing_found(&snapshot()) };
         assert_eq!(numbers(&snapshot(), &evidence), (vec![3, 4, 6, 7, 8], vec![]));
         let evidence = Evidence {
-            again: snapshot(),
             orders: Err(anyhow!("no pages")),
             topics: Err(anyhow!("no broker")),
+            ..nothing_found(&snapshot())
         };
         assert_eq!(numbers(&snapshot(), &evidence), (vec![], vec![3, 4, 6, 7, 8]));
     }

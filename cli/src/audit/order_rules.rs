@@ -5,8 +5,8 @@ use super::merge::{Row, Standing};
 /// The services, by what they keep about an order.
 pub const ORDER: &str = "order";
 pub const SAGAS: &str = "orchestrator";
-const PAYMENT: &str = "payment";
-const RESERVATION: &str = "inventory";
+pub const PAYMENT: &str = "payment";
+pub const RESERVATION: &str = "inventory";
 const SHIPMENT: &str = "shipping";
 const NOTICES: &str = "notification";
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::merge::{Merge, Page, Row};
 use super::order_rules::{Judgement, ORDER, SAGAS, judge};
+use super::pending::Pending;
 use crate::api::Api;
 use crate::json::array;
 
@@ -26,8 +27,10 @@ const BEGINS: &str = OrderCreated::TYPE;
 pub struct Orders {
     /// How many orders are as they must be.
     pub fitting: u64,
-    /// How many are under way, and neither late, stuck nor parked.
+    /// How many are under way, and neither late, stuck nor parked. If the accepted orders are known, only they count.
     pub under_way: u64,
+    /// What all orders under way contribute to the sums.
+    pub pending: Pending,
     /// Ids whose states contradict each other, each with the contradiction. An id may belong to no order at all.
     pub wrong: Vec<(Uuid, String)>,
     /// How many more ids seemed to be wrong and were not read again. Nothing can be said of them.
@@ -51,10 +54,11 @@ struct Doubtful {
 
 impl Doubtful {
     /// Counts an order, or keeps it to be read again.
-    fn sort(&mut self, found: &mut Orders, id: Uuid, judged: &Judgement, deadline: i64) {
+    fn sort(&mut self, found: &mut Orders, id: Uuid, judged: &Judgement, deadline: i64, is_ours: bool) {
         match judged {
             Judgement::Fits => found.fitting += 1,
             Judgement::UnderWay { stuck: true, .. } => {}
+            Judgement::UnderWay { .. } if !is_ours => {}
             Judgement::UnderWay { age, .. } if *age > deadline && self.late.len() < MOST => {
                 self.late.push(id);
             }
@@ -73,7 +77,9 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
     let deadline = i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX);
     let mut found = Orders::default();
     let mut doubtful = Doubtful::default();
-    let (mut merge, mut accepted) = (Merge::new(), accepted.iter().copied().peekable());
+    // Whoever knows which orders were accepted asks for their ends alone.
+    let is_ours = |id: &Uuid| accepted.is_empty() || accepted.binary_search(id).is_ok();
+    let (mut merge, mut wanted) = (Merge::new(), accepted.iter().copied().peekable());
     loop {
         if let Some((service, after)) = merge.hungry() {
             merge.feed(service, page(api, service, after, PAGE).await?);
@@ -81,15 +87,19 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
         }
         let Some((id, row)) = merge.pop() else { break };
         if row.0.contains_key(ORDER) {
-            while let Some(wanted) = accepted.next_if(|wanted| *wanted <= id) {
+            while let Some(wanted) = wanted.next_if(|wanted| *wanted <= id) {
                 if wanted != id {
                     found.missing.push(wanted);
                 }
             }
         }
-        doubtful.sort(&mut found, id, &judge(&row), deadline);
+        let judged = judge(&row);
+        if matches!(judged, Judgement::UnderWay { .. }) {
+            found.pending.add(id, &row);
+        }
+        doubtful.sort(&mut found, id, &judged, deadline, is_ours(&id));
     }
-    found.missing.extend(accepted);
+    found.missing.extend(wanted);
     found.unasked = found.missing.len().saturating_sub(MOST);
     found.missing.truncate(MOST);
     let mut missing = Vec::new();
@@ -102,7 +112,10 @@ pub async fn compare(api: &Api, deadline: Duration, accepted: &[Uuid]) -> anyhow
     for id in doubtful.suspects {
         match again(api, id).await? {
             Judgement::Fits => found.fitting += 1,
-            Judgement::UnderWay { .. } => found.under_way += 1,
+            Judgement::UnderWay { .. } => {
+                found.under_way += u64::from(is_ours(&id));
+                found.pending.add_moving(id);
+            }
             Judgement::Wrong(what) => found.wrong.push((id, what)),
         }
     }
@@ -192,8 +205,9 @@ mod tests {
         let wrong = Judgement::Wrong("x".to_owned());
         let late = Judgement::UnderWay { age: 11, stuck: false, begun: true };
         for id in 0..MOST as u128 + 3 {
-            doubtful.sort(&mut found, Uuid::from_u128(id), &wrong, 10);
-            doubtful.sort(&mut found, Uuid::from_u128(id), &late, 10);
+            doubtful.sort(&mut found, Uuid::from_u128(id), &wrong, 10, true);
+            doubtful.sort(&mut found, Uuid::from_u128(id), &late, 10, true);
+            doubtful.sort(&mut found, Uuid::from_u128(id), &late, 10, false);
         }
         assert_eq!((doubtful.suspects.len(), doubtful.late.len()), (MOST, MOST));
         assert_eq!((found.unread, found.under_way), (3, 3), "so neither 3 nor 4 is said to hold");
