@@ -105,6 +105,10 @@ async fn admit<'m>(
         // The inbox may have forgotten the id of such an old message, so a new claim proves nothing.
         let stale = claiming.is_some_and(|id| retention::stale(id, uow.now(), inbox_retention));
         let refused = if stale { Some(retention::STALE) } else { message.refused() };
+        // A saga asks an open step again, in the end every minute. Its key's rows must not grow with each time.
+        if parked.contains(&message.key) && parked::is_repeated(uow, message).await? {
+            continue;
+        }
         // A parked message is claimed too, so that it is parked only once.
         if (parked.contains(&message.key) || refused.is_some())
             && let Some(id) = unclaimed

@@ -7,6 +7,7 @@
 //!   `/parked`. The messages are replayed in order, each in a transaction that holds the lock of the key. A message
 //!   that arrives in the meantime waits for that lock. It is parked behind the others if any are left, and handled
 //!   otherwise.
+//! - A command that a saga asks again is not parked again while the first one waits ([`is_repeated`]).
 //! - The inbox claims the id of a message when the message is parked, so that a redelivery is not parked twice. A
 //!   replay does not check the inbox: the status of the row says whether the message has had its effect.
 
@@ -16,14 +17,17 @@ pub mod store;
 
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 #[cfg(feature = "service")]
 pub(crate) use self::copy::readable;
 pub use self::copy::{Encoding, ParkedCopy};
+use crate::cloudevents;
 use crate::db::Db;
 use crate::deadline::limited;
+use crate::envelope::{Envelope, Outcome};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::metric;
@@ -31,6 +35,8 @@ use crate::unit_of_work::UnitOfWork;
 
 /// The interval between two counts of the parked keys.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// The most parked messages of one type and key with which a further one is compared.
+const MOST_COMPARED: i64 = 20;
 /// The longest stored reason, in characters. Reasons quote text from producers, such as types and names.
 const MAX_REASON_CHARS: usize = 1000;
 
@@ -66,6 +72,29 @@ pub(crate) async fn park_behind(uow: &mut UnitOfWork, message: &Incoming) -> Res
         });
     }
     Ok(())
+}
+
+/// Returns whether a message says the same about its saga step as a message of its key that is parked: a command that was
+/// asked again, or an answer that was given again. The parked one will have the effect of both. If an operator skips it, the
+/// saga asks again. The caller has locked the key.
+pub(crate) async fn is_repeated(uow: &mut UnitOfWork, message: &Incoming) -> Result<bool, sqlx::Error> {
+    let Some(envelope) = message.envelope.as_ref().filter(|envelope| envelope.metadata.step.is_some()) else {
+        return Ok(false);
+    };
+    let bodies = store::find_bodies(uow.db(), &message.key, &storable(&envelope.kind), MOST_COMPARED).await?;
+    let parked = bodies.iter().filter_map(|body| cloudevents::envelope::<Box<RawValue>>(body).ok());
+    let repeated = parked.into_iter().any(|parked| says_the_same(&parked, envelope));
+    if repeated {
+        debug!(key = message.key, kind = message.kind(), "a repeated message of a parked key is dropped");
+    }
+    Ok(repeated)
+}
+
+fn says_the_same(one: &Envelope, other: &Envelope) -> bool {
+    // Whoever cannot answer yet says so again and again, with another number of attempts.
+    let failing = other.metadata.outcome == Some(Outcome::Failing);
+    (&one.kind, one.correlation_id, &one.metadata) == (&other.kind, other.correlation_id, &other.metadata)
+        && (failing || one.data.get() == other.data.get())
 }
 
 async fn insert(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Result<bool, Fault> {

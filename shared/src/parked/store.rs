@@ -124,6 +124,23 @@ pub(super) async fn insert(
     Ok(inserted.rows_affected() > 0)
 }
 
+/// Returns the bodies of parked messages of this key and type, the newest first. Returns at most `limit` bodies.
+pub(super) async fn find_bodies(
+    db: &mut PgConnection,
+    key: &str,
+    kind: &str,
+    limit: i64,
+) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select body from parked where status = 'parked' and key = $1 and type = $2 order by id desc limit $3",
+    )
+    .bind(key)
+    .bind(kind)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
 pub(super) async fn count_keys(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(distinct key) from parked where status = 'parked'").fetch_one(db).await
 }

@@ -15,6 +15,7 @@ mod connections;
 mod inbox;
 mod own_names;
 mod parked;
+mod parked_again;
 mod relay;
 mod releases;
 mod resolution;
