@@ -1,5 +1,6 @@
 //! `amends parked`: shows messages that a service could not handle, and retries, edits or skips them.
 
+mod bulk;
 mod edit;
 mod list;
 
@@ -20,11 +21,11 @@ pub enum Command {
     List(list::List),
     /// Show the parked messages of a key, in order, with their bodies.
     Show(list::Show),
-    /// Handle the messages of a key again, in order, up to the first that fails again.
+    /// Handle the messages of a key again, in order, up to the first that fails again; or of many keys at once.
     Retry(Retry),
     /// Replace the body of a message by a corrected one; then retry the key.
     Edit(edit::Edit),
-    /// Drop one message for good; then retry the key.
+    /// Drop one message for good, or many at once; then retry the keys.
     Skip(Skip),
 }
 
@@ -42,11 +43,20 @@ struct Place {
 #[derive(Debug, Args)]
 pub struct Retry {
     /// The parked key.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "all_of", "cause", "topic", "older_than"], conflicts_with_all = ["all", "all_of", "cause", "topic", "older_than"])]
     key: Option<String>,
     /// Retry every parked key.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["all_of", "cause", "topic", "older_than"])]
     all: bool,
+    /// Of many keys those whose first message is selected are retried.
+    #[command(flatten)]
+    selection: bulk::Selection,
+    /// Why it should work now. It is kept if many keys are retried at once.
+    #[arg(long, default_value = "the cause is mended")]
+    reason: String,
+    /// Who retries it. The name is kept if many keys are retried at once.
+    #[arg(long, env = "USER", default_value = "operator")]
+    by: String,
     #[command(flatten)]
     place: Place,
 }
@@ -55,9 +65,12 @@ pub struct Retry {
 #[derive(Debug, Args)]
 pub struct Skip {
     /// The parked key.
-    key: String,
+    #[arg(required_unless_present_any = ["all_of", "cause", "topic", "older_than"], conflicts_with_all = ["all_of", "cause", "topic", "older_than"], requires = "id")]
+    key: Option<String>,
     /// The message's number, as `amends parked show` prints it.
-    id: i64,
+    id: Option<i64>,
+    #[command(flatten)]
+    selection: bulk::Selection,
     /// Why it is skipped. The message keeps the reason.
     #[arg(long)]
     reason: String,
@@ -134,6 +147,9 @@ impl Place {
 
 impl Retry {
     async fn run(self) -> anyhow::Result<()> {
+        if self.selection.is_given() {
+            return self.selection.run(&self.place, "retry", &self.by, &self.reason).await;
+        }
         let api = self.place.api();
         let mut keys = Vec::new();
         match &self.key {
@@ -197,12 +213,14 @@ async fn replay(api: &Api, service: &str, key: &str) -> anyhow::Result<u64> {
 
 impl Skip {
     async fn run(self) -> anyhow::Result<()> {
+        let (Some(key), Some(id)) = (&self.key, self.id) else {
+            return self.selection.run(&self.place, "skip", &self.by, &self.reason).await;
+        };
         let api = self.place.api();
-        let (service, _) = self.place.holder_of(&api, &self.key, self.id).await?;
-        let rest = format!("/messages/{}/skip", self.id);
+        let (service, _) = self.place.holder_of(&api, key, id).await?;
         let body = json!({"reason": self.reason, "by": self.by});
-        let answer = api.post(service, &path(&self.key, &rest), &body).await?;
-        say!("{service}  {}  message {} skipped; {}", self.key, self.id, what_now(&answer, &self.key));
+        let answer = api.post(service, &path(key, &format!("/messages/{id}/skip")), &body).await?;
+        say!("{service}  {key}  message {id} skipped; {}", what_now(&answer, key));
         Ok(())
     }
 }

@@ -11,7 +11,9 @@
 //! - The inbox claims the id of a message when the message is parked, so that a redelivery is not parked twice. A
 //!   replay does not check the inbox: the status of the row says whether the message has had its effect.
 
+pub mod bulk;
 mod copy;
+mod filter;
 pub mod replay;
 pub mod store;
 

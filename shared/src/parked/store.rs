@@ -1,5 +1,7 @@
 //! All SQL statements about parked messages. Writers hold the lock of the key.
 
+pub mod bulk;
+
 use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};

@@ -16,6 +16,7 @@ mod inbox;
 mod own_names;
 mod parked;
 mod parked_again;
+mod parked_bulk;
 mod relay;
 mod releases;
 mod resolution;

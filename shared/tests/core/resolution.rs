@@ -43,14 +43,6 @@ async fn outcome(toy: &Toy, member: Uuid) -> Vec<(Value, Value)> {
     answers.map(|answer| (answer["outcome"].clone(), answer["result"].clone())).collect()
 }
 
-/// The acts of operators, as the service shows them.
-async fn acts(toy: &Toy) -> Vec<Value> {
-    let (ok, text) = toy.get(&toy.process, "/operator-acts").await.expect("an answer");
-    assert!(ok, "{text}");
-    let page: Value = serde_json::from_str(&text).expect("JSON");
-    page["acts"].as_array().expect("acts").clone()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_stated_done_answers_its_saga_and_a_late_answer_changes_nothing() {
     let (toy, member) = open("not yet").await;
@@ -74,7 +66,7 @@ async fn a_call_that_is_stated_done_answers_its_saga_and_a_late_answer_changes_n
     assert_eq!(toy.texts("select mark from engraving").await, ["seen by ada"]);
     assert_eq!(toy.texts(STATUS).await, ["do done", "undo done"]);
     assert_eq!(calls(&toy).await, [format!("{member}:{STEP}:do"), format!("{member}:{STEP}:undo")]);
-    let acts = acts(&toy).await;
+    let acts = toy.acts().await;
     assert_eq!(acts.len(), 1);
     assert_eq!((&acts[0]["act"], &acts[0]["by"]), (&json!("resolve_step"), &json!("ada")));
     assert_eq!(acts[0]["detail"]["resolution"], json!({"outcome": "done", "reply": {"mark": "seen by ada"}}));
@@ -186,5 +178,5 @@ async fn what_does_not_fit_resolves_nothing_and_says_why() {
     assert_eq!(refused("polish_cup", json!({"outcome": "done"})).await.0, 404);
     assert_eq!(toy.texts(STATUS).await, ["do pending"]);
     assert_eq!(outcome(&toy, member).await, []);
-    assert_eq!(acts(&toy).await, Vec::<Value>::new());
+    assert_eq!(toy.acts().await, Vec::<Value>::new());
 }

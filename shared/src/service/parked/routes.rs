@@ -28,17 +28,7 @@ pub(crate) struct App {
     pub stopping: CancellationToken,
 }
 
-/// Returns the routes.
-pub(crate) fn router(app: App) -> axum::Router {
-    documented().with_state(app).into()
-}
-
-/// Returns the OpenAPI document of the routes.
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
-}
-
-fn documented() -> OpenApiRouter<App> {
+pub(super) fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(show))

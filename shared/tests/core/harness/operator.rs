@@ -43,6 +43,24 @@ impl Toy {
         self.about_parked(Method::POST, key, &["messages", &id.to_string(), "skip"], Some(&body)).await
     }
 
+    /// Skips or retries many parked messages. Returns the status with the answer.
+    pub async fn in_bulk(&self, act: &str, selection: Value) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}/parked-messages/{act}", self.process.port);
+        let mut body = json!({"reason": "rubbish of a test", "by": "ada"});
+        let selection = selection.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(selection);
+        let answer = self.client.post(url).json(&body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    /// The acts of operators, as the service shows them, the newest first.
+    pub async fn acts(&self) -> Vec<Value> {
+        let (ok, text) = self.get(&self.process, "/operator-acts").await.expect("an answer");
+        assert!(ok, "{text}");
+        let page: Value = serde_json::from_str(&text).expect("JSON");
+        page["acts"].as_array().expect("acts").clone()
+    }
+
     /// States the outcome of a step's open call. Returns the status with the answer.
     pub async fn resolve(&self, saga: Uuid, step: &str, stated: Value) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}/steps/{saga}/{step}/resolution", self.process.port);
