@@ -33,6 +33,32 @@ impl Suite {
     }
 }
 
+/// The broker has deleted the event that begins the saga before the orchestrator has read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_first_event_is_gone_is_cancelled_and_nothing_is_done_for_it() {
+    let mut suite = Suite::start().await;
+    suite.kill9("orchestrator");
+    let lost = suite.place(&order()).await;
+    suite.has_sent_everything("order").await;
+    suite.deletes_records("order.events").await;
+    suite.launch("orchestrator");
+    suite.ready("orchestrator").await;
+    let later = suite.confirmed(&order()).await;
+    assert_ne!(later.id, lost.id);
+    let known = format!("select count(*) from saga where saga_id = '{}'", lost.id);
+    assert_eq!(suite.number("orchestrator", &known).await, 0, "its saga has not begun");
+
+    assert_eq!(suite.post(lost, "cancellation").await.0.as_u16(), 202);
+    assert_eq!(suite.settled(lost).await["status"], "cancelled");
+    let saga = suite.get("orchestrator", &format!("/sagas/{}", lost.id)).await;
+    assert_eq!((&saga["status"], &saga["reason"]), (&json!("compensated"), &json!("cancelled")), "{saga}");
+    for service in ["payment", "inventory", "shipping"] {
+        let steps = format!("select count(*) from step_outcome where saga_id = '{}'", lost.id);
+        assert_eq!(suite.number(service, &steps).await, 0, "{service} was asked for nothing");
+    }
+    suite.comes_to_rest().await;
+}
+
 /// Silence ends what can be undone. The capture may have taken the money, so it is asked until it answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorization_that_is_never_answered_ends_at_its_deadline_and_a_capture_does_not() {

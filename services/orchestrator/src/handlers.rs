@@ -15,5 +15,5 @@ pub fn coordinator(db: Db, registry: Arc<Registry>) -> Coordinator {
     Coordinator::new(db, registry, EVENTS)
         .begin_on::<OrderCreated, _>(PlaceOrder::of)
         .begin_on::<ReturnRequested, _>(ReturnOrder::of)
-        .cancel_on::<CancellationRequested>()
+        .cancel_or_bar_on::<CancellationRequested, _>(PlaceOrder::unknown)
 }

@@ -5,8 +5,8 @@
 //!   for its prices. Consumes the events of all services for the timeline: `order.confirmed.v1`, `order.rejected.v1`,
 //!   `order.cancelled.v1`, `order.returned.v1`, `order.return_refused.v1`, `inventory.reserved.v1`,
 //!   `inventory.reservation_refused.v1`, `inventory.released.v1`, `inventory.committed.v1`, `inventory.restocked.v1`,
-//!   `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1`, `payment.refunded.v1`,
-//!   `payment.refund_declined.v1`, `shipping.booked.v1`, `shipping.booking_refused.v1`, `shipping.cancelled.v1`,
+//!   `payment.authorized.v1`, `payment.declined.v1`, `payment.voided.v1`, `payment.captured.v1`,
+//!   `payment.capture_declined.v1`, `payment.refunded.v1`, `payment.refund_declined.v1`, `shipping.booked.v1`, `shipping.booking_refused.v1`, `shipping.cancelled.v1`,
 //!   `shipping.stopped.v1`, `shipping.stop_refused.v1`, `shipping.resumed.v1`, `shipping.dispatched.v1`,
 //!   `shipping.delivered.v1`, `notification.sent.v1`, `notification.failed.v1`, `saga.stuck.v1`,
 //!   `saga.cancellation_refused.v1`, `saga.compensating.v1`, `saga.compensated.v1` and `saga.completed.v1`. The events of a

@@ -21,7 +21,7 @@ use crate::envelope::{Cause, Direction, Message, Metadata, Outcome};
 use crate::fault::Fault;
 use crate::incoming::Incoming;
 use crate::router::{BatchHandler, MessageRouter};
-use crate::saga::engine::{Input, Refusal};
+use crate::saga::engine::{Input, Kind, Refusal};
 use crate::saga::participant::{StepAnswered, StepFailing};
 use crate::saga::plan::Saga;
 use crate::saga::registry::Registry;
@@ -61,6 +61,15 @@ type BeginSaga = dyn Fn(&Incoming) -> Result<NewSaga, Fault> + Send + Sync;
 enum Trigger {
     Begins(Box<BeginSaga>),
     Cancels,
+    /// It cancels the saga, and bars one that has not begun.
+    CancelsOrBars(Box<BeginSaga>),
+}
+
+fn begin<M: Message, S: Saga>(saga: fn(M) -> S) -> Box<BeginSaga> {
+    Box::new(move |message: &Incoming| {
+        let data = serde_json::to_string(&saga(message.data()?))?;
+        Ok(NewSaga { definition: S::NAME, version: S::VERSION, data })
+    })
 }
 
 /// An input for a saga.
@@ -104,11 +113,7 @@ impl Coordinator {
     /// Panics if the type already begins or cancels sagas.
     #[must_use]
     pub fn begin_on<M: Message, S: Saga>(self, saga: fn(M) -> S) -> Self {
-        let begin = move |message: &Incoming| {
-            let data = serde_json::to_string(&saga(message.data()?))?;
-            Ok(NewSaga { definition: S::NAME, version: S::VERSION, data })
-        };
-        self.with::<M>(Trigger::Begins(Box::new(begin)))
+        self.with::<M>(Trigger::Begins(begin(saga)))
     }
 
     /// Cancels a saga on each message of type `M`, as long as it can still be undone.
@@ -118,6 +123,21 @@ impl Coordinator {
     #[must_use]
     pub fn cancel_on<M: Message>(self) -> Self {
         self.with::<M>(Trigger::Cancels)
+    }
+
+    /// Does the same as [`Coordinator::cancel_on`], and also cancels a saga that has not begun. Its first message may be lost,
+    /// for example with records that the broker has deleted. `saga` makes the memory of such a saga from the cancellation. It
+    /// needs only what the closing step of a cancelled saga takes, because nothing else is asked. If the first message comes
+    /// after all, the saga exists, and the message has no effect.
+    ///
+    /// # Panics
+    /// Panics if the type already begins or cancels sagas, or if the plan cannot be cancelled.
+    #[must_use]
+    pub fn cancel_or_bar_on<M: Message, S: Saga>(self, saga: fn(M) -> S) -> Self {
+        let steps = S::plan().shape().steps;
+        let can_be_cancelled = steps.iter().any(|step| step.kind == Kind::Cancelling);
+        assert!(can_be_cancelled, "the plan of {} has no step for a cancelled saga", S::NAME);
+        self.with::<M>(Trigger::CancelsOrBars(begin(saga)))
     }
 
     fn with<M: Message>(mut self, trigger: Trigger) -> Self {
@@ -146,6 +166,9 @@ impl Coordinator {
         Ok(match self.triggers.get(message.kind()) {
             Some(Trigger::Begins(begin)) => {
                 input(envelope.correlation_id, Some(begin(message)?), Input::Started, None)
+            }
+            Some(Trigger::CancelsOrBars(begin)) => {
+                input(envelope.correlation_id, Some(begin(message)?), Input::Cancel, None)
             }
             Some(Trigger::Cancels) => input(envelope.correlation_id, None, Input::Cancel, None),
             None => {

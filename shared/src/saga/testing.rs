@@ -54,6 +54,18 @@ pub struct Run {
 /// # Panics
 /// Panics if two steps of the plan have the same name.
 pub fn given<S: Saga>(saga: S) -> Run {
+    begun_by(saga, &Input::Started)
+}
+
+/// Begins a saga with this memory that was cancelled before it began, because its first message is lost or late.
+///
+/// # Panics
+/// Panics if two steps of the plan have the same name.
+pub fn given_cancelled<S: Saga>(saga: S) -> Run {
+    begun_by(saga, &Input::Cancel)
+}
+
+fn begun_by<S: Saga>(saga: S, input: &Input) -> Run {
     let registry = Registry::default().with::<S>();
     let definition = registry.find(S::NAME, S::VERSION).expect("it was just added");
     let data = serde_json::to_string(&saga).expect("a saga's memory is JSON");
@@ -71,7 +83,7 @@ pub fn given<S: Saga>(saga: S) -> Run {
         turned_round: None,
         history: Vec::new(),
     };
-    run.take(&Input::Started, None);
+    run.take(input, None);
     run
 }
 

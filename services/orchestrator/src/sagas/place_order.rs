@@ -5,10 +5,10 @@
 mod tests;
 mod version_1;
 
-use schemas::common::{Line, Money};
+use schemas::common::{Address, Line, Money};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
-use schemas::order::{CancelOrder, ConfirmOrder, OrderCreated, RejectOrder};
+use schemas::order::{CancelOrder, CancellationRequested, ConfirmOrder, OrderCreated, RejectOrder};
 use schemas::payment::{AuthorizePayment, CapturePayment, VoidPayment};
 use schemas::shipping::{BookShipment, CancelShipment};
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,20 @@ impl Saga for PlaceOrder {
 impl<const VERSION: i32> Placing<VERSION> {
     pub fn of(order: OrderCreated) -> Self {
         Self { order, authorization_id: None, tracking_number: None }
+    }
+
+    /// Returns the memory of a saga whose order is known by its id alone, because the event that begins it was lost. Such a
+    /// saga is cancelled from its beginning, so it asks for nothing but the end of the order.
+    pub fn unknown(cancelled: CancellationRequested) -> Self {
+        Self::of(OrderCreated {
+            order_id: cancelled.order_id,
+            customer_id: String::new(),
+            items: Vec::new(),
+            total: Money { amount: 0, currency: String::new() },
+            payment_token: String::new(),
+            shipping_address: Address::default(),
+            email: None,
+        })
     }
 
     fn id(&self) -> Uuid {

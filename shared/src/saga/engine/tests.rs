@@ -159,6 +159,23 @@ fn a_cancellation_waits_for_what_is_open_and_closes_the_saga_its_own_way() {
     assert_eq!(state.steps[2].status, StepStatus::Waiting, "it is not rejected too");
 }
 
+/// The message that begins the saga was lost, or comes later.
+#[test]
+fn a_saga_that_is_cancelled_before_it_begins_asks_for_nothing_but_its_end() {
+    let (shape, _) = begun(&[(Kind::Compensatable, 0, 10), (Kind::Pivot, 1, 10)]);
+    let mut state = State::new(&shape);
+    let reason = CANCELLED.to_owned();
+    assert_eq!(
+        state.apply(&shape, &Input::Cancel, at(1)),
+        [Decision::Compensate { step: None, reason: reason.clone() }, ask("cancelling", Direction::Do)]
+    );
+    assert_eq!(state.apply(&shape, &Input::Started, at(2)), [], "the first message comes after all");
+    assert_eq!(state.due_at(), Some(at(11)), "the end is asked again");
+    assert_eq!(state.apply(&shape, &done("cancelling"), at(3)), [Decision::Compensated { reason }]);
+    assert_eq!(state.apply(&shape, &Input::Started, at(4)), []);
+    assert_eq!((state.due_at(), state.status), (None, Status::Compensated));
+}
+
 #[test]
 fn a_cancellation_that_comes_behind_the_pivot_or_while_it_is_undone_is_refused() {
     let refuse = |reason| [Decision::RefuseCancellation { reason }];

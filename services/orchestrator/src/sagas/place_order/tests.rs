@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemas::common::{Line, Money};
 use schemas::inventory::{CommitStock, ReleaseStock, ReserveStock};
 use schemas::notification::{Notice, NotifyCustomer};
-use schemas::order::{ConfirmOrder, RejectOrder};
+use schemas::order::{CancelOrder, CancellationRequested, ConfirmOrder, RejectOrder};
 use schemas::payment::{AuthorizePayment, AuthorizeRefused, CapturePayment, CaptureRefused, VoidPayment};
 use schemas::shipping::{BookShipment, CancelShipment};
 use serde_json::json;
@@ -14,7 +14,7 @@ use shared::envelope::Direction;
 use super::PlaceOrder;
 use shared::saga::engine::{Input, Refusal, Status};
 use shared::saga::plan::DEADLINE;
-use shared::saga::testing::{Run, given};
+use shared::saga::testing::{Run, given, given_cancelled};
 
 use crate::sagas::test_orders::{ORDER, answers, two_lamps};
 
@@ -134,6 +134,21 @@ fn money_that_was_taken_is_not_given_back_by_the_saga() {
         .done::<CommitStock>(answers::committed())
         .done::<NotifyCustomer>(answers::sent())
         .ends(Status::Completed);
+}
+
+/// Its first event is gone, so nothing but its id is known.
+#[test]
+fn an_order_whose_first_event_is_lost_can_be_cancelled() {
+    let saga = PlaceOrder::unknown(CancellationRequested { order_id: ORDER });
+    // Its first event may come after all.
+    given_cancelled(saga)
+        .expects(CancelOrder { order_id: ORDER })
+        .gets(&Input::Started)
+        .expects_nothing()
+        .gets(&Input::Done { step: "cancel_order".to_owned(), direction: Direction::Do })
+        .gets(&Input::Started)
+        .expects_nothing()
+        .ends(Status::Compensated);
 }
 
 /// If the card provider does not answer, the card may have been charged. The step is asked until it answers.
