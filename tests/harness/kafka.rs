@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -71,17 +69,6 @@ impl Suite {
             }
         }
         records
-    }
-
-    /// Deletes all records that are on a topic now, as a broker with too short a retention does.
-    pub async fn deletes_records(&self, topic: &str) {
-        let (mut list, name) = (TopicPartitionList::new(), self.kafka().name(topic));
-        for (_, partition) in Self::partitions().filter(|(known, _)| known == topic) {
-            list.add_partition_offset(&name, partition, Offset::End).expect("a partition");
-        }
-        let admin: AdminClient<DefaultClientContext> = self.kafka().client().create().expect("a client");
-        let options = AdminOptions::new().operation_timeout(Some(ASK));
-        admin.delete_records(&list, &options).await.expect("they are deleted");
     }
 
     /// Writes records to their topics again, as a producer that retries does.

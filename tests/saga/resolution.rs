@@ -40,7 +40,7 @@ async fn an_order_whose_first_event_is_gone_is_cancelled_and_nothing_is_done_for
     suite.kill9("orchestrator");
     let lost = suite.place(&order()).await;
     suite.has_sent_everything("order").await;
-    suite.deletes_records("order.events").await;
+    suite.delete_records("order.events").await;
     suite.launch("orchestrator");
     suite.ready("orchestrator").await;
     let later = suite.confirmed(&order()).await;
