@@ -4,5 +4,6 @@ mod currencies;
 mod idempotency;
 mod orders;
 mod overload;
+mod repeated_writes;
 mod requests;
 mod strange_text;

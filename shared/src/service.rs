@@ -278,8 +278,15 @@ impl<C: Send + Sync + 'static> Service<C> {
         self.housekeeper.prune(table, batch);
     }
 
+    /// Returns how long the answer under an `Idempotency-Key` is kept.
+    pub fn idempotency_key_retention(&self) -> Duration {
+        self.common.idempotency_key_retention
+    }
+
     fn run_housekeeper(&self) {
-        let housekeeper = self.housekeeper.clone();
+        let mut housekeeper = self.housekeeper.clone();
+        let kept = self.common.idempotency_key_retention;
+        housekeeper.prune("idempotency_answer", move |db| Box::pin(http::idempotency::prune(db, kept)));
         let (stop, ready) = (self.stages.work.stop.clone(), self.when_database_ready());
         self.spawn(&self.stages.work, "housekeeper", async move {
             ready.await;

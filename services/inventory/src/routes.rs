@@ -5,6 +5,7 @@ mod reservations;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use schemas::common::Money;
 use schemas::currency;
 use schemas::inventory::ProductUpdated;
@@ -13,6 +14,7 @@ use shared::db::Db;
 use shared::envelope::{Cause, new_id};
 use shared::outbox::Draft;
 use shared::service::audit::report;
+use shared::service::http::idempotency::{Begun, Repeatable};
 use shared::service::http::{Body, Path, Trace};
 use shared::service::problem::{Invalid, Problem};
 use utoipa::{OpenApi, ToSchema};
@@ -168,26 +170,32 @@ async fn put(
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(row.into())))
 }
 
-/// Receives pieces of a product.
-#[utoipa::path(post, path = "/products/{sku}/receipts", params(("sku" = String, Path)), request_body = Receipt,
+/// Receives pieces of a product. With an `Idempotency-Key` the request can be repeated safely.
+#[utoipa::path(post, path = "/products/{sku}/receipts", request_body = Receipt,
+    params(
+        ("sku" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeats of the request get the first one's answer."),
+    ),
     responses(
-        (status = 201, body = Product),
+        (status = 201, body = Product, headers(("Idempotency-Replayed" = String))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ))]
 async fn receive(
     State(db): State<Db>,
     Path(sku): Path<String>,
-    Body(receipt): Body<Receipt>,
-) -> Result<(StatusCode, Json<Product>), Problem> {
+    Repeatable { body: receipt, once }: Repeatable<Receipt>,
+) -> Result<Response, Problem> {
     if !(1..=MOST_PIECES).contains(&receipt.quantity) {
         return Err(Problem::invalid(vec![Invalid::new("/quantity", format!("is from 1 to {MOST_PIECES}"))]));
     }
-    let mut uow = db.write(&[]).await?;
+    let mut uow = match once.begin(&db, &[]).await? {
+        Begun::First(uow) => *uow,
+        Begun::Repeated(answer) => return Ok(answer.into_response()),
+    };
     let row = store::receive(uow.db(), &sku, receipt.quantity).await?;
     let row = row.ok_or_else(|| unknown(&sku))?;
-    uow.commit().await?;
-    Ok((StatusCode::CREATED, Json(row.into())))
+    once.commit(uow, StatusCode::CREATED, &Product::from(row)).await
 }
 
 fn unknown(sku: &str) -> Problem {

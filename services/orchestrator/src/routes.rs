@@ -7,13 +7,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use shared::db::Db;
 use shared::saga::coordinator::Operator;
 use shared::saga::registry::Registry;
 use shared::saga::store::{self, SagaRow};
 use shared::service::audit::report;
-use shared::service::http::{Body, Path, Query, Trace};
+use shared::service::http::idempotency::{self, Begun, Repeatable};
+use shared::service::http::{Path, Query, Trace};
 use shared::service::problem::{Invalid, Problem};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, OpenApi, ToSchema};
@@ -151,9 +153,13 @@ async fn get(
 ///
 /// The log of the saga records who asked for it, and why.
 #[utoipa::path(post, path = "/sagas/{id}/retry", request_body = Retry,
-    params(("id" = Uuid, Path, description = "The saga's id, or the order's"), IdQuery),
+    params(
+        ("id" = Uuid, Path, description = "The saga's id, or the order's"),
+        IdQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeat of the request asks nothing, and gets the saga as it is."),
+    ),
     responses(
-        (status = 200, body = SagaWithLog),
+        (status = 200, body = SagaWithLog, headers(("Idempotency-Replayed" = String))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The saga has ended.", body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -163,23 +169,37 @@ async fn retry(
     Path(id): Path<Uuid>,
     Query(query): Query<IdQuery>,
     trace: Trace,
-    Body(input): Body<Retry>,
-) -> Result<Json<SagaWithLog>, Problem> {
+    Repeatable { body: input, once }: Repeatable<Retry>,
+) -> Result<Response, Problem> {
     let errors = input.invalid();
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
     let row = query.find(&mut *app.db.read().await?, id).await?;
+    let saga = row.saga_id;
+    let mut uow = match once.begin(&app.db, std::slice::from_ref(&row.subject)).await? {
+        Begun::First(uow) => *uow,
+        Begun::Repeated(_) => {
+            let mut response = present(&app, saga).await?.into_response();
+            idempotency::mark_replayed(response.headers_mut());
+            return Ok(response);
+        }
+    };
     if has_ended(&row) {
         let title = "The saga has ended";
         return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-open", title)
             .detail(format!("it is {}; there is nothing to retry", row.status)));
     }
-    let saga = row.saga_id;
-    app.operator.retry(saga, row.subject, trace.0, input.by, input.reason).await?;
+    app.operator.retry(&mut uow, saga, row.subject, trace.0, input.by, input.reason).await?;
+    once.commit_without_answer(uow).await?;
+    Ok(present(&app, saga).await?.into_response())
+}
+
+/// Returns a saga as it is now.
+async fn present(app: &App, saga: Uuid) -> Result<Json<SagaWithLog>, Problem> {
     let mut db = app.db.read().await?;
     let row = find_by_saga_id(&mut db, saga).await?;
-    show(&app, &mut db, row).await
+    show(app, &mut db, row).await
 }
 
 /// Returns the saga for a saga's id or an order's id.

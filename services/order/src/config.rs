@@ -10,9 +10,6 @@ pub struct Config {
     /// How long a request may wait for its order to settle (`Prefer: wait=N`).
     #[arg(long, env = "ORDER_LONGEST_WAIT", default_value = "60s", value_parser = duration)]
     pub longest_wait: Duration,
-    /// How long the answer under an `Idempotency-Key` is kept. After that the key places a new order.
-    #[arg(long, env = "IDEMPOTENCY_KEY_RETENTION", default_value = "24h", value_parser = duration)]
-    pub idempotency_key_retention: Duration,
     /// Orders are refused with 503 while more rows of the outbox than this number wait to be sent.
     #[arg(long, env = "ORDER_OUTBOX_LIMIT", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub outbox_limit: u32,

@@ -81,7 +81,7 @@ impl App for Order {
         service.task("order events", move |stop| events.run(db, stop));
         service.task("intake", move |stop| writer.run(stop));
         service.task("admission", move |stop| sampler.run(stop));
-        let kept = service.config.idempotency_key_retention;
+        let kept = service.idempotency_key_retention();
         service.prune("idempotency_key", move |db| Box::pin(store::delete_answers(db, kept)));
         Ok(())
     }

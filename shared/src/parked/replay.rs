@@ -132,18 +132,17 @@ async fn replay_first(
     Ok(true)
 }
 
-/// Marks one message as skipped, with the reason and the name of the operator. Returns how many parked messages of
-/// the key are left.
+/// Marks one message as skipped, with the reason and the name of the operator. The unit of work holds the lock of the key, and
+/// the caller commits it. Returns how many parked messages of the key are left.
 ///
 /// # Errors
 /// Fails if the message is unknown or already resolved, or on a technical failure. See [`Refused`].
-pub async fn skip(db: &Db, key: &str, id: i64, reason: &str, by: &str) -> Result<i64, Refused> {
-    let mut uow = locked(db, key).await?;
-    find(&mut uow, key, id).await?;
+pub async fn skip(uow: &mut UnitOfWork, key: &str, id: i64, reason: &str, by: &str) -> Result<i64, Refused> {
+    find(uow, key, id).await?;
     store::mark_skipped(uow.db(), id, reason, by).await?;
     let left = store::left(uow.db(), key).await?.unwrap_or(0);
-    uow.commit().await?;
-    info!(key, id, by, "a parked message was skipped");
+    let (key, by) = (key.to_owned(), by.to_owned());
+    uow.after_commit(move || info!(key, id, by, "a parked message was skipped"));
     Ok(left)
 }
 

@@ -154,7 +154,7 @@ impl Coordinator {
 
     /// Returns the actions of operators.
     pub fn operator(&self) -> Operator {
-        Operator { db: self.db.clone(), driver: Arc::clone(&self.driver) }
+        Operator { driver: Arc::clone(&self.driver) }
     }
 
     /// Converts a message to an input of its saga.

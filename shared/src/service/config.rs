@@ -67,6 +67,9 @@ pub struct Common {
     /// never given up.
     #[arg(long, env = "CALL_DEADLINE", default_value = "1d", value_parser = duration)]
     pub call_deadline: Duration,
+    /// How long the answer under an `Idempotency-Key` is kept. After that a request with the key is a new one.
+    #[arg(long, env = "IDEMPOTENCY_KEY_RETENTION", default_value = "24h", value_parser = duration)]
+    pub idempotency_key_retention: Duration,
     /// How long a stopping service may take to finish its running work.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,

@@ -1,7 +1,8 @@
-//! The common parts of all HTTP interfaces: extractors that reject with problems, the trace of a request, event streams,
-//! and answers for unknown paths, methods and parameters.
+//! The common parts of all HTTP interfaces: extractors that reject with problems, `Idempotency-Key`, the trace of a request,
+//! event streams, and answers for unknown paths, methods and parameters.
 
 mod address;
+pub mod idempotency;
 mod json;
 mod parameters;
 
@@ -9,6 +10,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request};
@@ -74,6 +76,11 @@ impl<S: Send + Sync> FromRequest<S> for MessageBody {
 }
 
 async fn read_json<T: DeserializeOwned>(request: Request, texts: Texts) -> Result<T, Problem> {
+    json::parse(&read_body(request).await?, texts)
+}
+
+/// Reads a body that is declared as JSON.
+async fn read_body(request: Request) -> Result<Bytes, Problem> {
     if !is_json(request.headers()) {
         let title = "The body must be JSON";
         return Err(Problem::new(
@@ -83,12 +90,11 @@ async fn read_json<T: DeserializeOwned>(request: Request, texts: Texts) -> Resul
         )
         .detail("send it with the header `Content-Type: application/json`"));
     }
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
+    axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
         let title = "The body is too large";
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
             .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
-    })?;
-    json::parse(&bytes, texts)
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

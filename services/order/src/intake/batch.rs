@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use axum::http::StatusCode;
 use schemas::common::PricedLine;
 use schemas::currency;
 use schemas::order::OrderCreated;
@@ -12,6 +11,7 @@ use shared::envelope::{Cause, Message, new_id};
 use shared::fault::Fault;
 use shared::isolate::together_or_each;
 use shared::outbox::Draft;
+use shared::service::http::idempotency;
 use shared::service::problem::{Invalid, Problem};
 use shared::unit_of_work::UnitOfWork;
 use time::OffsetDateTime;
@@ -106,7 +106,7 @@ async fn write(db: &Db, batch: &[Placement]) -> Result<Vec<Verdict>, Fault> {
 
 /// Returns the locks of a batch: those of its new orders, and those of its Idempotency-Keys.
 fn locks(batch: &[Placement], ids: &[Uuid]) -> Vec<String> {
-    let lock = |key: &Key| format!("idempotency-key/{}", key.text);
+    let lock = |key: &Key| idempotency::lock_of(&key.text);
     let keys = batch.iter().filter_map(|placement| placement.key.as_ref()).map(lock);
     ids.iter().map(Uuid::to_string).chain(keys).collect()
 }
@@ -153,13 +153,8 @@ fn decide<'p>(
 /// Returns the answer that an earlier request with the key got.
 fn replay(key: &Key, before: &AnswerRow) -> Verdict {
     if before.request_hash != key.request_hash {
-        let title = "The Idempotency-Key was used for another request";
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "/problems/idempotency-key-reused",
-            title,
-        )
-        .detail(format!("it belongs to the order {}; use a new key for a new order", before.order_id)));
+        let detail = format!("it belongs to the order {}; use a new key for a new order", before.order_id);
+        return Err(idempotency::reused(detail));
     }
     Ok(Placed { id: before.order_id, answer: before.answer.clone(), replayed: true })
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use shared::service::http::idempotency::{self, IdempotencyKey};
 use shared::service::http::{Body, Trace};
 use shared::service::problem::{Invalid, Problem};
 
@@ -15,8 +15,6 @@ use super::input::{self, OrderInput};
 use crate::domain::{NewOrder, Order};
 use crate::intake::{Key, unknown_product};
 use crate::store;
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Places an order.
 ///
@@ -43,10 +41,10 @@ pub(super) async fn post(
     State(app): State<App>,
     headers: HeaderMap,
     trace: Trace,
+    IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<Value>,
 ) -> Result<Response, Problem> {
     app.admission.check()?;
-    let key = idempotency_key(&headers)?;
     let wait = preferred_wait(&headers).map(|wait| wait.min(app.longest_wait));
     let (order, mut errors) = input::read(&body);
     if !errors.is_empty() {
@@ -54,10 +52,9 @@ pub(super) async fn post(
         return Err(Problem::invalid(errors));
     }
     // Held until the answer is there. A repetition meanwhile learns that this request is still running.
-    let _in_flight = app.intake.reserve_key(key)?;
-    // `Value` keeps its members sorted, so the order of the members does not matter.
-    let request_hash = || Sha256::digest(body.to_string().as_bytes()).to_vec();
-    let key = key.map(|text| Key { text: text.to_owned(), request_hash: request_hash() });
+    let _in_flight = app.intake.reserve_key(key.as_deref())?;
+    // The keys of this table are those of this route only, so the target is left out.
+    let key = key.map(|text| Key { text, request_hash: idempotency::request_hash("", &body) });
     let placed = app.intake.place(order, key, trace.0).await?;
 
     // The order is on record, so nothing is an error from here on. After an error, a client might place the order twice.
@@ -77,7 +74,7 @@ pub(super) async fn post(
         headers.insert(header::LOCATION, location);
     }
     if placed.replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        idempotency::mark_replayed(headers);
     }
     if let Some(applied) =
         wait.and_then(|wait| HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok())
@@ -95,14 +92,6 @@ async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, P
     let lines = order.items.iter().enumerate();
     let unknown = lines.filter(|(_, line)| !line.sku.is_empty() && !known.contains_key(&line.sku));
     Ok(unknown.map(|(index, line)| unknown_product(index, &line.sku)).collect())
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match key.to_str().map(str::trim) {
-        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key)),
-        _ => Err(Problem::bad_request("the Idempotency-Key has 1 to 255 printable ASCII characters")),
-    }
 }
 
 /// Reads `Prefer: wait=N` (RFC 7240). The RFC wants an unreadable preference to be ignored.

@@ -7,32 +7,32 @@ use uuid::Uuid;
 
 use super::SagaInput;
 use super::driver::Driver;
-use crate::db::Db;
 use crate::envelope::Cause;
 use crate::fault::Fault;
 use crate::saga::engine::Input;
+use crate::unit_of_work::UnitOfWork;
 
 /// Applies the actions of operators to sagas.
 #[derive(Clone)]
 pub struct Operator {
-    pub(super) db: Db,
     pub(super) driver: Arc<Driver>,
 }
 
 impl Operator {
-    /// Sends the commands of all open steps of a saga again, at once. `by` and `reason` go to the saga's log.
+    /// Sends the commands of all open steps of a saga again, when the unit of work commits. It holds the lock of the
+    /// subject. `by` and `reason` go to the saga's log.
     ///
     /// # Errors
-    /// Fails on a technical failure. Nothing has changed in that case.
+    /// Fails on a technical failure. The unit of work must not be committed then.
     pub async fn retry(
         &self,
+        uow: &mut UnitOfWork,
         saga_id: Uuid,
         subject: String,
         trace: Option<String>,
         by: String,
         reason: String,
     ) -> Result<(), Fault> {
-        let mut uow = self.db.write(std::slice::from_ref(&subject)).await?;
         let change = SagaInput {
             saga_id,
             subject,
@@ -41,8 +41,6 @@ impl Operator {
             input: Input::Retry { by, reason },
             answer: None,
         };
-        self.driver.drive(&mut uow, vec![change]).await?;
-        uow.commit().await?;
-        Ok(())
+        self.driver.drive(uow, vec![change]).await
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +18,8 @@ use crate::db::Db;
 use crate::parked::replay::{self, Refused};
 use crate::parked::store;
 use crate::router::MessageRouter;
-use crate::service::http::{Body, MessageBody, Path, Query, operator_text};
+use crate::service::http::idempotency::{Begun, Repeatable};
+use crate::service::http::{MessageBody, Path, Query, operator_text};
 use crate::service::problem::{Invalid, Problem};
 
 /// The state of the routes.
@@ -156,7 +158,12 @@ async fn edit(
 
 /// Skips one message for good, so that those behind it can be replayed. The message stays on record.
 #[utoipa::path(post, path = "/parked/{key}/messages/{id}/skip", tag = "parked",
-    params(("key" = String, Path), ("id" = i64, Path)), request_body = Skip,
+    params(
+        ("key" = String, Path),
+        ("id" = i64, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeats of the request get the first one's answer."),
+    ),
+    request_body = Skip,
     responses(
         (status = 200, body = Changed),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -166,17 +173,21 @@ async fn edit(
 async fn skip(
     State(app): State<App>,
     Path((key, id)): Path<(String, i64)>,
-    Body(skip): Body<Skip>,
-) -> Result<Json<Changed>, Problem> {
+    Repeatable { body: skip, once }: Repeatable<Skip>,
+) -> Result<Response, Problem> {
     let (reason, by) = match (operator_text("reason", &skip.reason), operator_text("by", &skip.by)) {
         (Ok(reason), Ok(by)) => (reason, by),
         (reason, by) => {
             return Err(Problem::invalid([reason.err(), by.err()].into_iter().flatten().collect()));
         }
     };
-    let left = replay::skip(&app.db, &key, id, reason, by).await;
+    let mut uow = match once.begin(&app.db, std::slice::from_ref(&key)).await? {
+        Begun::First(uow) => *uow,
+        Begun::Repeated(answer) => return Ok(answer.into_response()),
+    };
+    let left = replay::skip(&mut uow, &key, id, reason, by).await;
     let left = left.map_err(|refused| problem(&key, id, refused))?;
-    Ok(Json(Changed { key, id, left }))
+    once.commit(uow, StatusCode::OK, &Changed { key, id, left }).await
 }
 
 fn unknown(key: &str) -> Problem {
