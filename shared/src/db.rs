@@ -174,11 +174,7 @@ impl Db {
     }
 
     /// Returns after how long an external call without an answer is given up.
-    #[cfg_attr(
-        not(feature = "saga"),
-        expect(dead_code, reason = "only participants of sagas make external calls")
-    )]
-    pub(crate) fn call_deadline(&self) -> Duration {
+    pub fn call_deadline(&self) -> Duration {
         self.options.call_deadline
     }
 

@@ -135,7 +135,7 @@ pub struct Return {
     pub id: Uuid,
     /// `requested`, `refused` or `done`.
     pub status: String,
-    /// Why it was refused: `in_transit` or `refund_declined`.
+    /// Why it was refused: `in_transit`, `refund_declined`, or `timed_out` if the carrier did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
