@@ -183,6 +183,12 @@ metrics_table! {
         "While it is 2, the dependency does not answer.";
     CIRCUIT_BREAKER_OPENED: Counter "circuit_breaker_opened_total" ["dependency"],
         "The number of times that the circuit breaker of an external dependency has opened.", "";
+    HTTP_CONNECTIONS: Gauge "http_connections" [],
+        "The number of open connections to the HTTP interface.",
+        "If it stays at `HTTP_CONNECTIONS`, clients are refused: look at `http_refused_total`.";
+    HTTP_REFUSED: Counter "http_refused_total" ["reason"],
+        "The number of connections and requests that were refused because they broke a bound of the HTTP interface.",
+        "docs/http.md explains the reasons. `too_many_connections` and `no_file` hit clients that did nothing wrong: raise `HTTP_CONNECTIONS` or the limit of open files.";
     SAGAS_COMPLETED: Counter "sagas_completed_total" [],
         "The number of sagas that ended with all steps carried out.", "";
     SAGAS_COMPENSATED: Counter "sagas_compensated_total" [],

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod config;
+mod files;
 mod health;
 pub mod http;
 mod migrations;

@@ -15,6 +15,10 @@ pub struct Common {
     /// The address of the HTTP interface. The default is loopback and the service's own port.
     #[arg(long, env = "HTTP_ADDR")]
     pub http_addr: Option<SocketAddr>,
+    /// The largest number of open HTTP connections. At the limit, a new connection takes the place of one that waits
+    /// for a request. If all have one, a new connection gets 503. A smaller limit of open files lowers the number.
+    #[arg(long, env = "HTTP_CONNECTIONS", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub http_connections: u32,
     /// The URL of the service's own database. Leave the password out if PGPASSWORD or a password file has it.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<PgConnectOptions>,
@@ -70,7 +74,8 @@ pub struct Common {
     /// How long the answer under an `Idempotency-Key` is kept. After that a request with the key is a new one.
     #[arg(long, env = "IDEMPOTENCY_KEY_RETENTION", default_value = "24h", value_parser = duration)]
     pub idempotency_key_retention: Duration,
-    /// How long a stopping service may take to finish its running work.
+    /// How long a stopping service may take to finish its running work. At most a third of it is for what it has
+    /// accepted, and HTTP requests get at most five seconds.
     #[arg(long, env = "SHUTDOWN_GRACE", default_value = "25s", value_parser = duration)]
     pub shutdown_grace: Duration,
     /// The format of the log.

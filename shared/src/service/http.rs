@@ -1,10 +1,12 @@
-//! The common parts of all HTTP interfaces: extractors that reject with problems, `Idempotency-Key`, the trace of a request,
-//! event streams, and answers for unknown paths, methods and parameters.
+//! The common parts of all HTTP interfaces: the server with its bounds, extractors that reject with problems,
+//! `Idempotency-Key`, the trace of a request, event streams, and answers for unknown paths, methods and parameters.
 
 mod address;
 pub mod idempotency;
 mod json;
 mod parameters;
+mod refusals;
+pub(crate) mod server;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,13 +21,14 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use self::json::Texts;
 use self::parameters::DeclaredParameters;
+use self::refusals::{Refusal, refused};
 use crate::service::problem::{Invalid, Problem};
 use crate::service::telemetry;
 use crate::trace;
@@ -34,6 +37,9 @@ use crate::trace;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The largest number of characters of an operator's name or reason.
 const MAX_OPERATOR_TEXT: usize = 500;
+
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Validates a text from an operator: it must be present, and not too long. Control characters are refused before.
 pub(super) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
@@ -49,7 +55,8 @@ pub(super) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, In
 }
 
 /// A JSON body. Malformed JSON gives 400 with the position. An invalid, unknown or repeated member, and a text with a control
-/// character, gives 422 with its pointer. Another media type gives 415, and a body over [`MAX_BODY_BYTES`] gives 413.
+/// character, gives 422 with its pointer. Another media type gives 415, a body over [`MAX_BODY_BYTES`] gives 413, and one
+/// that does not come in time 408.
 ///
 /// A type that takes any member, such as [`serde_json::Value`], must check for unknown ones itself.
 #[derive(Debug)]
@@ -76,11 +83,11 @@ impl<S: Send + Sync> FromRequest<S> for MessageBody {
 }
 
 async fn read_json<T: DeserializeOwned>(request: Request, texts: Texts) -> Result<T, Problem> {
-    json::parse(&read_body(request).await?, texts)
+    json::parse(&declared_json(request).await?, texts)
 }
 
 /// Reads a body that is declared as JSON.
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
+async fn declared_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
         let title = "The body must be JSON";
         return Err(Problem::new(
@@ -90,11 +97,32 @@ async fn read_body(request: Request) -> Result<Bytes, Problem> {
         )
         .detail("send it with the header `Content-Type: application/json`"));
     }
-    axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
-        let title = "The body is too large";
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
-            .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
+    read_body(request.into_body(), BODY_TIMEOUT).await
+}
+
+/// Reads a body of at most [`MAX_BODY_BYTES`] that comes within `longest`.
+async fn read_body(body: axum::body::Body, longest: Duration) -> Result<Vec<u8>, Problem> {
+    let chunks = body.into_data_stream().map_err(|_| Problem::bad_request("the body is not complete"));
+    let body = chunks.try_fold(Vec::new(), async |mut body: Vec<u8>, chunk: Bytes| {
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+        Ok(body)
+    });
+    tokio::time::timeout(longest, body).await.unwrap_or_else(|_| {
+        refused(Refusal::BodyTimeout, 1);
+        let title = "The body did not come in time";
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "/problems/request-timeout", title)
+            .detail(format!("a request body may take {} seconds; send it again", longest.as_secs())))
     })
+}
+
+fn too_large() -> Problem {
+    refused(Refusal::BodyTooLarge, 1);
+    let title = "The body is too large";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/too-large", title)
+        .detail(format!("a request body may have {MAX_BODY_BYTES} bytes"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -181,7 +209,20 @@ pub(crate) fn finish(router: Router, document: &serde_json::Value) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(parameters, parameters::only_declared))
         .layer(middleware::from_fn(address::without_control))
+        .layer(middleware::from_fn(no_larger_than_allowed))
         .layer(middleware::from_fn(traced))
+}
+
+/// Rejects bodies that are declared as too large, before they come.
+async fn no_larger_than_allowed(request: Request, next: Next) -> Result<Response, Problem> {
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if declared
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| length > MAX_BODY_BYTES as u64)
+    {
+        return Err(too_large());
+    }
+    Ok(next.run(request).await)
 }
 
 async fn traced(mut request: Request, next: Next) -> Response {
@@ -207,5 +248,16 @@ mod tests {
         let headers = response.headers();
         assert_eq!(headers["x-accel-buffering"], "no");
         assert_eq!(headers["content-type"], "text/event-stream");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_is_answered_with_408() {
+        let drip = futures::stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, Infallible>("x"), ()))
+        });
+        let read = read_body(axum::body::Body::from_stream(drip), Duration::from_millis(100)).await;
+        let problem = read.expect_err("it takes too long");
+        assert_eq!((problem.status, &*problem.kind), (408, "/problems/request-timeout"));
     }
 }

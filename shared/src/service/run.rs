@@ -16,6 +16,9 @@ use crate::envelope::new_id;
 use crate::kafka::TopicChecker;
 use crate::retention::Retention;
 
+/// How long an HTTP request may keep running after a stop.
+const LONGEST_REQUEST_AT_STOP: Duration = Duration::from_secs(5);
+
 /// The exit code for invalid settings (sysexits.h).
 pub(super) const EX_USAGE: u8 = 64;
 
@@ -127,9 +130,15 @@ impl<C: Send + Sync + 'static> Service<C> {
             TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
         let intake = self.stages.intake.stop.clone();
         let router = self.http_router::<A>()?;
-        let server = axum::serve(listener, router.into_make_service())
-            .with_graceful_shutdown(intake.clone().cancelled_owned());
-        self.spawn(&self.stages.intake, "http", async move { Ok(server.await?) });
+        let limits = http::server::Limits::new(
+            self.common.http_connections.min(files::connections()) as usize,
+            (self.common.shutdown_grace / 4).min(LONGEST_REQUEST_AT_STOP),
+        );
+        let stop = intake.clone();
+        self.spawn(&self.stages.intake, "http", async move {
+            http::server::serve(listener, router, limits, stop).await;
+            Ok(())
+        });
         let startup = self.startup.clone();
         let (db, kafka, stop) = (self.db.clone(), self.kafka.clone(), intake.clone());
         let started = startup.run(db, kafka, self.migrations, stop);

@@ -31,6 +31,7 @@ use crate::store;
         (status = 202, description = "The order is on record.", body = Order,
             headers(("Location" = String), ("Preference-Applied" = String), ("Idempotency-Replayed" = String))),
         (status = 400, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not come in time.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body has another media type.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "A request with the key is still running.", body = Problem, content_type = "application/problem+json"),

@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use self::store::AnswerRow;
+use super::declared_json;
 use super::json::{self, Texts};
-use super::read_body;
 use crate::db::Db;
 use crate::service::problem::Problem;
 use crate::unit_of_work::UnitOfWork;
@@ -100,7 +100,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Repeatable<T> {
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let IdempotencyKey(key) = IdempotencyKey::of(request.headers())?;
         let target = key.is_some().then(|| target(request.method(), request.uri()));
-        let bytes = read_body(request).await?;
+        let bytes = declared_json(request).await?;
         let body = json::parse(&bytes, Texts::OneLine)?;
         let attempt = match key.zip(target) {
             Some((key, target)) => {
