@@ -212,13 +212,25 @@ impl<C: Send + Sync + 'static> Service<C> {
 
     /// Stops the tasks in order: those that accept work, those that finish it, and the relay. The relay sends the
     /// rows that were already committed.
+    ///
+    /// Each stage has a share of the grace period, so that what hangs in one does not cost the others their turn. What a
+    /// stage leaves keeps running beside the next one.
     async fn drain(&self) {
         let began = Instant::now();
+        let share = self.common.shutdown_grace / 3;
         // HTTP requests that wait for running work belong to the intake stage, so the work continues until they are
         // answered.
-        self.stages.intake.end().await;
-        self.stages.work.end().await;
-        self.stages.relay.end().await;
+        let stages =
+            [("intake", &self.stages.intake), ("work", &self.stages.work), ("relay", &self.stages.relay)];
+        for (turn, (stage, tasks)) in (1..).zip(stages) {
+            let longest = (share * turn).saturating_sub(began.elapsed());
+            if tokio::time::timeout(longest, tasks.end()).await.is_err() {
+                warn!(
+                    service = self.name,
+                    stage, "a stage did not end in time; the rest is resumed at the next start"
+                );
+            }
+        }
         self.db.close();
         info!(service = self.name, took = ?began.elapsed(), "stopped");
     }
