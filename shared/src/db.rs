@@ -3,14 +3,14 @@
 
 mod connections;
 mod deferred;
+mod pools;
 pub mod server;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use deadpool::Runtime;
-use deadpool::managed::{Pool, PoolError, QueueMode};
+use deadpool::managed::Pool;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Executor, PgConnection, PgPool};
 use tokio::sync::watch;
@@ -49,6 +49,8 @@ pub struct DbOptions {
     instance: String,
     parked_topic: String,
     connections: u32,
+    request_connections: u32,
+    list_connections: u32,
     shards: i16,
     retention: Retention,
     call_deadline: Duration,
@@ -66,6 +68,8 @@ impl DbOptions {
             instance: format!("{source}-{}", new_id().simple()),
             parked_topic: format!("{source}.parked"),
             connections: 10,
+            request_connections: 0,
+            list_connections: 0,
             shards: 1,
             retention: Retention::default(),
             call_deadline: Duration::from_secs(24 * 3600),
@@ -98,6 +102,19 @@ impl DbOptions {
         Self { connections: connections.max(1), ..self }
     }
 
+    /// Gives requests a pool of so many connections, beside those of [`DbOptions::connections`]. With 0, the default,
+    /// [`Db::for_requests`] uses the other connections too.
+    #[must_use]
+    pub fn request_connections(self, connections: u32) -> Self {
+        Self { request_connections: connections, ..self }
+    }
+
+    /// Gives lists and audits a pool of so many connections, as [`DbOptions::request_connections`] does for requests.
+    #[must_use]
+    pub fn list_connections(self, connections: u32) -> Self {
+        Self { list_connections: connections, ..self }
+    }
+
     /// Sets the number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
     /// number, and the outbox must be empty when it changes.
     #[must_use]
@@ -126,19 +143,13 @@ impl DbOptions {
         );
         // PgBouncer refuses a client that asks for this at the connection. The server's default is the same.
         let options = options.application_name(self.source).extra_float_digits(None);
-        let connections = Connections { options, prepare };
-        let pool = Pool::builder(connections)
-            .max_size(self.connections as usize)
-            .wait_timeout(Some(ACQUIRE_TIMEOUT))
-            .create_timeout(Some(ACQUIRE_TIMEOUT))
-            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
-            // The most recently used connection has the warmest caches.
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .build();
-        #[expect(clippy::expect_used, reason = "it fails only where timeouts are set without a runtime")]
-        let pool = pool.expect("a runtime is given");
-        Db { pool, relay: watch::Sender::new(()), group: Arc::default(), options: Arc::new(self) }
+        let new =
+            |size| pools::pool(Connections { options: options.clone(), prepare: prepare.clone() }, size);
+        let pool = new(self.connections);
+        let other = |size| if size > 0 { new(size) } else { pool.clone() };
+        let (requests, lists) = (other(self.request_connections), other(self.list_connections));
+        let (relay, group) = (watch::Sender::new(()), Arc::default());
+        Db { pool, requests, lists, relay, group, options: Arc::new(self) }
     }
 
     /// Opens a database with the connection options of the application's own pool.
@@ -153,7 +164,10 @@ impl DbOptions {
 /// The database of one service.
 #[derive(Clone)]
 pub struct Db {
+    /// The connections that this handle uses.
     pool: Pool<Connections>,
+    requests: Pool<Connections>,
+    lists: Pool<Connections>,
     /// Changes with every commit that wrote messages.
     relay: watch::Sender<()>,
     /// The consumer group whose messages the inbox remembers.
@@ -176,47 +190,6 @@ impl Db {
     /// Returns after how long an external call without an answer is given up.
     pub fn call_deadline(&self) -> Duration {
         self.options.call_deadline
-    }
-
-    /// Takes a read-only connection from the pool.
-    ///
-    /// # Errors
-    /// Fails if no connection is free within five seconds, or if the database does not answer.
-    pub async fn read(&self) -> Result<Pooled, sqlx::Error> {
-        match self.pool.get().await {
-            Ok(object) => Ok(Pooled(object)),
-            Err(PoolError::Backend(error)) => Err(error),
-            Err(PoolError::Closed) => Err(sqlx::Error::PoolClosed),
-            Err(PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
-                Err(sqlx::Error::PoolTimedOut)
-            }
-        }
-    }
-
-    /// Begins a read-only transaction with one snapshot, for statements that read whole tables. End it with
-    /// [`Tx::end`].
-    ///
-    /// # Errors
-    /// Fails if the database does not answer.
-    pub async fn survey(&self) -> Result<Tx, sqlx::Error> {
-        self.begin_read_only("repeatable read").await
-    }
-
-    /// Begins a read-only transaction in which each statement has its own snapshot. Use it for tables that are
-    /// truncated in the meantime: an older snapshot would show them empty.
-    ///
-    /// # Errors
-    /// Fails if the database does not answer.
-    pub async fn scan(&self) -> Result<Tx, sqlx::Error> {
-        self.begin_read_only("read committed").await
-    }
-
-    async fn begin_read_only(&self, isolation: &str) -> Result<Tx, sqlx::Error> {
-        let begin = format!("begin isolation level {isolation} read only");
-        let planner = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
-                       set local enable_hashjoin = on; set local enable_mergejoin = on";
-        let (tx, _) = Tx::begin(self, format!("{begin}; {planner}; select {NOW}")).await?;
-        Ok(tx)
     }
 
     /// Returns the shard whose relay sends the messages of this key.
@@ -287,9 +260,11 @@ impl Db {
         Ok(listener)
     }
 
-    /// Closes the pool. Connections in use are closed when they are returned.
+    /// Closes the pools. Connections in use are closed when they are returned.
     pub fn close(&self) {
-        self.pool.close();
+        for pool in [&self.pool, &self.requests, &self.lists] {
+            pool.close();
+        }
     }
 }
 

@@ -173,9 +173,14 @@ impl<C: Send + Sync + 'static> Service<C> {
         }
     }
 
-    /// Returns the service's database.
+    /// Returns the service's database, for handlers and tasks.
     pub fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Returns the service's database for routes. They have connections of their own; see [`Db::for_requests`].
+    pub fn requests_db(&self) -> Db {
+        self.db.for_requests()
     }
 
     /// Returns a token that is cancelled when the service stops accepting work. Long responses such as event streams

@@ -50,7 +50,7 @@ impl App for Inventory {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        service.serve(routes::router().with_state(service.db().clone()).into());
+        service.serve(routes::router().with_state(service.requests_db()).into());
         service.consume(handlers::router());
         Ok(())
     }

@@ -55,7 +55,7 @@ impl App for Notification {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        service.serve(routes::router().with_state(service.db().clone()).into());
+        service.serve(routes::router().with_state(service.requests_db()).into());
         let Config { mail_from, .. } = &service.config;
         let server = service.config.mail_server();
         let smtp = server.map(|url| gateway::Smtp::new(url, mail_from.clone())).transpose()?;

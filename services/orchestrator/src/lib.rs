@@ -48,10 +48,9 @@ impl App for Orchestrator {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         let registry = Arc::new(sagas::all(service.config.step_deadline));
-        let db = service.db().clone();
-        let coordinator = handlers::coordinator(db.clone(), Arc::clone(&registry));
+        let coordinator = handlers::coordinator(service.db().clone(), Arc::clone(&registry));
         let (timers, operator) = (coordinator.timers(), coordinator.operator());
-        let app = routes::App { db, registry, operator };
+        let app = routes::App { db: service.requests_db(), registry, operator };
         service.serve(routes::router().with_state(app).into());
         service.consume(MessageRouter::new().sagas(coordinator));
         service.task("timers", async move |stop| {

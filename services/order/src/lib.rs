@@ -68,7 +68,7 @@ impl App for Order {
         let Config { outbox_limit, pending_limit, .. } = service.config;
         let (admission, sampler) = admission::admission(service.db().clone(), outbox_limit, pending_limit);
         let app = routes::App {
-            db: service.db().clone(),
+            db: service.requests_db(),
             intake,
             admission,
             events: events.clone(),

@@ -50,7 +50,7 @@ impl App for Payment {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        service.serve(routes::router().with_state(service.db().clone()).into());
+        service.serve(routes::router().with_state(service.requests_db()).into());
         let provider =
             gateway::Simulated::new(service.config.provider_latency, service.config.provider_outage.clone());
         service.consume(handlers::router(service.db().clone(), provider));

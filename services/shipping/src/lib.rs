@@ -54,7 +54,7 @@ impl App for Shipping {
     }
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
-        service.serve(routes::router().with_state(service.db().clone()).into());
+        service.serve(routes::router().with_state(service.requests_db()).into());
         let Config { carrier_latency, dispatch_after, deliver_after, carrier_outage } =
             service.config.clone();
         let pace = Pace { dispatch_after, deliver_after };

@@ -2,15 +2,19 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Connection, Decode, Executor, PgConnection, Postgres, Row, Type};
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 
 use super::{ALIVE_FOR, Db};
+
+/// How long the rollback of a dropped transaction may take. It waits for a statement that is still running.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The current time in the form that [`Tx::begin`] needs. It is a number, because sqlx cannot parse a time without a
 /// fraction of a second.
@@ -103,8 +107,8 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A transaction. If it is dropped before its end, its connection is closed and the server rolls it back. A
-/// transaction that stopped in the middle of a statement therefore does not affect the next one.
+/// A transaction. If it is dropped before its end, it is rolled back in the background. Its connection returns to the
+/// pool then, or is closed if it does not answer soon.
 pub struct Tx(Option<Pooled>);
 
 impl Tx {
@@ -172,6 +176,34 @@ impl DerefMut for Tx {
 }
 
 impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            let unfinished = Unfinished(Some(connection));
+            // Without a runtime the connection is closed.
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(unfinished.roll_back());
+            }
+        }
+    }
+}
+
+/// A connection whose transaction was dropped before its end. An answer such as 404 often ends a transaction so, and a
+/// new connection costs the server far more than a rollback. The connection is closed when this is dropped, so that a
+/// transaction that stopped in the middle of a statement does not affect the next one.
+struct Unfinished(Option<Pooled>);
+
+impl Unfinished {
+    async fn roll_back(mut self) {
+        let Some(connection) = &mut self.0 else { return };
+        let rollback = connection.execute(sqlx::raw_sql("rollback"));
+        if let Ok(Ok(_)) = tokio::time::timeout(ROLLBACK_TIMEOUT, rollback).await {
+            connection.0.last_alive = Instant::now();
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(Pooled(connection)) = self.0.take() {
             drop(Object::take(connection));

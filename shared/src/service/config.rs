@@ -22,7 +22,8 @@ pub struct Common {
     /// The URL of the service's own database. Leave the password out if PGPASSWORD or a password file has it.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<PgConnectOptions>,
-    /// The largest number of connections in the pool of the database.
+    /// The largest number of connections to the database, without two for each shard's relay. Of ten, five are for
+    /// messages, three for requests, and two for lists and audits, so that none of these can delay another.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=500))]
     pub database_connections: u32,
     /// The addresses of Kafka brokers, host:port, separated by commas.

@@ -75,10 +75,13 @@ async fn run<A: App>(
 ) -> anyhow::Result<()> {
     let common = line.common;
     let instance = common.instance.clone().unwrap_or_else(|| new_id().simple().to_string());
+    let (requests, lists) = shares(common.database_connections);
     let db = DbOptions::new(A::NAME)
         .schema(A::SCHEMA)
         .instance(format!("{}-{instance}", A::NAME))
-        .connections(common.database_connections)
+        .connections(common.database_connections - requests - lists)
+        .request_connections(requests)
+        .list_connections(lists)
         .shards(common.outbox_shards)
         .retention(retention)
         .call_deadline(common.call_deadline)
@@ -105,6 +108,11 @@ async fn run<A: App>(
     let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
     service.serve_until_stopped::<A>(signals).await
+}
+
+/// Returns how many of the connections are for requests and for lists. The rest is for messages.
+fn shares(connections: u32) -> (u32, u32) {
+    ((connections * 3 / 10).max(1), (connections / 5).max(1))
 }
 
 /// The signals that stop a service.
@@ -190,18 +198,18 @@ impl<C: Send + Sync + 'static> Service<C> {
             topics: Arc::clone(&self.topics),
         };
         let parked = parked::App {
-            db: self.db.clone(),
+            db: self.db.for_requests(),
             messages: Arc::clone(&self.messages),
             stopping: self.stages.intake.stop.clone(),
         };
-        let steps = steps::App { db: self.db.clone(), messages: Arc::clone(&self.messages) };
+        let steps = steps::App { db: self.db.for_requests(), messages: Arc::clone(&self.messages) };
         // The document is kept as bytes, because routes are cloned and the document has a hundred kilobytes.
         let openapi = openapi::<A>();
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
-            .merge(audit::router(self.db.clone()))
-            .merge(relay::router(self.db.clone()))
+            .merge(audit::router(self.db.for_lists()))
+            .merge(relay::router(self.db.for_requests()))
             .merge(parked::router(parked))
             .merge(steps::router(steps))
             .layer(middleware::from_fn_with_state(self.startup.clone(), startup::only_with_a_database))

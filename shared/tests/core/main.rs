@@ -17,6 +17,7 @@ mod own_names;
 mod parked;
 mod parked_again;
 mod parked_bulk;
+mod pools;
 mod relay;
 mod releases;
 mod resolution;
