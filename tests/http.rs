@@ -2,6 +2,7 @@
 
 mod currencies;
 mod idempotency;
+mod lists;
 mod orders;
 mod overload;
 mod repeated_writes;

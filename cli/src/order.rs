@@ -194,14 +194,27 @@ impl One {
 }
 
 impl List {
+    /// Reads as many pages as there must be for the wanted number of orders. A page may be short, with more behind it.
+    async fn read(&self, api: &Api) -> anyhow::Result<Value> {
+        let (url, limit) = (api.url("order", "/orders"), usize::from(self.limit));
+        let (mut orders, mut cursor) = (Vec::new(), self.cursor.map(|cursor| cursor.to_string()));
+        loop {
+            let mut query = vec![("limit", (limit - orders.len()).to_string())];
+            query.extend(self.status.clone().map(|status| ("status", status)));
+            query.extend(self.customer.clone().map(|customer| ("customerId", customer)));
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let page: Value = api.request(|client| client.get(&url).query(&query)).await?.json().await?;
+            orders.extend(page["orders"].as_array().cloned().unwrap_or_default());
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() || orders.len() >= limit {
+                return Ok(json!({"orders": orders}));
+            }
+        }
+    }
+
     async fn run(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
-        let mut query = vec![("limit", self.limit.to_string())];
-        query.extend(self.status.map(|status| ("status", status)));
-        query.extend(self.customer.map(|customer| ("customerId", customer)));
-        query.extend(self.cursor.map(|cursor| ("cursor", cursor.to_string())));
-        let url = api.url("order", "/orders");
-        let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
+        let page = self.read(&api).await?;
         for order in page["orders"].as_array().into_iter().flatten() {
             say!(
                 "{}  {}  {:<10} {:>14}  {}{}",

@@ -15,9 +15,9 @@ use shared::envelope::{Cause, new_id};
 use shared::outbox::Draft;
 use shared::service::audit::report;
 use shared::service::http::idempotency::{Begun, Repeatable};
-use shared::service::http::{Body, Path, Trace};
+use shared::service::http::{Body, Path, Query, Trace};
 use shared::service::problem::{Invalid, Problem};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -71,10 +71,22 @@ impl From<ProductRow> for Product {
     }
 }
 
-/// All products.
+/// A page of products.
 #[derive(Debug, Serialize, ToSchema)]
 struct Products {
     products: Vec<Product>,
+    /// Give it as `cursor` to get the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// How many, at most 200; 50 unless given.
+    limit: Option<u16>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
 }
 
 /// The wanted state of a product.
@@ -120,11 +132,14 @@ struct Receipt {
     quantity: i64,
 }
 
-/// Lists all products, by sku.
-#[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
-async fn list(State(db): State<Db>) -> Result<Json<Products>, Problem> {
-    let rows = store::list_products(&mut *db.read().await?).await?;
-    Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
+/// Lists products, by sku.
+#[utoipa::path(get, path = "/products", params(ListQuery), responses((status = 200, body = Products)))]
+async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Products>, Problem> {
+    let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
+    let after = query.cursor.unwrap_or_default();
+    let rows = store::list_products(&mut *db.for_lists().read().await?, &after, limit).await?;
+    let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.sku.clone());
+    Ok(Json(Products { products: rows.into_iter().map(Product::from).collect(), next }))
 }
 
 /// Returns a product.

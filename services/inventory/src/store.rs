@@ -219,10 +219,19 @@ pub async fn find_product(db: &mut PgConnection, sku: &str) -> Result<Option<Pro
     sqlx::query_as(sqlx::AssertSqlSafe(find)).bind(sku).fetch_optional(db).await
 }
 
-/// Returns all products, by sku.
-pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
-    let list = format!("select {PRODUCT} from product order by sku");
-    sqlx::query_as(sqlx::AssertSqlSafe(list)).fetch_all(db).await
+/// Returns a page of products behind the sku `after`, by sku.
+pub async fn list_products(
+    db: &mut PgConnection,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<ProductRow>, sqlx::Error> {
+    let list = format!("select {PRODUCT} from product where sku > $1 order by sku limit $2");
+    sqlx::query_as(sqlx::AssertSqlSafe(list)).bind(after).bind(limit).fetch_all(db).await
+}
+
+/// Returns all products, for the audit.
+pub async fn all_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
+    sqlx::query_as(sqlx::AssertSqlSafe(format!("select {PRODUCT} from product"))).fetch_all(db).await
 }
 
 /// Returns the status of an order's reservation.

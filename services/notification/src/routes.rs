@@ -65,10 +65,13 @@ impl From<NotificationRow> for NotificationView {
     }
 }
 
-/// Notices to customers.
+/// A page of notices to customers.
 #[derive(Serialize, ToSchema)]
 struct Notifications {
     notifications: Vec<NotificationView>,
+    /// Give it as `cursor` to get the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Uuid>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -77,14 +80,18 @@ struct Notifications {
 struct ListQuery {
     /// Only notices about this order.
     order_id: Option<Uuid>,
-    /// How many, at most 200.
+    /// How many, at most 200; 50 unless given.
     limit: Option<u16>,
+    /// The `next` of the page before.
+    cursor: Option<Uuid>,
 }
 
 /// Lists the notices to customers, the newest first.
 #[utoipa::path(get, path = "/notifications", params(ListQuery), responses((status = 200, body = Notifications)))]
 async fn list(State(db): State<Db>, Query(query): Query<ListQuery>) -> Result<Json<Notifications>, Problem> {
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
-    let rows = store::list(&mut *db.read().await?, query.order_id, limit).await?;
-    Ok(Json(Notifications { notifications: rows.into_iter().map(NotificationView::from).collect() }))
+    let mut db = db.for_lists().read().await?;
+    let rows = store::list(&mut db, query.order_id, query.cursor, limit).await?;
+    let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.id);
+    Ok(Json(Notifications { notifications: rows.into_iter().map(NotificationView::from).collect(), next }))
 }

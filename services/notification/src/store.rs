@@ -161,18 +161,26 @@ pub fn save_contacts(uow: &mut UnitOfWork, contacts: &[Heard<CustomerUpdated>]) 
     );
 }
 
-/// Returns the notices about an order, or the newest about all orders.
+const NOTIFICATION: &str = "id, order_id, customer_id, kind, text, channel, status, reason, created_at";
+
+/// Returns a page of the notices to customers, the newest first: those older than `before`, and only those about `order` if it
+/// is set.
 pub async fn list(
     db: &mut PgConnection,
     order: Option<Uuid>,
+    before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<NotificationRow>, sqlx::Error> {
-    sqlx::query_as(
-        "select id, order_id, customer_id, kind, text, channel, status, reason, created_at
-         from notification where $1::uuid is null or order_id = $1 order by id desc limit $2",
-    )
-    .bind(order)
-    .bind(limit)
-    .fetch_all(db)
-    .await
+    let before = before.unwrap_or(Uuid::max());
+    let Some(order) = order else {
+        let list = format!("select {NOTIFICATION} from notification where id < $1 order by id desc limit $2");
+        return sqlx::query_as(sqlx::AssertSqlSafe(list)).bind(before).bind(limit).fetch_all(db).await;
+    };
+    // An order has few notices. They are all selected first. Otherwise the planner may read all notices in the wanted order,
+    // in the hope to find those of the order soon.
+    let list = format!(
+        "with told as materialized (select {NOTIFICATION} from notification where order_id = $1)
+         select {NOTIFICATION} from told where id < $2 order by id desc limit $3"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(list)).bind(order).bind(before).bind(limit).fetch_all(db).await
 }

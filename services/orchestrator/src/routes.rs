@@ -88,7 +88,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
         return Err(Problem::invalid(vec![Invalid::new("/status", detail)]));
     }
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
-    let mut db = app.db.read().await?;
+    let mut db = app.db.for_lists().read().await?;
     let rows = store::list(&mut db, query.status.as_deref(), query.cursor, limit).await?;
     let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.saga_id);
     let beyond = store::find_beyond(&mut db, &rows).await?;

@@ -4,6 +4,7 @@ pub mod audit;
 mod cancellations;
 mod customers;
 mod idempotency;
+mod lists;
 mod orders;
 mod products;
 mod returns;
@@ -12,9 +13,10 @@ mod timeline;
 pub use self::cancellations::{refuse_cancellations, request_cancellation};
 pub use self::customers::{find_customer, put_customer};
 pub use self::idempotency::{AnswerRow, delete_answers, find_answers, insert_answers};
+pub use self::lists::{ListFilter, list};
 pub use self::orders::{
-    ListFilter, NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled,
-    find_status, insert_orders, list, reject, save_delivery,
+    NewRow, OrderRow, SettledRow, cancel, confirm, count_pending, find, find_settled, find_status,
+    insert_orders, reject, save_delivery,
 };
 pub use self::products::{ProductRow, find_product_versions, find_products, list_products, save_products};
 pub use self::returns::{finish_returns, refuse_returns, request_return};

@@ -7,7 +7,7 @@ use shared::service::audit::{AuditFigures, StatementSpec};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{ProductRow, list_products};
+use super::{ProductRow, all_products};
 
 /// Inventory's consistency checks and figures. Compare the figures with order's while no order is pending.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +31,7 @@ impl AuditFigures for Figures {
         };
         Ok(Self {
             reservations: count_by_status(db).await?,
-            products: list_products(db).await?.into_iter().map(stock).collect(),
+            products: all_products(db).await?.into_iter().map(stock).collect(),
         })
     }
 }

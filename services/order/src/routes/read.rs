@@ -27,7 +27,8 @@ pub(super) struct OrderWithTimeline {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderPage {
     orders: Vec<Order>,
-    /// Give it as `cursor` to get the next page.
+    /// Give it as `cursor` to get the next page. A page with a `next` may be short, or empty: a page is read from a bounded
+    /// number of orders, and few of them may have the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Uuid>,
 }
@@ -40,10 +41,22 @@ pub(super) struct Product {
     price: Money,
 }
 
-/// The products that can be ordered.
+/// A page of the products that can be ordered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Products {
     products: Vec<Product>,
+    /// Give it as `cursor` to get the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ProductsQuery {
+    /// How many, at most 200; 50 unless given.
+    limit: Option<u16>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,7 +66,7 @@ pub(super) struct ListQuery {
     /// `pending`, `confirmed`, `shipped`, `delivered`, `rejected`, `cancelled` or `returned`.
     status: Option<String>,
     customer_id: Option<String>,
-    /// How many, at most 200.
+    /// How many, at most 200; 50 unless given.
     limit: Option<u16>,
     /// The `next` of the page before.
     cursor: Option<Uuid>,
@@ -76,8 +89,7 @@ pub(super) async fn list(
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
     let filter =
         ListFilter { status, customer_id: query.customer_id.as_deref(), before: query.cursor, limit };
-    let orders = store::list(&mut *app.db.read().await?, &filter).await?;
-    let next = orders.last().filter(|_| orders.len() as i64 == limit).map(|order| order.id);
+    let (orders, next) = store::list(&mut *app.db.for_lists().read().await?, &filter).await?;
     Ok(Json(OrderPage { orders, next }))
 }
 
@@ -110,11 +122,17 @@ pub(super) async fn get(
 }
 
 /// Lists the products that can be ordered, by sku.
-#[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
-pub(super) async fn products(State(app): State<App>) -> Result<Json<Products>, Problem> {
-    let rows = store::list_products(&mut *app.db.read().await?).await?;
+#[utoipa::path(get, path = "/products", params(ProductsQuery), responses((status = 200, body = Products)))]
+pub(super) async fn products(
+    State(app): State<App>,
+    Query(query): Query<ProductsQuery>,
+) -> Result<Json<Products>, Problem> {
+    let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
+    let after = query.cursor.unwrap_or_default();
+    let rows = store::list_products(&mut *app.db.for_lists().read().await?, &after, limit).await?;
+    let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.sku.clone());
     let product = |row: store::ProductRow| Product { price: row.price(), sku: row.sku, name: row.name };
-    Ok(Json(Products { products: rows.into_iter().map(product).collect() }))
+    Ok(Json(Products { products: rows.into_iter().map(product).collect(), next }))
 }
 
 pub(super) fn unknown(id: Uuid) -> Problem {

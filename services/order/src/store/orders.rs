@@ -70,7 +70,7 @@ pub struct SettledRow {
     pub version: i64,
 }
 
-const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \
+pub(super) const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \
                      items, total_amount, currency, reason, detail, cancellation, cancellation_reason, return_id, return_status, \
                      return_reason, created_at, version";
 
@@ -176,42 +176,4 @@ pub async fn find_status(db: &mut PgConnection, id: Uuid) -> Result<Option<Statu
                 from orders where id = $1";
     let status: Option<String> = sqlx::query_scalar(find).bind(id).fetch_optional(db).await?;
     Ok(status.and_then(|status| Status::parse(&status)))
-}
-
-/// Which orders to list.
-#[derive(Debug)]
-pub struct ListFilter<'f> {
-    pub status: Option<Status>,
-    pub customer_id: Option<&'f str>,
-    /// Only orders that are older than this one.
-    pub before: Option<Uuid>,
-    pub limit: i64,
-}
-
-/// Returns the columns of a status: the status by the sagas, and the delivery of an order that stands.
-fn columns(status: Status) -> (&'static str, Option<&'static str>) {
-    match status {
-        Status::Confirmed => ("confirmed", Some("")),
-        Status::Shipped | Status::Delivered => ("confirmed", Some(status.as_str())),
-        Status::Pending | Status::Rejected | Status::Cancelled | Status::Returned => (status.as_str(), None),
-    }
-}
-
-/// Returns a page of orders, the newest first.
-pub async fn list(db: &mut PgConnection, filter: &ListFilter<'_>) -> Result<Vec<Order>, sqlx::Error> {
-    let list = format!(
-        "select {ORDER} from orders
-         where ($1::text is null or status = $1) and ($2::text is null or coalesce(delivery, '') = $2)
-           and ($3::text is null or customer_id = $3) and ($4::uuid is null or id < $4)
-         order by id desc limit $5"
-    );
-    let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(list))
-        .bind(filter.status.map(|status| columns(status).0))
-        .bind(filter.status.and_then(|status| columns(status).1))
-        .bind(filter.customer_id)
-        .bind(filter.before)
-        .bind(filter.limit)
-        .fetch_all(db)
-        .await?;
-    Ok(rows.into_iter().map(Order::from).collect())
 }

@@ -40,11 +40,19 @@ pub async fn find_products(
     Ok(rows.into_iter().map(|row| (row.sku.clone(), row)).collect())
 }
 
-/// Returns all products, by sku.
-pub async fn list_products(db: &mut PgConnection) -> Result<Vec<ProductRow>, sqlx::Error> {
-    sqlx::query_as("select sku, name, price_amount, price_currency, version from product order by sku")
-        .fetch_all(db)
-        .await
+/// Returns a page of products behind the sku `after`, by sku.
+pub async fn list_products(
+    db: &mut PgConnection,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<ProductRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select sku, name, price_amount, price_currency, version from product where sku > $1 order by sku limit $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
 }
 
 /// Returns what the copies of these products are from, by sku.

@@ -73,7 +73,7 @@ struct By {
 #[utoipa::path(get, path = "/parked", tag = "parked", params(Page), responses((status = 200, body = ParkedKeys)))]
 async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<ParkedKeys>, Problem> {
     let (after, limit) = page.bounds(50);
-    let mut rows = store::list_keys(&mut *app.db.read().await?, after, limit as i64 + 1).await?;
+    let mut rows = store::list_keys(&mut *app.db.for_lists().read().await?, after, limit as i64 + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.first_id);
@@ -91,7 +91,8 @@ async fn show(
     Query(page): Query<Page>,
 ) -> Result<Json<ParkedMessages>, Problem> {
     let (after, limit) = page.bounds(20);
-    let mut rows = store::list_messages(&mut *app.db.read().await?, &key, after, limit as i64 + 1).await?;
+    let mut rows =
+        store::list_messages(&mut *app.db.for_lists().read().await?, &key, after, limit as i64 + 1).await?;
     if rows.is_empty() && after == 0 {
         return Err(unknown(&key));
     }
