@@ -15,6 +15,7 @@ pub mod servers;
 pub mod smtp;
 pub mod sql;
 mod standing;
+mod statistics;
 pub mod steps;
 mod topics;
 /// The command line's map from names to types. `amends` is a program, so its module is included as a file.

@@ -8,3 +8,4 @@ mod overload;
 mod repeated_writes;
 mod requests;
 mod strange_text;
+mod streams;

@@ -4,16 +4,11 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
 
 use crate::harness::{Setup, Suite, order};
 
 /// Enough for a plan that reads a whole table to be noticed.
 const ROWS: usize = 100_000;
-
-const EXTENSION: &str = "create extension if not exists pg_stat_statements schema public";
-const RESET: &str =
-    "select pg_stat_statements_reset(0, oid, 0) from pg_database where datname = current_database()";
 
 /// A list, a part of its statement, and the most buffers that it may read.
 type List = (&'static str, &'static str, &'static str, i64);
@@ -68,28 +63,10 @@ const FILLINGS: [(&str, &str); 4] = [
     ),
 ];
 
-impl Suite {
-    /// Returns how many buffers the statements with this part have read since the last reset.
-    async fn buffers(&self, service: &str, part: &str) -> i64 {
-        let sum = format!(
-            "select sum(shared_blks_hit + shared_blks_read)::bigint from pg_stat_statements
-             where dbid = (select oid from pg_database where datname = current_database())
-               and position('{part}' in query) > 0 and position('order by' in query) > 0
-               and position('pg_stat_statements' in query) = 0"
-        );
-        let sum: Option<i64> = sqlx::query_scalar(AssertSqlSafe(sum))
-            .fetch_one(&mut self.connect(service).await)
-            .await
-            .expect("the statistics");
-        sum.unwrap_or_else(|| panic!("no statement of {service} has `{part}`"))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_reads_by_an_index_however_many_rows_there_are() {
     let suite = Suite::start().await;
     for (service, filling) in FILLINGS {
-        suite.execute(service, EXTENSION).await;
         // The plans are made while the tables are almost empty, and are kept.
         for (_, path, ..) in LISTS.iter().filter(|(of, ..)| *of == service) {
             suite.get(service, path).await;
@@ -103,7 +80,7 @@ async fn a_list_reads_by_an_index_however_many_rows_there_are() {
             if analyzed {
                 suite.execute(service, "analyze").await;
             }
-            suite.execute(service, RESET).await;
+            suite.counts_statements(service).await;
             suite.get(service, path).await;
             let read = suite.buffers(service, part).await;
             if read > most {

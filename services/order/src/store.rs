@@ -20,4 +20,6 @@ pub use self::orders::{
 };
 pub use self::products::{ProductRow, find_product_versions, find_products, list_products, save_products};
 pub use self::returns::{finish_returns, refuse_returns, request_return};
-pub use self::timeline::{TimelineRow, append_timeline, find_timeline, tells_settlement};
+pub use self::timeline::{
+    ProgressRow, TimelineRow, append_timeline, find_progress, find_timeline, tells_settlement,
+};

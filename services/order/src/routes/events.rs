@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::App;
 use super::read::unknown;
-use crate::order_events::OrderWatch;
-use crate::store;
+use crate::order_events::{OrderWatch, Seen};
+use crate::store::{self, TimelineRow};
 
 /// Streams what happens to an order.
 ///
@@ -53,6 +53,7 @@ pub(super) async fn get(
         app,
         order: id,
         last: last.unwrap_or(0),
+        looked: false,
         ready: vec![],
         settled: None,
         ended: false,
@@ -69,6 +70,8 @@ struct Follow {
     watch: OrderWatch,
     order: Uuid,
     last: i64,
+    /// Whether the order was looked at.
+    looked: bool,
     /// The events to send, the next one last.
     ready: Vec<Event>,
     /// When the order was first seen settled.
@@ -89,13 +92,15 @@ impl Follow {
             if self.ended || self.app.stopping.is_cancelled() {
                 return None;
             }
-            match self.look().await {
-                Ok(events) if events.is_empty() => {
-                    tokio::select! {
-                        () = self.watch.changed() => {}
-                        () = self.app.stopping.cancelled() => return None,
-                    }
+            // What happens between two looks is kept by the watch, so that none is needed without it.
+            if std::mem::replace(&mut self.looked, true) {
+                tokio::select! {
+                    () = self.watch.changed() => {}
+                    () = self.longest_timeline() => {}
+                    () = self.app.stopping.cancelled() => return None,
                 }
+            }
+            match self.look().await {
                 Ok(events) => self.ready = events,
                 Err(problem) => {
                     // The client reconnects with its Last-Event-ID.
@@ -103,6 +108,14 @@ impl Follow {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Waits until the timeline of a settled order is waited for no longer. Without a settlement it waits for ever.
+    async fn longest_timeline(&self) {
+        match self.settled {
+            Some(since) => tokio::time::sleep_until((since + LONGEST_TIMELINE).into()).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -114,16 +127,19 @@ impl Follow {
         let settled = order.status.is_settled().then(|| *self.settled.get_or_insert_with(Instant::now));
         let ends = match settled {
             None => false,
-            Some(since) if since.elapsed() > LONGEST_TIMELINE => true,
+            Some(since) if since.elapsed() >= LONGEST_TIMELINE => true,
             Some(_) => store::tells_settlement(&mut db, self.order).await?,
         };
         let rows = store::find_timeline(&mut db, self.order, self.last).await?;
+        // The settlement may have been told between the two. Nothing would wake the stream for it again.
+        let ends = ends || (settled.is_some() && rows.iter().any(TimelineRow::tells_settlement));
         let mut events = Vec::with_capacity(rows.len() + 1);
         for row in rows {
             self.last = row.position;
             let event = Event::default().id(row.position.to_string()).event(&row.kind);
             events.push(event.data(serde_json::to_string(&row)?));
         }
+        self.watch.saw(Seen { version: order.version, position: self.last });
         if ends {
             self.ended = true;
             events.push(Event::default().event("settled").data(serde_json::to_string(&order)?));

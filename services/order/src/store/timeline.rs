@@ -24,6 +24,15 @@ pub struct TimelineRow {
     pub kind: String,
 }
 
+/// How far an order has come.
+#[derive(Debug, FromRow)]
+pub struct ProgressRow {
+    pub id: Uuid,
+    pub version: i64,
+    /// The position of the last entry of its timeline.
+    pub position: i64,
+}
+
 /// Appends entries to timelines: (order, message, time, service, type). Entries that are there already stay as they are. The
 /// caller holds the orders' locks.
 pub fn append_timeline(uow: &mut UnitOfWork, entries: &[(Uuid, Uuid, OffsetDateTime, &str, &str)]) {
@@ -45,16 +54,34 @@ pub fn append_timeline(uow: &mut UnitOfWork, entries: &[(Uuid, Uuid, OffsetDateT
     );
 }
 
+/// The entries that tell how an order settled.
+const SETTLEMENTS: [&str; 3] = [OrderConfirmed::TYPE, OrderRejected::TYPE, OrderCancelled::TYPE];
+
+impl TimelineRow {
+    /// Returns whether the entry tells how the order settled.
+    pub fn tells_settlement(&self) -> bool {
+        SETTLEMENTS.contains(&self.kind.as_str())
+    }
+}
+
 /// Returns whether the timeline tells how the order settled. It does so a moment after the order.
 pub async fn tells_settlement(db: &mut PgConnection, order: Uuid) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "select exists (select from order_timeline where order_id = $1 and type in ($2, $3, $4))",
+    sqlx::query_scalar("select exists (select from order_timeline where order_id = $1 and type = any($2))")
+        .bind(order)
+        .bind(SETTLEMENTS)
+        .fetch_one(db)
+        .await
+}
+
+/// Returns how far these orders have come.
+pub async fn find_progress(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<ProgressRow>, sqlx::Error> {
+    sqlx::query_as(
+        "select o.id, o.version,
+                coalesce((select max(t.position) from order_timeline t where t.order_id = o.id), 0) as position
+         from orders o where o.id = any($1)",
     )
-    .bind(order)
-    .bind(OrderConfirmed::TYPE)
-    .bind(OrderRejected::TYPE)
-    .bind(OrderCancelled::TYPE)
-    .fetch_one(db)
+    .bind(orders)
+    .fetch_all(db)
     .await
 }
 
