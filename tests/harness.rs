@@ -8,6 +8,7 @@ mod order;
 pub mod parked;
 pub mod pooler;
 mod process;
+pub mod proxy;
 mod rest;
 pub mod restore;
 mod sequence;

@@ -4,6 +4,7 @@ use futures::future::join_all;
 use local::Signal;
 use reqwest::Response;
 
+use crate::harness::proxy::Proxy;
 use crate::harness::{Order, Setup, Suite, order};
 
 const ORDERS: usize = 10;
@@ -73,5 +74,33 @@ async fn a_stream_tells_what_another_replica_has_committed() {
             assert!(text.contains(&format!("event: {event}")), "{event} is missing: {text}");
         }
     }
+    suite.comes_to_rest().await;
+}
+
+/// Reads a stream until a text has come.
+async fn until_told(stream: &mut Response, text: &str) {
+    let mut told = String::new();
+    while !told.contains(text) {
+        let chunk = stream.chunk().await.expect("a part of the stream before the client gives up");
+        let chunk = chunk.unwrap_or_else(|| panic!("the stream ended without `{text}`: {told}"));
+        told.push_str(&String::from_utf8_lossy(&chunk));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_passes_each_event_on_at_once() {
+    let mut suite = Suite::start().await;
+    let Some(nginx) = Proxy::start(&suite, "order").await else { return };
+    suite.process("payment").signal(Signal::STOP);
+    let feed = suite.client.get(format!("{}/orders/events", nginx.url)).send();
+    let mut feed = feed.await.expect("an answer");
+    let placed = suite.place(&order()).await;
+    let stream = suite.client.get(format!("{}/orders/{}/events", nginx.url, placed.id)).send();
+    let mut stream = stream.await.expect("an answer");
+    // The order does not settle, so the streams do not end.
+    until_told(&mut stream, "event: inventory.reserved.v1").await;
+    suite.processes_go_on("payment");
+    until_told(&mut feed, &placed.id.to_string()).await;
+    until_told(&mut stream, "event: settled").await;
     suite.comes_to_rest().await;
 }
