@@ -104,8 +104,8 @@ impl Rewind {
             if !self.dry_run {
                 group.commit(&moves)?;
             }
-            any |= !moves.is_empty();
             for (topic, records) in moves.by_topic() {
+                any = true;
                 let will = if self.dry_run { "would be read again" } else { "will be read again" };
                 say!("{}  {topic}  {records} records {will}", group.name);
             }

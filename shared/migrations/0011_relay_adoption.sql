@@ -17,3 +17,12 @@ create table relay_adoption (
     rows bigint not null,
     constraint relay_adoption_pkey primary key (id)
 );
+
+-- A number per consumer group that its members count up. The offsets that they commit to Kafka carry it. A database with a
+-- lower number than the offsets was set back in time.
+create table consumer_mark (
+    consumer_group text not null,
+    mark bigint not null,
+    marked_at timestamptz not null default now(),
+    constraint consumer_mark_pkey primary key (consumer_group)
+);

@@ -110,6 +110,9 @@ metrics_table! {
         "The number of messages in one transaction of the consumer.", "";
     CONSUMER_BATCH_SECONDS: Histogram "consumer_batch_seconds" [],
         "The duration of one transaction of the consumer, including retries, in seconds.", "";
+    CONSUMER_BLOCKED: Gauge "consumer_blocked" ["group"],
+        "1 while a consumer group reads nothing because the database was set back in time, else 0.",
+        "Alert on 1. Set the offsets back with `amends consumer rewind`; docs/restore.md says how far.";
     CONSUMER_GAPS: Counter "consumer_gaps_total" ["reason"],
         "The number of gaps: runs of records that the broker deleted before this service read them.",
         "Alert on any. The log and `/readyz` name topic, partition and offsets; see \"Deleted records\" in operations.md.";

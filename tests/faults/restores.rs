@@ -50,13 +50,21 @@ impl Suite {
         }
     }
 
-    /// Returns what `/readyz` says about the relay, if it is not well.
-    async fn relay_is_blocked(&self, service: &'static str) -> Option<String> {
+    /// Returns what `/readyz` says about the relay or the consumer, if it is not well.
+    async fn is_blocked(&self, service: &'static str, name: &str) -> Option<String> {
         let url = format!("{}/readyz", self.url(service));
         let answer = self.client.get(url).send().await.ok()?;
         let answer: Value = answer.json().await.ok()?;
-        let check = answer["checks"].as_array()?.iter().find(|check| check["name"] == "relay")?;
+        let check = answer["checks"].as_array()?.iter().find(|check| check["name"] == name)?;
         (check["ok"] == false).then(|| check["detail"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether a service's metrics contain this line.
+    async fn shows(&self, service: &'static str, line: &str) -> bool {
+        let Ok(answer) = self.client.get(format!("{}/metrics", self.url(service))).send().await else {
+            return false;
+        };
+        answer.text().await.is_ok_and(|text| text.lines().any(|one| one == line))
     }
 
     /// Checks what the audit says after payment was set back. Nothing is wrong with money, stock and orders. The topics still
@@ -108,7 +116,7 @@ async fn payment_restored_from_a_dump_into_another_cluster_loses_nothing() {
     suite.launch("payment");
     suite
         .until("payment to say that it is blocked", async |suite| {
-            suite.relay_is_blocked("payment").await.is_some_and(|said| {
+            suite.is_blocked("payment", "relay").await.is_some_and(|said| {
                 said.contains("another database cluster")
                     && said.contains("amends relay adopt --service payment")
             })
@@ -121,7 +129,7 @@ async fn payment_restored_from_a_dump_into_another_cluster_loses_nothing() {
         preview.contains("would be sent, or sent again; nothing was changed (other_cluster)"),
         "{preview}"
     );
-    assert!(suite.relay_is_blocked("payment").await.is_some(), "a dry run changes nothing");
+    assert!(suite.is_blocked("payment", "relay").await.is_some(), "a dry run changes nothing");
     let said = suite.succeeds(&adopt).await;
     assert!(said.contains("are sent, or sent again (other_cluster)"), "{said}");
     assert!(suite.fails(&adopt).await.contains("nothing to adopt"));
@@ -152,6 +160,8 @@ async fn payment_set_back_to_a_base_backup_loses_nothing() {
     let before = suite.place_some(6).await;
     suite.all_confirmed(&before).await;
     let backup = cluster.back_up();
+    // A member counts its mark up with its first batch, and then every few seconds.
+    suite.crash("payment");
     let between = suite.place_some(6).await;
     suite.all_confirmed(&between).await;
     suite.kill9("payment");
@@ -159,9 +169,34 @@ async fn payment_set_back_to_a_base_backup_loses_nothing() {
 
     cluster.set_back(&backup);
     suite.execute("payment", SKIP_POSITIONS).await;
+    // Whoever forgets the offsets is told.
+    suite.launch("payment");
+    suite
+        .until("payment to notice that its database was set back", async |suite| {
+            suite.is_blocked("payment", "consumer").await.is_some_and(|said| {
+                said.contains("set back in time") && said.contains("amends consumer rewind --service payment")
+            })
+        })
+        .await;
+    let blocked = "amends_consumer_blocked{service=\"payment\",group=\"payment\"} 1";
+    suite.until("the metric to tell", async |suite| suite.shows("payment", blocked).await).await;
+    let commands = "select count(*) from step_outcome where recorded_at > now() - interval '1 hour'";
+    let handled = suite.number("payment", commands).await;
+    suite.kill9("payment");
+    suite.launch("payment");
+    suite
+        .until("payment to notice it again", async |suite| {
+            suite.is_blocked("payment", "consumer").await.is_some()
+        })
+        .await;
+    assert_eq!(
+        suite.number("payment", commands).await,
+        handled,
+        "it handles nothing before the offsets are set back"
+    );
+    // It is no member of its group, so it need not be stopped.
     let said = suite.succeeds(&["consumer", "rewind", "--service", "payment", "--by", "1h"]).await;
     assert!(said.contains(".payment.commands  "), "{said}");
-    suite.launch("payment");
     suite.ready("payment").await;
     suite.all_confirmed(&after).await;
     suite.adds_up().await;

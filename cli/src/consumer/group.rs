@@ -32,7 +32,7 @@ pub struct Group {
     consumer: BaseConsumer,
 }
 
-/// A partition whose offset is set back.
+/// A partition, and where its offset is set.
 #[derive(Debug, PartialEq, Eq)]
 struct Move {
     topic: String,
@@ -41,19 +41,16 @@ struct Move {
     to: i64,
 }
 
-/// The partitions of a group whose offsets are set back.
+/// The partitions of a group. All are committed anew, because offsets that were committed by the service itself say up to
+/// which state of the database they hold.
 #[derive(Debug, Default)]
 pub struct Moves(Vec<Move>);
 
 impl Moves {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns how many records of each topic are read again.
     pub fn by_topic(&self) -> BTreeMap<&str, i64> {
         let mut topics = BTreeMap::new();
-        for step in &self.0 {
+        for step in self.0.iter().filter(|step| step.to < step.from) {
             *topics.entry(step.topic.as_str()).or_default() += step.from - step.to;
         }
         topics
@@ -109,15 +106,24 @@ impl Group {
             .collect())
     }
 
-    /// Returns the partitions that the group has consumed beyond the target.
-    pub fn moves(&self, target: Target) -> anyhow::Result<Moves> {
-        let mut all = TopicPartitionList::new();
-        for topic in schemas::topics::all() {
-            for partition in 0..topic.partitions {
-                all.add_partition(&self.kafka.name(&topic.name), partition);
+    /// Returns the partitions of all topics that the suite may consume.
+    fn partitions(&self) -> anyhow::Result<TopicPartitionList> {
+        let names: Vec<String> =
+            schemas::topics::all().iter().map(|topic| self.kafka.name(&topic.name)).collect();
+        let metadata = self.consumer.fetch_metadata(None, ASK).context("the broker did not answer")?;
+        let mut list = TopicPartitionList::new();
+        for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
+            for partition in topic.partitions() {
+                list.add_partition(topic.name(), partition.id());
             }
         }
-        let committed = self.consumer.committed_offsets(all, ASK).context("the broker did not answer")?;
+        Ok(list)
+    }
+
+    /// Returns the partitions that the group has consumed, with those that are not beyond the target.
+    pub fn moves(&self, target: Target) -> anyhow::Result<Moves> {
+        let committed = self.consumer.committed_offsets(self.partitions()?, ASK);
+        let committed = committed.context("the broker did not answer")?;
         let mut moves = Moves::default();
         let mut targets = TopicPartitionList::new();
         for one in committed.elements() {
@@ -132,11 +138,10 @@ impl Group {
         let targets = self.consumer.offsets_for_times(targets, ASK).context("the broker did not answer")?;
         for one in targets.elements() {
             let from = committed.find_partition(one.topic(), one.partition()).map(|one| one.offset());
-            // Without a record that is young enough the target is the end.
-            if let (Some(Offset::Offset(from)), Offset::Offset(to)) = (from, one.offset())
-                && to < from
-            {
-                moves.0.push(Move { topic: one.topic().to_owned(), partition: one.partition(), from, to });
+            if let (Some(Offset::Offset(from)), Offset::Offset(to)) = (from, one.offset()) {
+                // Without a record that is young enough the target is the end.
+                let (topic, to) = (one.topic().to_owned(), to.min(from));
+                moves.0.push(Move { topic, partition: one.partition(), from, to });
             }
         }
         Ok(moves)
@@ -144,7 +149,7 @@ impl Group {
 
     /// Commits the offsets. The broker refuses that while the group has members.
     pub fn commit(&self, moves: &Moves) -> anyhow::Result<()> {
-        if moves.is_empty() {
+        if moves.0.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
@@ -183,7 +188,8 @@ mod tests {
     #[test]
     fn records_are_counted_by_topic() {
         let step = |topic: &str, partition, from, to| Move { topic: topic.to_owned(), partition, from, to };
-        let moves = Moves(vec![step("a", 0, 10, 4), step("a", 1, 5, 0), step("b", 0, 3, 2)]);
+        let moves =
+            Moves(vec![step("a", 0, 10, 4), step("a", 1, 5, 0), step("b", 0, 3, 2), step("c", 0, 3, 3)]);
         assert_eq!(moves.by_topic(), BTreeMap::from([("a", 11), ("b", 1)]));
     }
 }

@@ -3,6 +3,7 @@
 mod deleted;
 mod gather;
 mod retry;
+mod set_back;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::deleted::Fresh;
+use self::set_back::{Mark, store};
 use super::pause_buffer::{Partition, PauseBuffer};
 use super::stall_detector::StallDetector;
 use super::temper::Assigned;
@@ -213,8 +215,12 @@ impl Consumer {
     ) -> Result<(), KafkaError> {
         let consumer = Arc::new(self.connect(temper)?);
         let topics: Vec<String> = self.router.topics_of(temper).map(|topic| self.kafka.name(topic)).collect();
-        consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let stalled = self.serve(&consumer, detector, stop).await;
+        let stalled = if Box::pin(self.database_is_up_to_date(&consumer, &topics, stop)).await {
+            consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+            self.serve(&consumer, detector, stop).await
+        } else {
+            false
+        };
         if let Some((code, reason)) = consumer.client().fatal_error() {
             warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
         }
@@ -243,6 +249,7 @@ impl Consumer {
     ) -> bool {
         let mut buffer = PauseBuffer::new(self.batch);
         let (mut busy, mut fresh) = (false, Fresh::default());
+        let mut mark = Mark::default();
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let linger = if busy { LINGER } else { Duration::ZERO };
@@ -265,8 +272,12 @@ impl Consumer {
                     return false;
                 }
                 metric::CONSUMER_BATCH_SECONDS.histogram(&[]).record(began.elapsed().as_secs_f64());
+                if mark.is_due() {
+                    // Seldom used, so it need not make every batch's future larger.
+                    Box::pin(mark.renew(&self.db, &consumer.context().group)).await;
+                }
             }
-            store(consumer, &offsets);
+            store(consumer, &offsets, &mark);
             let joined = consumer.context().joined.load(Ordering::Acquire);
             let check = detector.is_stalled(&self.kafka, consumer, batch.len() < self.batch, joined);
             if stop.run_until_cancelled(check).await == Some(true) {
@@ -301,15 +312,6 @@ impl Consumer {
         let (assigned, joined) = (Arc::clone(&self.assigned), AtomicBool::new(false));
         let newly_assigned = Mutex::default();
         config.create_with_context(Context { group, temper, assigned, joined, newly_assigned })
-    }
-}
-
-/// Marks the records as done. A partition that was lost in the meantime belongs to its new owner.
-fn store(consumer: &StreamConsumer<Context>, offsets: &Offsets) {
-    for ((topic, partition), next) in offsets {
-        if let Err(error) = consumer.store_offset(topic, *partition, next - 1) {
-            info!(topic, partition, %error, "the offset was not stored; the partition has another owner now");
-        }
     }
 }
 

@@ -48,11 +48,19 @@ impl Temper {
 pub(crate) struct Assigned {
     prompt: AtomicBool,
     background: AtomicBool,
+    /// Which kinds do not join, because the database was set back in time.
+    prompt_behind: AtomicBool,
+    background_behind: AtomicBool,
 }
 
 impl Assigned {
     pub fn new(prompt: bool, background: bool) -> Self {
-        Self { prompt: AtomicBool::new(prompt), background: AtomicBool::new(background) }
+        Self {
+            prompt: AtomicBool::new(prompt),
+            background: AtomicBool::new(background),
+            prompt_behind: AtomicBool::new(false),
+            background_behind: AtomicBool::new(false),
+        }
     }
 
     pub fn set(&self, temper: Temper, assigned: bool) {
@@ -61,6 +69,20 @@ impl Assigned {
             Temper::Background => &self.background,
         };
         flag.store(assigned, Ordering::Release);
+    }
+
+    /// Sets whether the members of this kind do not join, because the database was set back in time.
+    pub fn set_behind(&self, temper: Temper, behind: bool) {
+        let flag = match temper {
+            Temper::Prompt => &self.prompt_behind,
+            Temper::Background => &self.background_behind,
+        };
+        flag.store(behind, Ordering::Release);
+    }
+
+    #[cfg(feature = "service")]
+    pub fn any_behind(&self) -> bool {
+        self.prompt_behind.load(Ordering::Acquire) || self.background_behind.load(Ordering::Acquire)
     }
 
     #[cfg(feature = "service")]

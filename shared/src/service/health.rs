@@ -92,6 +92,12 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     };
     let consumer = if health.stopping.is_cancelled() {
         Err("the service is stopping".to_owned())
+    } else if health.assigned.any_behind() {
+        let service = health.db.source();
+        Err(format!(
+            "nothing is read: the consumer group has handled messages that this database does not know, so the database was \
+             set back in time; run `amends consumer rewind --service {service}`, see docs/restore.md"
+        ))
     } else if health.assigned.all() {
         Ok(())
     } else {
