@@ -4,6 +4,7 @@ mod deleted;
 mod duplicates;
 mod forged;
 mod parked;
+mod partitions;
 mod read_models;
 mod records;
 mod retention;

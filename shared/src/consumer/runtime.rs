@@ -1,5 +1,6 @@
 //! The consumer's loop: gather a batch, handle it, store the offsets.
 
+mod coverage;
 mod deleted;
 mod gather;
 mod retry;
@@ -18,6 +19,7 @@ use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::coverage::Coverage;
 use self::deleted::Fresh;
 use self::set_back::{Mark, store};
 use super::pause_buffer::{Partition, PauseBuffer};
@@ -80,6 +82,17 @@ pub enum ConsumerError {
 
 /// The offset of the next record of each partition.
 type Offsets = HashMap<Partition, i64>;
+
+/// Why a membership has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// A stop, or what a new membership repairs by itself.
+    Plainly,
+    /// The client has stalled.
+    Stalled,
+    /// Partitions of the group belong to nobody.
+    Incomplete,
+}
 
 struct Context {
     group: String,
@@ -215,12 +228,15 @@ impl Consumer {
     ) -> Result<(), KafkaError> {
         let consumer = Arc::new(self.connect(temper)?);
         let topics: Vec<String> = self.router.topics_of(temper).map(|topic| self.kafka.name(topic)).collect();
-        let stalled = if Box::pin(self.database_is_up_to_date(&consumer, &topics, stop)).await {
+        let ended = if Box::pin(self.database_is_up_to_date(&consumer, &topics, stop)).await {
             consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-            self.serve(&consumer, detector, stop).await
+            self.serve(&consumer, &topics, detector, stop).await
         } else {
-            false
+            Ended::Plainly
         };
+        if ended == Ended::Incomplete {
+            coverage::leave(&consumer).await;
+        }
         if let Some((code, reason)) = consumer.client().fatal_error() {
             warn!(%code, reason, "the broker has put this member out of its group; it joins anew");
         }
@@ -231,7 +247,7 @@ impl Consumer {
         )]
         let closed = tokio::task::spawn_blocking(move || drop(consumer));
         // A client that has forgotten one thing may have forgotten more, so nobody waits for it.
-        if !stalled && tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
+        if ended != Ended::Stalled && tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
             warn!(
                 group = self.group,
                 "the Kafka client does not close and is abandoned; its records come again"
@@ -240,16 +256,18 @@ impl Consumer {
         Ok(())
     }
 
-    /// Handles records until `stop`, or until the membership is over. Returns whether the client has stalled.
+    /// Handles records of these topics until `stop`, or until the membership is over.
     async fn serve(
         &self,
         consumer: &Arc<StreamConsumer<Context>>,
+        topics: &[String],
         detector: &mut StallDetector,
         stop: &CancellationToken,
-    ) -> bool {
+    ) -> Ended {
         let mut buffer = PauseBuffer::new(self.batch);
-        let (mut busy, mut fresh) = (false, Fresh::default());
+        let (mut busy, mut fresh, mut coverage) = (false, Fresh::default(), Coverage::new());
         let mut mark = Mark::default();
+        let group = self.kafka.name(&consumer.context().group);
         while !stop.is_cancelled() && consumer.client().fatal_error().is_none() {
             let mut offsets = Offsets::new();
             let linger = if busy { LINGER } else { Duration::ZERO };
@@ -260,7 +278,7 @@ impl Consumer {
             // Mostly there is nothing to ask, and the batch is handled even if a stop has come.
             let may_handle = tokio::select! { biased; may = noticed => may, () = stop.cancelled() => false };
             if !may_handle {
-                return false;
+                return Ended::Plainly;
             }
             if !batch.is_empty() {
                 let began = Instant::now();
@@ -269,7 +287,7 @@ impl Consumer {
                 if !self.commit_or_park(consumer, &all, &mut buffer, stop).await {
                     // Either a stop came during an outage, or a seek failed. The batch's offsets are not stored, so
                     // it is delivered again.
-                    return false;
+                    return Ended::Plainly;
                 }
                 metric::CONSUMER_BATCH_SECONDS.histogram(&[]).record(began.elapsed().as_secs_f64());
                 if mark.is_due() {
@@ -281,10 +299,14 @@ impl Consumer {
             let joined = consumer.context().joined.load(Ordering::Acquire);
             let check = detector.is_stalled(&self.kafka, consumer, batch.len() < self.batch, joined);
             if stop.run_until_cancelled(check).await == Some(true) {
-                return true;
+                return Ended::Stalled;
+            }
+            let check = coverage.is_incomplete(consumer, &group, topics);
+            if stop.run_until_cancelled(check).await == Some(true) {
+                return Ended::Incomplete;
             }
         }
-        false
+        Ended::Plainly
     }
 
     fn connect(&self, temper: Temper) -> Result<StreamConsumer<Context>, KafkaError> {

@@ -94,11 +94,16 @@ fn partitions(
     kafka: &Kafka,
     from: OffsetDateTime,
 ) -> anyhow::Result<(TopicPartitionList, Ends)> {
+    // A topic may have more partitions than were declared.
+    let metadata = consumer.fetch_metadata(None, ASK)?;
     let all = |offset| -> anyhow::Result<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for topic in schemas::topics::all() {
-            for partition in 0..topic.partitions {
-                list.add_partition_offset(&kafka.name(&topic.name), partition, offset)?;
+            let name = kafka.name(&topic.name);
+            let known = metadata.topics().iter().find(|known| known.name() == name);
+            let known = known.filter(|known| !known.partitions().is_empty());
+            for partition in known.with_context(|| format!("there is no topic {name}"))?.partitions() {
+                list.add_partition_offset(&name, partition.id(), offset)?;
             }
         }
         Ok(list)
