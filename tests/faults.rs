@@ -2,6 +2,7 @@
 
 mod commits;
 mod crashes;
+mod names;
 mod releases;
 mod replicas;
 mod restores;

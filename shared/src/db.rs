@@ -1,6 +1,7 @@
 //! The core's database: options, pool, and connections for reading. Writes need a
 //! [`crate::unit_of_work::UnitOfWork`], so that no write can bypass the outbox.
 
+mod calls;
 mod connections;
 mod deferred;
 mod pools;
@@ -15,6 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 
+pub use self::calls::CallLimit;
 use self::connections::Connections;
 pub(crate) use self::connections::{NOW, from_micros, retire_if_stale};
 pub use self::connections::{Pooled, Tx};
@@ -149,7 +151,7 @@ impl DbOptions {
         let other = |size| if size > 0 { new(size) } else { pool.clone() };
         let (requests, lists) = (other(self.request_connections), other(self.list_connections));
         let (relay, group) = (watch::Sender::new(()), Arc::default());
-        Db { pool, requests, lists, relay, group, options: Arc::new(self) }
+        Db { pool, requests, lists, relay, group, calls: CallLimit::default(), options: Arc::new(self) }
     }
 
     /// Opens a database with the connection options of the application's own pool.
@@ -172,6 +174,7 @@ pub struct Db {
     relay: watch::Sender<()>,
     /// The consumer group whose messages the inbox remembers.
     group: Arc<OnceLock<String>>,
+    calls: CallLimit,
     options: Arc<DbOptions>,
 }
 
@@ -221,6 +224,11 @@ impl Db {
     /// Returns the consumer group that the inbox belongs to: the first one that was named.
     pub(crate) fn group_or(&self, group: &str) -> &str {
         self.group.get_or_init(|| group.to_owned())
+    }
+
+    /// Returns the limit of external calls, for a program that may lose its name to another process.
+    pub fn calls(&self) -> &CallLimit {
+        &self.calls
     }
 
     pub(crate) fn parked_topic(&self) -> &str {

@@ -8,6 +8,7 @@ pub mod config;
 mod files;
 mod health;
 pub mod http;
+mod instance;
 mod migrations;
 mod parked;
 pub mod problem;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::config::Common;
 use self::health::Health;
+use self::instance::InstanceName;
 use self::migrations::Migrations;
 pub use self::migrations::migrate;
 use self::startup::Startup;
@@ -125,6 +127,7 @@ pub struct Service<C> {
     messages: Arc<MessageRouter>,
     assigned: Arc<Assigned>,
     topics: Arc<TopicWatch>,
+    instance: Arc<InstanceName>,
 }
 
 /// The order of stopping: first the tasks that accept work, then those that finish it, then the relay.
@@ -153,6 +156,7 @@ impl Stage {
 
 impl<C: Send + Sync + 'static> Service<C> {
     fn new<A: App<Config = C>>(config: C, common: Common, db: Db, kafka: Kafka) -> Self {
+        let instance = Arc::new(InstanceName::new(&db, common.instance.clone()));
         let topics = Arc::new(TopicWatch::new(&kafka, common.inbox_retention.min(common.step_retention)));
         Self {
             config,
@@ -170,6 +174,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             messages: Arc::new(MessageRouter::new()),
             assigned: Arc::new(Assigned::new(false, false)),
             topics,
+            instance,
         }
     }
 
@@ -198,10 +203,8 @@ impl<C: Send + Sync + 'static> Service<C> {
     /// Consumes the messages of the router, and makes the external calls of its handlers.
     pub fn consume(&mut self, messages: MessageRouter) {
         for (command, worker) in messages.take_workers() {
-            let (db, stop) = (self.db.clone(), self.stages.work.stop.clone());
-            let ready = self.when_database_ready();
-            self.spawn(&self.stages.work, command, async move {
-                ready.await;
+            let db = self.db.clone();
+            self.spawn_when_ready(&self.stages.work, command, |stop| async move {
                 worker(db, stop).await;
                 Ok(())
             });
@@ -214,9 +217,8 @@ impl<C: Send + Sync + 'static> Service<C> {
                 .batch(usize::from(self.common.consumer_batch))
                 .patience(self.common.consumer_patience);
         self.assigned = consumer.assigned();
-        let stop = self.stages.intake.stop.clone();
         let (ready, topics) = (self.when_topics_ready(), Arc::clone(&self.topics));
-        self.spawn(&self.stages.intake, "consumer", async move {
+        self.spawn_when_ready(&self.stages.intake, "consumer", |stop| async move {
             ready.await;
             topics.safe(&stop).await;
             // On the heap, because its type is nested too deeply for the compiler.
@@ -230,12 +232,7 @@ impl<C: Send + Sync + 'static> Service<C> {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let stop = self.stages.work.stop.clone();
-        let ready = self.when_database_ready();
-        self.spawn(&self.stages.work, name, async move {
-            ready.await;
-            task(stop).await
-        });
+        self.spawn_when_ready(&self.stages.work, name, task);
     }
 
     fn spawn(
@@ -259,11 +256,6 @@ impl<C: Send + Sync + 'static> Service<C> {
                 Err(error) => tracing::error!(task = name, ?error, "the task failed; the service stops"),
             }
         });
-    }
-
-    /// Waits until the database is ready, so that a service may be started before it.
-    fn when_database_ready(&self) -> BoxFuture<'static, ()> {
-        self.startup.database(self.stages.intake.stop.clone())
     }
 
     /// Waits until the topics are known to be the service's own. Only what reads or fills them needs to.
@@ -293,9 +285,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let mut housekeeper = self.housekeeper.clone();
         let kept = self.common.idempotency_key_retention;
         housekeeper.prune("idempotency_answer", move |db| Box::pin(http::idempotency::prune(db, kept)));
-        let (stop, ready) = (self.stages.work.stop.clone(), self.when_database_ready());
-        self.spawn(&self.stages.work, "housekeeper", async move {
-            ready.await;
+        self.spawn_when_ready(&self.stages.work, "housekeeper", |stop| async move {
             housekeeper.run(stop).await;
             Ok(())
         });
@@ -304,9 +294,9 @@ impl<C: Send + Sync + 'static> Service<C> {
     fn relay(&self) {
         let relay = Relay::new(self.db.clone(), self.kafka.clone()).batch(self.common.relay_batch);
         for shard in relay.shards() {
-            let (stop, ready) = (self.stages.relay.stop.clone(), self.when_topics_ready());
+            let ready = self.when_topics_ready();
             let topics = Arc::clone(&self.topics);
-            self.spawn(&self.stages.relay, "relay", async move {
+            self.spawn_when_ready(&self.stages.relay, "relay", |stop| async move {
                 ready.await;
                 // Otherwise a relay that is told to stop sends what was committed.
                 if topics.safe(&stop).await {

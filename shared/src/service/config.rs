@@ -42,7 +42,8 @@ pub struct Common {
     #[arg(long, env = "TOPIC_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub topic_partitions: Option<i32>,
     /// The name of this replica. It must survive a restart and differ between replicas. A restarted replica then gets
-    /// its partitions back at once. The default is a new name at every start.
+    /// its partitions back at once. A second process with the same name ends. The default is a new name at every
+    /// start.
     #[arg(long, env = "INSTANCE")]
     pub instance: Option<String>,
     /// The largest number of Kafka messages in one transaction.

@@ -16,6 +16,7 @@ use crate::consumer::{Assigned, gaps};
 use crate::db::Db;
 use crate::kafka::TopicChecker;
 use crate::relay;
+use crate::service::instance::InstanceName;
 use crate::service::migrations::Migrations;
 use crate::service::startup::Startup;
 use crate::service::telemetry;
@@ -38,6 +39,7 @@ pub(super) struct Health {
     /// The external dependencies that the service calls.
     pub dependencies: Vec<Arc<Dependency>>,
     pub topics: Arc<TopicWatch>,
+    pub instance: Arc<InstanceName>,
 }
 
 /// The answer of `/readyz`.
@@ -111,6 +113,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         Check::of("broker", broker),
         Check::noticed("topics", health.topics.verdict()),
         Check::of("consumer", consumer),
+        Check::of("instance", health.instance.verdict()),
         relay,
         records,
     ];

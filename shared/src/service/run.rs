@@ -48,7 +48,7 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(service = A::NAME, "{error:#}");
-            ExitCode::FAILURE
+            if error.is::<instance::NameTaken>() { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -151,6 +151,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let (db, kafka, stop) = (self.db.clone(), self.kafka.clone(), intake.clone());
         let started = startup.run(db, kafka, self.migrations, stop);
         self.spawn(&self.stages.intake, "startup", started);
+        self.hold_name();
         self.relay();
         self.watch_topics::<A>();
         self.run_housekeeper();
@@ -180,6 +181,9 @@ impl<C: Send + Sync + 'static> Service<C> {
             () = self.drain() => {}
             () = hard => warn!(service = self.name, "stopped before everything was finished; the rest is resumed at the next start"),
         }
+        if let Some(taken) = self.instance.taken() {
+            return Err(taken.into());
+        }
         anyhow::ensure!(!failed, "a task of the service ended before the stop");
         Ok(())
     }
@@ -196,6 +200,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             migrations: self.migrations,
             dependencies: self.dependencies.clone(),
             topics: Arc::clone(&self.topics),
+            instance: Arc::clone(&self.instance),
         };
         let parked = parked::App {
             db: self.db.for_requests(),

@@ -106,6 +106,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 more = false;
             }
             let (mut answered, mut deferred) = (Vec::new(), Vec::new());
+            let may_call = self.db.calls().allows();
             tokio::select! {
                 () = stop.cancelled() => {
                     if !E::IDEMPOTENT {
@@ -113,12 +114,15 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     }
                     return;
                 }
-                Some(next) = self.tasks.recv(), if calls.len() < E::MAX_CONCURRENCY => deferred.extend(self.take(next, &mut calls)),
+                Some(next) = self.tasks.recv(), if may_call && calls.len() < E::MAX_CONCURRENCY => deferred.extend(self.take(next, &mut calls)),
                 Some(ended) = calls.join_next(), if !calls.is_empty() => {
                     quiet = 0;
                     answered.extend(ended);
                 }
                 _ = poll.tick() => {
+                    if !self.db.calls().allows() {
+                        continue;
+                    }
                     if E::GIVES_UP && overdue.is_to_be_checked() {
                         self.give_up_overdue(&stop).await;
                     }
@@ -139,7 +143,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 }
             }
             // Everything that is ready now is called, deferred and recorded together.
-            while calls.len() < E::MAX_CONCURRENCY
+            while may_call
+                && calls.len() < E::MAX_CONCURRENCY
                 && deferred.len() < BATCH
                 && let Ok(next) = self.tasks.try_recv()
             {
@@ -190,6 +195,15 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
     /// Begins a call or its withdrawal, or returns the deferral if the circuit is open.
     fn begin(&self, open: Open<C>, calls: &mut Calls<C, E::Outcome>) -> Option<Deferred> {
         let Open { task, is_given_up } = open;
+        if !self.db.calls().allows() {
+            // Another process may have this one's name and its calls. Otherwise the step is resumed when its claim expires.
+            warn!(
+                subject = task.subject,
+                step = task.step.step,
+                "a call was not begun, because this process was frozen"
+            );
+            return None;
+        }
         match self.dependency.begin() {
             Ok(permit) => {
                 let (handler, slots) = (Arc::clone(&self.handler), Arc::clone(&self.slots));
