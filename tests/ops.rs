@@ -9,6 +9,7 @@ mod dependencies;
 mod invariants;
 mod load;
 mod roles;
+mod secrets;
 mod startup;
 mod structure_files;
 mod up;

@@ -14,6 +14,7 @@ mod topics;
 use std::time::{Duration, Instant};
 
 use shared::kafka::Kafka;
+use shared::service::secret::SettingError;
 use uuid::Uuid;
 
 pub use self::command::Audit;
@@ -53,7 +54,10 @@ pub struct Topics {
 
 impl Topics {
     /// Returns how the Kafka of this suite is reached.
-    pub fn kafka(&self, suite: &Suite) -> Kafka {
+    ///
+    /// # Errors
+    /// Fails if the settings of Kafka cannot be used.
+    pub fn kafka(&self, suite: &Suite) -> Result<Kafka, SettingError> {
         let here = || format!("127.0.0.1:{}", suite.server_ports().kafka);
         self.cluster.kafka(self.kafka_brokers.clone().unwrap_or_else(here))
     }
@@ -61,14 +65,17 @@ impl Topics {
 
 impl Scope {
     /// The limits that are used unless flags say otherwise.
-    pub fn of(suite: &Suite, topics: &Topics) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Fails if the settings of Kafka cannot be used.
+    pub fn of(suite: &Suite, topics: &Topics) -> Result<Self, SettingError> {
+        Ok(Self {
             patience: Duration::from_secs(10),
             deadline: Duration::from_secs(300),
             lookback_minutes: 5,
-            kafka: topics.kafka(suite),
+            kafka: topics.kafka(suite)?,
             accepted: Vec::new(),
-        }
+        })
     }
 }
 

@@ -89,7 +89,7 @@ impl Rewind {
         if matches!(target, Target::Time(time) if time > OffsetDateTime::now_utc()) {
             bail!("the time is in the future; offsets are only set back");
         }
-        let kafka = self.topics.kafka(&self.suite);
+        let kafka = self.topics.kafka(&self.suite)?;
         let groups = Group::of(&self.service).map(|name| Group::open(&kafka, name));
         let groups = groups.into_iter().collect::<anyhow::Result<Vec<Group>>>()?;
         // All are asked before one is changed, so that a member of one does not leave half of the work.

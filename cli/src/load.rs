@@ -169,12 +169,12 @@ impl Load {
 
     /// Measures the suite once, and audits it.
     async fn measure_suite(&self, parts: &Parts) -> anyhow::Result<Report> {
+        let usual = audit::Scope::of(&self.place.suite, &self.topics)?;
         let api = Arc::new(Api::new(&self.place.suite));
         let mix = stock::fill(&api, parts.orders(), self.declined, self.out_of_stock).await?;
         let mut run = Run::begin(&api, mix, parts).await?;
         let readings = run.measure(&self.place, parts, self.clients, self.settle_timeout).await?;
         run.end().await?;
-        let usual = audit::Scope::of(&self.place.suite, &self.topics);
         let accepted = run.board.all_accepted();
         let scope = audit::Scope { patience: self.settle_timeout, accepted, ..usual };
         let verdict = audit::wait_until_quiescent(&api, &scope).await;

@@ -28,7 +28,8 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use shared::service::secret::{SettingError, redact};
 
 use crate::output::complain;
 
@@ -99,8 +100,18 @@ enum Here {
     Generate(generate::Generate),
 }
 
+impl CommandLine {
+    /// Reads the command line of this process. An error ends the process, and its text contains no secret.
+    fn read() -> Self {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let line = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        line.unwrap_or_else(|error| redact(error, &mut command).exit())
+    }
+}
+
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let command = CommandLine::read().command;
     #[cfg(feature = "suite")]
     let command = command.unwrap_or_else(|| Command::Here(Here::Up(up::Up::default())));
     let ended = match command {
@@ -139,7 +150,8 @@ fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain!("amends: {error:#}");
-            ExitCode::FAILURE
+            // 64 is the exit code for invalid settings (sysexits.h).
+            if error.is::<SettingError>() { ExitCode::from(64) } else { ExitCode::FAILURE }
         }
     }
 }

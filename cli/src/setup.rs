@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use shared::service::database_url::database_url;
+use shared::service::secret::Secret;
 use shared::service::{self, App};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -27,9 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Migrate {
     /// The URL of a service's database; {service} stands for the service's name.
     ///
-    /// For example `postgres://{service}:secret@db:5432/{service}`.
+    /// For example `postgres://{service}:secret@db:5432/{service}`. DATABASE_URLS_FILE may name a file with the URL instead.
     #[arg(long, env = "DATABASE_URLS", hide_env_values = true)]
-    database_urls: String,
+    database_urls: Option<Secret>,
     /// A role that gets the right to read and write rows, but not to change tables; {service} stands for the service's
     /// name here too.
     #[arg(long)]
@@ -41,10 +43,16 @@ pub struct Migrate {
 
 impl Migrate {
     pub fn run(self) -> anyhow::Result<()> {
+        // All URLs are checked before anything is changed.
+        let checked = |text: &str| {
+            let mut urls = SERVICES.iter().map(|service| text.replace("{service}", service));
+            urls.try_for_each(|url| database_url(&url).map(|_| ())).map(|()| text.to_owned())
+        };
+        let urls = Secret::require(self.database_urls.as_ref(), "DATABASE_URLS", checked)?;
         crate::runtime::block_on(async {
             for service in SERVICES {
                 let named = |text: &str| text.replace("{service}", service);
-                let url = named(&self.database_urls);
+                let url = named(&urls);
                 // A migration that fails is not repeated. Only the connection is waited for.
                 patiently(self.wait, async || Ok(connect(service, &url).await?.close().await?)).await?;
                 migrate(service, &url).await?;
@@ -94,7 +102,7 @@ pub async fn migrate(service: &str, url: &str) -> anyhow::Result<()> {
 }
 
 async fn connect(service: &str, url: &str) -> anyhow::Result<PgConnection> {
-    let options = PgConnectOptions::from_str(url).context("the database's URL can't be read")?;
+    let options = database_url(url).context("the database's URL can't be read")?;
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
     let connected = connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"));
     connected.and_then(|it| Ok(it?)).with_context(|| format!("the database of {service} can't be used"))

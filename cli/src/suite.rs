@@ -1,10 +1,12 @@
 //! The parts of the suite, and the port that each of them listens on.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use local::Ports;
 pub use schemas::SERVICES;
-use shared::kafka::Kafka;
+use shared::kafka::{ClientSettings, Kafka};
+use shared::service::secret::{Secret, SettingError};
 
 /// Where `--help` shows the flags that say which suite is meant: behind the flags of the command itself.
 pub const SUITE: &str = "Which suite";
@@ -25,7 +27,7 @@ pub struct Suite {
     /// The URL of a service that does not run on this machine; {service} stands for its name, {port} for its port.
     ///
     /// For example `http://{service}.example.com:{port}`.
-    #[arg(long, help_heading = SUITE, env = "AMENDS_URLS", value_parser = http)]
+    #[arg(long, help_heading = SUITE, env = "AMENDS_URLS", value_parser = http, hide_env_values = true)]
     pub urls: Option<String>,
 }
 
@@ -35,15 +37,23 @@ pub struct Cluster {
     /// The prefix of every topic's name.
     #[arg(long, help_heading = KAFKA, env = "TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
-    /// Further settings of librdkafka, key=value, separated by commas.
-    #[arg(long, help_heading = KAFKA, env = "KAFKA_SETTINGS", default_value = "", value_parser = shared::service::config::settings, hide_env_values = true)]
-    kafka_settings: shared::service::config::Settings,
+    /// Further settings of librdkafka, name=value, separated by commas; a value with a comma stands in double quotes.
+    ///
+    /// Other users of this machine see the flag in the list of processes, but not the variable KAFKA_SETTINGS, nor the file
+    /// that KAFKA_SETTINGS_FILE may name.
+    #[arg(long, help_heading = KAFKA, env = "KAFKA_SETTINGS", hide_env_values = true)]
+    kafka_settings: Option<Secret>,
 }
 
 impl Cluster {
-    pub fn kafka(&self, brokers: String) -> Kafka {
-        let settings = self.kafka_settings.0.clone();
-        Kafka { prefix: self.topic_prefix.clone(), settings, ..Kafka::new(brokers) }
+    /// Returns the clients' settings for these brokers.
+    ///
+    /// # Errors
+    /// Fails if the further settings cannot be used.
+    pub fn kafka(&self, brokers: String) -> Result<Kafka, SettingError> {
+        let given = self.kafka_settings.as_ref();
+        let settings = Secret::parse(given, "KAFKA_SETTINGS", ClientSettings::from_str)?.unwrap_or_default();
+        Ok(Kafka { prefix: self.topic_prefix.clone(), settings, ..Kafka::new(brokers) })
     }
 }
 
@@ -76,6 +86,15 @@ impl Suite {
         urls.trim_end_matches('/').replace("{service}", service).replace("{port}", &port)
     }
 
+    /// Returns the URLs of a suite that runs elsewhere, without the user's name and the password.
+    pub fn shown_urls(&self) -> Option<String> {
+        let urls = self.urls.as_deref()?;
+        let (scheme, rest) = urls.split_once("://")?;
+        let authority = rest.split('/').next()?.len();
+        let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+        Some(format!("{scheme}://{}", &rest[host..]))
+    }
+
     pub fn server_ports(&self) -> Ports {
         Ports {
             postgres: self.ports_from + POSTGRES,
@@ -102,5 +121,8 @@ mod tests {
         let named = |urls: &str| Suite { urls: Some(urls.to_owned()), ..Suite::default() }.url("order");
         assert_eq!(named("http://{service}:{port}/"), "http://order:8081");
         assert!(http("https://{service}.example.com").is_err());
+        let shown = |urls: &str| Suite { urls: Some(urls.to_owned()), ..Suite::default() }.shown_urls();
+        assert_eq!(shown("http://ada:S3cr3t@{service}/@x").as_deref(), Some("http://{service}/@x"));
+        assert_eq!(shown("http://{service}:{port}").as_deref(), Some("http://{service}:{port}"));
     }
 }

@@ -1,5 +1,6 @@
 //! The broker: client settings, topics, and the relay's publisher.
 
+mod client_settings;
 mod examine;
 pub mod owners;
 mod partition_gate;
@@ -7,7 +8,6 @@ mod publisher;
 mod settings;
 mod topics;
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use self::client_settings::{ClientSettings, ClientSettingsError, Part};
 pub use self::examine::Examination;
 pub(crate) use self::publisher::{Batch, Outgoing, Publisher, Refusal};
 pub use self::settings::{Difference, Remedy};
@@ -36,7 +37,7 @@ pub struct Kafka {
     /// The name of the clients in the broker's logs and quotas.
     pub client_id: String,
     /// Further librdkafka settings, for example for TLS and SASL.
-    pub settings: BTreeMap<String, String>,
+    pub settings: ClientSettings,
     /// The declarations of topics. The keys of a declared topic are spread over the declared number of partitions,
     /// even if the topic has more. The keys of another topic are spread over all its partitions.
     pub topics: Vec<Topic>,
@@ -86,7 +87,7 @@ impl Kafka {
             brokers: brokers.into(),
             prefix: String::new(),
             client_id: "amends".to_owned(),
-            settings: BTreeMap::new(),
+            settings: ClientSettings::default(),
             topics: Vec::new(),
         }
     }
@@ -113,7 +114,7 @@ impl Kafka {
             .set("socket.timeout.ms", "30000")
             .set("socket.nagle.disable", "true")
             .set("log.connection.close", "false");
-        for (key, value) in &self.settings {
+        for (key, value) in self.settings.iter() {
             config.set(key, value);
         }
         config

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod config;
+pub mod database_url;
 mod files;
 mod health;
 pub mod http;
@@ -16,6 +17,7 @@ mod readiness_probe;
 mod relay;
 pub mod roles;
 mod run;
+pub mod secret;
 mod startup;
 mod steps;
 pub mod telemetry;
@@ -318,16 +320,17 @@ pub fn main<A: App>() -> ExitCode {
 pub fn main_from<A: App>(
     arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
 ) -> ExitCode {
-    let matches = match command::<A>().try_get_matches_from(arguments) {
-        Ok(matches) => matches,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { run::EX_USAGE } else { 0 });
-        }
-    };
-    match CommandLine::<A::Config>::from_arg_matches(&matches) {
+    let mut command = command::<A>();
+    let line = command
+        .try_get_matches_from_mut(arguments)
+        .and_then(|matches| CommandLine::<A::Config>::from_arg_matches(&matches));
+    match line {
         Ok(line) => run::process::<A>(line),
-        Err(error) => error.exit(),
+        Err(error) => {
+            let error = secret::redact(error, &mut command);
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { run::EX_USAGE } else { 0 })
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Audit {
     #[command(flatten)]
     suite: Suite,
     /// The URL of one service that `amends up` did not start, for example order=http://orders:8081.
-    #[arg(long, help_heading = SUITE, value_name = "SERVICE=URL", value_parser = service_url)]
+    #[arg(long, help_heading = SUITE, value_name = "SERVICE=URL", value_parser = service_url, hide_env_values = true)]
     service_url: Vec<(String, String)>,
     #[command(flatten)]
     topics: Topics,
@@ -75,7 +75,7 @@ fn lookback(text: &str) -> Result<Lookback, String> {
 fn service_url(text: &str) -> Result<(String, String), String> {
     let (service, url) = text.split_once('=').ok_or("must be like order=http://127.0.0.1:8081")?;
     if !SERVICES.contains(&service) {
-        return Err(format!("there is no service `{service}`; there are {}", SERVICES.join(", ")));
+        return Err(format!("there is no such service; there are {}", SERVICES.join(", ")));
     }
     Ok((service.to_owned(), http(url)?.trim_end_matches('/').to_owned()))
 }
@@ -92,18 +92,18 @@ impl Audit {
         })
     }
 
-    fn scope(&self) -> Scope {
-        let usual = Scope::of(&self.suite, &self.topics);
-        Scope {
+    fn scope(&self) -> anyhow::Result<Scope> {
+        let usual = Scope::of(&self.suite, &self.topics)?;
+        Ok(Scope {
             patience: self.wait,
             deadline: self.deadline,
             lookback_minutes: self.lookback.minutes,
             ..usual
-        }
+        })
     }
 
     async fn all(&self, api: &Api) -> anyhow::Result<()> {
-        let verdict = wait_until_quiescent(api, &self.scope()).await;
+        let verdict = wait_until_quiescent(api, &self.scope()?).await;
         if self.json {
             let invariants = serde_json::to_value(&verdict.invariants)?;
             let said =

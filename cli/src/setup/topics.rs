@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use shared::kafka::{Difference, Examination, Kafka, Remedy, Topic, owners};
 use shared::service::config::duration;
+use shared::service::secret::SettingError;
 
 use super::patiently;
 use crate::output::{complain, say};
@@ -85,7 +86,7 @@ impl Topics {
                 Ok(())
             }
             Self::Release { service, broker } => {
-                match owners::release(&broker.kafka(), &service)? {
+                match owners::release(&broker.kafka()?, &service)? {
                     Some(database) => {
                         say!("the topics of {service} no longer belong to the database {database}");
                     }
@@ -108,7 +109,7 @@ impl Topics {
 }
 
 impl Broker {
-    fn kafka(&self) -> Kafka {
+    fn kafka(&self) -> Result<Kafka, SettingError> {
         self.cluster.kafka(self.kafka_brokers.clone())
     }
 
@@ -117,14 +118,14 @@ impl Broker {
     }
 
     async fn examine(&self) -> anyhow::Result<Examination> {
-        let (kafka, topics) = (self.kafka(), self.topics());
+        let (kafka, topics) = (self.kafka()?, self.topics());
         patiently(self.wait, async || Ok(kafka.examine_topics(&topics, self.inbox_retention).await?)).await
     }
 }
 
 impl Apply {
     async fn run(self) -> anyhow::Result<()> {
-        let (kafka, topics) = (self.broker.kafka(), self.broker.topics());
+        let (kafka, topics) = (self.broker.kafka()?, self.broker.topics());
         patiently(self.broker.wait, async || Ok(kafka.create_topics(&topics).await?)).await?;
         let found = self.settled(&[]).await?;
         let changes = self.permitted(&kafka, &found.differences).await?;

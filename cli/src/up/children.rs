@@ -67,6 +67,10 @@ impl Children {
             .env("DATABASE_URL", url)
             .env("KAFKA_BROKERS", &self.brokers)
             .env("HTTP_ADDR", format!("127.0.0.1:{}", self.suite.port(name)))
+            // What the environment says of other servers does not hold for these.
+            .env_remove("DATABASE_URL_FILE")
+            .env_remove("KAFKA_SETTINGS")
+            .env_remove("KAFKA_SETTINGS_FILE")
             // With the same name after a restart, the broker assigns the same partitions at once.
             .env("INSTANCE", "0")
             .stdin(Stdio::null())

@@ -21,6 +21,7 @@ pub mod store;
 use std::time::Duration;
 
 use shared::kafka::Topic;
+use shared::service::secret::Secret;
 use shared::service::{App, Service};
 use sqlx::migrate::Migrator;
 
@@ -56,9 +57,9 @@ impl App for Notification {
 
     fn run(service: &mut Service<Config>) -> anyhow::Result<()> {
         service.serve(routes::router().with_state(service.requests_db()).into());
-        let Config { mail_from, .. } = &service.config;
-        let server = service.config.mail_server();
-        let smtp = server.map(|url| gateway::Smtp::new(url, mail_from.clone())).transpose()?;
+        let Config { smtp_url, mail_from } = &service.config;
+        let mail_server = |url: &str| gateway::Smtp::new(url, mail_from.clone());
+        let smtp = Secret::parse(smtp_url.as_ref(), "NOTIFICATION_SMTP_URL", mail_server)?;
         service.consume(handlers::router(service.db().clone(), smtp));
         Ok(())
     }

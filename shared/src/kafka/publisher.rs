@@ -182,7 +182,7 @@ impl Publisher {
     pub(crate) fn new(kafka: &Kafka, careful: bool) -> Result<Self, KafkaError> {
         let mut config = kafka.client();
         for (name, value) in TUNABLE {
-            if !kafka.settings.contains_key(name) {
+            if !kafka.settings.contains(name) {
                 config.set(name, value);
             }
         }

@@ -1,12 +1,10 @@
 //! The settings that every service has. Each is a flag and an environment variable. `<service> --help` prints them,
 //! and docs/configuration.md is generated from the same definitions.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-
+use crate::service::secret::Secret;
 use crate::service::telemetry::LogFormat;
 
 /// Settings of every service.
@@ -19,9 +17,10 @@ pub struct Common {
     /// for a request. If all have one, a new connection gets 503. A smaller limit of open files lowers the number.
     #[arg(long, env = "HTTP_CONNECTIONS", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub http_connections: u32,
-    /// The URL of the service's own database. Leave the password out if PGPASSWORD or a password file has it.
+    /// The URL of the service's own database. In the password, percent-encode characters that URLs reserve, or leave the
+    /// password out if PGPASSWORD or a password file has it. DATABASE_URL_FILE may name a file with the URL instead.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<PgConnectOptions>,
+    pub database_url: Option<Secret>,
     /// The largest number of connections to the database, without two for each shard's relay. Of ten, five are for
     /// messages, three for requests, and two for lists and audits, so that none of these can delay another.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=500))]
@@ -29,10 +28,12 @@ pub struct Common {
     /// The addresses of Kafka brokers, host:port, separated by commas.
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka_brokers: String,
-    /// Further librdkafka settings, key=value, separated by commas, for example for TLS and SASL. `partitioner` has
-    /// no effect: a CRC-32 of the key always selects the partition.
-    #[arg(long, env = "KAFKA_SETTINGS", default_value = "", value_parser = settings, hide_env_values = true)]
-    pub kafka_settings: Settings,
+    /// Further librdkafka settings, name=value, separated by commas or line ends, for example for TLS and SASL. A value
+    /// with a comma stands in double quotes: `sasl.password="a,b"`; there `\"` is a quote, `\\` a backslash and `\n` a line
+    /// end. `partitioner` has no effect: a CRC-32 of the key always selects the partition. KAFKA_SETTINGS_FILE may name a
+    /// file with the settings instead.
+    #[arg(long, env = "KAFKA_SETTINGS", hide_env_values = true)]
+    pub kafka_settings: Option<Secret>,
     /// The prefix of every topic and consumer group, so that several installations can share a cluster.
     #[arg(long, env = "TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
@@ -85,23 +86,6 @@ pub struct Common {
     pub log_format: LogFormat,
 }
 
-/// Settings as `key=value,key=value`.
-#[derive(Debug, Clone, Default)]
-pub struct Settings(pub BTreeMap<String, String>);
-
-/// Parses [`Settings`].
-///
-/// # Errors
-/// Fails if a part is not `key=value`.
-pub fn settings(text: &str) -> Result<Settings, String> {
-    let pair = |part: &str| {
-        let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not key=value"))?;
-        Ok((key.trim().to_owned(), value.trim().to_owned()))
-    };
-    let parts = text.split(',').filter(|part| !part.trim().is_empty());
-    parts.map(pair).collect::<Result<_, String>>().map(Settings)
-}
-
 /// Parses a duration with its unit: `250ms`, `10s`, `5m`, `2h` or `7d`.
 ///
 /// # Errors
@@ -131,12 +115,5 @@ mod tests {
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
         assert!(duration("10").is_err_and(|error| error.contains("no unit")));
         assert!(duration("s").is_err());
-    }
-
-    #[test]
-    fn kafka_settings_are_pairs() {
-        let read = settings("security.protocol=ssl, ssl.ca.location=/ca.pem").expect("pairs");
-        assert_eq!(read.0["ssl.ca.location"], "/ca.pem");
-        assert!(settings("nonsense").is_err());
     }
 }

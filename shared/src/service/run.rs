@@ -1,6 +1,7 @@
 //! Runs a process from the parsed command line to the exit code.
 
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -10,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::database_url::database_url;
+use super::secret::{Secret, SettingError};
 use super::*;
 use crate::db::DbOptions;
 use crate::envelope::new_id;
-use crate::kafka::TopicChecker;
+use crate::kafka::{ClientSettings, TopicChecker};
 use crate::retention::Retention;
 
 /// How long an HTTP request may keep running after a stop.
@@ -27,9 +30,12 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         return report_readiness(address::<A>(&line.common));
     }
     let _telemetry = telemetry::init(A::NAME, line.common.log_format);
-    let Some(database) = line.common.database_url.clone() else {
-        error!("the variable DATABASE_URL (or --database-url) is missing; it names the {} database", A::NAME);
-        return ExitCode::from(EX_USAGE);
+    let (database, kafka) = match servers::<A>(&line.common) {
+        Ok(servers) => servers,
+        Err(wrong) => {
+            error!(service = A::NAME, "{wrong}");
+            return ExitCode::from(EX_USAGE);
+        }
     };
     let retention = Retention { inbox: line.common.inbox_retention, steps: line.common.step_retention };
     if let Err(wrong) = retention.check(A::TOPIC_RETENTION) {
@@ -40,7 +46,7 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
     // save a few percent, but then whatever blocks it stops everything, the orderly end included.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.context("the runtime could not be started").and_then(|runtime| {
-        let ended = runtime.block_on(run::<A>(line, database, retention));
+        let ended = runtime.block_on(run::<A>(line, database, kafka, retention));
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
     });
@@ -48,9 +54,25 @@ pub(super) fn process<A: App>(line: CommandLine<A::Config>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(service = A::NAME, "{error:#}");
-            if error.is::<instance::NameTaken>() { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
+            // A service parses its own secrets when it is set up.
+            let wrong_setting = error.is::<instance::NameTaken>() || error.is::<SettingError>();
+            if wrong_setting { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Returns how a service reaches its database and the broker.
+fn servers<A: App>(common: &Common) -> Result<(PgConnectOptions, Kafka), SettingError> {
+    let database = Secret::require(common.database_url.as_ref(), "DATABASE_URL", database_url)?;
+    let settings = Secret::parse(common.kafka_settings.as_ref(), "KAFKA_SETTINGS", ClientSettings::from_str)?;
+    let kafka = Kafka {
+        brokers: common.kafka_brokers.clone(),
+        prefix: common.topic_prefix.clone(),
+        client_id: A::CLIENT_ID.to_owned(),
+        settings: settings.unwrap_or_default(),
+        topics: topics::declared::<A>(common.topic_partitions),
+    };
+    Ok((database, kafka))
 }
 
 /// Returns the address of the HTTP interface.
@@ -70,7 +92,8 @@ fn report_readiness(address: SocketAddr) -> ExitCode {
 
 async fn run<A: App>(
     line: CommandLine<A::Config>,
-    database: sqlx::postgres::PgConnectOptions,
+    database: PgConnectOptions,
+    kafka: Kafka,
     retention: Retention,
 ) -> anyhow::Result<()> {
     let common = line.common;
@@ -98,13 +121,6 @@ async fn run<A: App>(
     // Listening begins before the set-up, because the first process of a container ignores signals without a
     // listener.
     let signals = StopSignals::listen()?;
-    let kafka = Kafka {
-        brokers: common.kafka_brokers.clone(),
-        prefix: common.topic_prefix.clone(),
-        client_id: A::CLIENT_ID.to_owned(),
-        settings: common.kafka_settings.0.clone(),
-        topics: topics::declared::<A>(common.topic_partitions),
-    };
     let mut service = Service::new::<A>(line.own, common, db, kafka);
     A::run(&mut service)?;
     service.serve_until_stopped::<A>(signals).await
