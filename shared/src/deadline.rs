@@ -22,7 +22,8 @@ pub async fn limited<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T
 where
     Fault: From<E>,
 {
-    match tokio::time::timeout(LIMIT, work).await {
+    // On the heap, because large futures that are passed on by value fill the stack.
+    match tokio::time::timeout(LIMIT, Box::pin(work)).await {
         Ok(ended) => Ok(ended?),
         Err(_) => Err(Fault::exhausted(format!("no end within {LIMIT:?}"))),
     }
@@ -31,7 +32,7 @@ where
 /// Runs `work` with a time limit and catches panics. A silent connection or a panicking handler must not stop the
 /// consumer.
 pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let caught = AssertUnwindSafe(work).catch_unwind();
+    let caught = AssertUnwindSafe(Box::pin(work)).catch_unwind();
     let panicked = |_| Fault::permanent("the handler panicked; the log has the details");
     limited(caught.map(|ended| ended.unwrap_or_else(|panic| Err(panicked(panic))))).await
 }

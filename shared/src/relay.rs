@@ -67,6 +67,8 @@ pub(crate) enum RelayError {
     ForeignRows,
     #[error("the database did not answer")]
     Database(#[from] sqlx::Error),
+    #[error("the connection to the database has fallen silent")]
+    Silent,
     #[error("the broker did not accept a record")]
     Broker(#[from] rdkafka::error::KafkaError),
     #[error("the broker has acknowledged nothing for half a minute; a new client tries again")]
@@ -159,16 +161,16 @@ impl ShardRelay {
 
     /// Runs one connection with one lease.
     async fn session(&self, stop: &CancellationToken) -> Result<(), RelayError> {
-        let mut db = self.db.connect().await?;
-        prepare(&mut db).await?;
-        let mut signals = Signals::of(&self.db, self.shard).await?;
+        let mut db = answered(self.db.connect()).await?;
+        answered(prepare(&mut db)).await?;
+        let mut signals = answered(Signals::of(&self.db, self.shard)).await?;
         let Some(acquired) = self.await_lease(&mut db, &mut signals, stop).await? else { return Ok(()) };
         info!(shard = self.shard, epoch = acquired.lease.epoch, "the relay holds the shard");
         let mut session = RelaySession::new(self, acquired, signals);
         let ended = self.run_producers(&mut session, &mut db, stop).await;
         // Without the lease the relay finds out at once why it may not begin again.
         if matches!(ended, Ok(()) | Err(RelayError::ForeignRows)) {
-            checkpoint::release(&mut db, &session.lease).await?;
+            answered(checkpoint::release(&mut db, &session.lease)).await?;
         }
         ended
     }
@@ -240,12 +242,24 @@ impl ShardRelay {
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 // If no replica relays, the next one finds the committed messages without a notification.
-                _ = committed.changed() => signals::notify_rows(db, self.shard).await?,
+                _ = committed.changed() => answered(signals::notify_rows(db, self.shard)).await?,
                 signal = signals.next() => if signal? == Signal::Free { checked_at = None },
                 () = tokio::time::sleep(wait_left) => {}
             }
         }
     }
+}
+
+/// How long a statement of the relay may take. The server ends one that takes thirty seconds.
+const SILENCE: Duration = Duration::from_secs(35);
+
+/// Waits for the database with a limit. A connection that has fallen silent without being closed would stop a shard for as
+/// long as nobody cuts it.
+async fn answered<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, RelayError>
+where
+    RelayError: From<E>,
+{
+    tokio::time::timeout(SILENCE, work).await.map_or(Err(RelayError::Silent), |ended| Ok(ended?))
 }
 
 /// Applies the settings of the relay's own connection.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::blocked::{self, Blocked, HELD};
-use super::{RelayError, Stop, adoption, signals};
+use super::{RelayError, Stop, adoption, answered, signals};
 use crate::db::Db;
 
 /// How long a silent relay keeps its shard. A relay whose connection is gone loses the shard at once.
@@ -59,15 +59,15 @@ pub(super) enum Attempt {
 /// or has expired, or if the holder's connection is gone. If the number of shards has changed, the unsent rows are moved to
 /// their shards before.
 pub(super) async fn acquire(db: &mut PgConnection, of: &Db, shard: i16) -> Result<Attempt, RelayError> {
-    create(db, shard, of.shards()).await?;
-    let standing = blocked::standing(db, of.shards()).await?;
+    answered(create(db, shard, of.shards())).await?;
+    let standing = answered(blocked::standing(db, of.shards())).await?;
     if let Some(blocked) = standing.blocked(of.shards()) {
         return Ok(Attempt::Blocked(blocked));
     }
     if standing.misplaced && !adoption::reshard(db, of).await? {
         return Ok(Attempt::Held);
     }
-    let taken = take(db, shard, of).await?;
+    let taken = answered(take(db, shard, of)).await?;
     Ok(taken.map_or(Attempt::Held, |taken| Attempt::Acquired(taken.into_shard(shard))))
 }
 

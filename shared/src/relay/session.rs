@@ -15,7 +15,7 @@ use super::gauges::Gauges;
 use super::read::{self, FoundRow, MAX_READ_BYTES};
 use super::signals::Signals;
 use super::slots::Slots;
-use super::{RelayError, ShardRelay, Stop};
+use super::{RelayError, ShardRelay, Stop, answered};
 use crate::kafka::{Batch, Outgoing, Publisher, Refusal};
 use crate::{cloudevents, metric, trace};
 
@@ -106,11 +106,11 @@ impl<'r> RelaySession<'r> {
             self.collect_acks()?;
             // After a full queue, the relay offers records again only when something was acknowledged.
             let reading = self.has_room() && (!self.queue_full || self.in_flight.is_empty());
-            let unfinished = if reading { self.advance(db, publisher).await? } else { true };
-            self.housekeep(db).await?;
+            let unfinished = if reading { answered(self.advance(db, publisher)).await? } else { true };
+            answered(self.housekeep(db)).await?;
             if stopping {
                 if !unfinished && self.in_flight.is_empty() {
-                    return self.save(db).await;
+                    return answered(self.save(db)).await;
                 }
                 let until = *grace.get_or_insert_with(|| Instant::now() + STOP_GRACE);
                 if Instant::now() > until {
@@ -146,14 +146,14 @@ impl<'r> RelaySession<'r> {
         );
         self.rewind();
         self.stopped = Some(stop);
-        self.save(db).await?;
+        answered(self.save(db)).await?;
         let until = Instant::now() + wait;
         while Instant::now() < until && !cancel.is_cancelled() {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = tokio::time::sleep(SAVE_EVERY.min(wait)) => {}
             }
-            self.housekeep(db).await?;
+            answered(self.housekeep(db)).await?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod address;
 pub mod idempotency;
 mod json;
 mod parameters;
+mod patience;
 mod refusals;
 pub(crate) mod server;
 
@@ -28,6 +29,8 @@ use tracing::Instrument;
 
 use self::json::Texts;
 use self::parameters::DeclaredParameters;
+pub(crate) use self::patience::limited;
+pub use self::patience::preferred_wait;
 use self::refusals::{Refusal, refused};
 use crate::service::problem::{Invalid, Problem};
 use crate::service::telemetry;

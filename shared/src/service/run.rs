@@ -229,6 +229,7 @@ impl<C: Send + Sync + 'static> Service<C> {
         let document = axum::body::Bytes::from(serde_json::to_vec(&openapi)?);
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = std::mem::take(&mut self.router)
+            .layer(middleware::from_fn(http::limited))
             .merge(audit::router(self.db.for_lists()))
             .merge(relay::router(self.db.for_requests()))
             .merge(parked::router(parked))

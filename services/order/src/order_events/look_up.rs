@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::db::Db;
+use shared::deadline::limited;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -32,7 +33,7 @@ impl OrderNotifier {
                 _ = look_again.tick() => self.lock().take_turn(MOST_AT_ONCE),
                 () = stop.cancelled() => return Ok(()),
             };
-            if let Err(error) = self.look_up(&db, &turn).await {
+            if let Err(error) = limited(self.look_up(&db, &turn)).await {
                 warn!(%error, "awaited orders could not be looked up; a later look includes them");
             }
         }

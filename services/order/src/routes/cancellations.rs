@@ -7,12 +7,11 @@ use axum::response::{IntoResponse, Response};
 use schemas::order::CancellationRequested;
 use shared::envelope::{Cause, Message};
 use shared::outbox::Draft;
-use shared::service::http::{Path, Trace};
+use shared::service::http::{Path, Trace, preferred_wait};
 use shared::service::problem::Problem;
 use uuid::Uuid;
 
 use super::App;
-use super::place::preferred_wait;
 use super::read::unknown;
 use crate::domain::{Order, Status};
 use crate::store;

@@ -1,13 +1,11 @@
 //! `POST /orders`.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use shared::service::http::idempotency::{self, IdempotencyKey};
-use shared::service::http::{Body, Trace};
+use shared::service::http::{Body, Trace, preferred_wait};
 use shared::service::problem::{Invalid, Problem};
 
 use super::App;
@@ -93,28 +91,4 @@ async fn unknown_products(app: &App, order: &NewOrder) -> Result<Vec<Invalid>, P
     let lines = order.items.iter().enumerate();
     let unknown = lines.filter(|(_, line)| !line.sku.is_empty() && !known.contains_key(&line.sku));
     Ok(unknown.map(|(index, line)| unknown_product(index, &line.sku)).collect())
-}
-
-/// Reads `Prefer: wait=N` (RFC 7240). The RFC wants an unreadable preference to be ignored.
-pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let mut wait = preferences.flat_map(|value| value.split([',', ';'])).filter_map(|preference| {
-        let (name, value) = preference.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())?
-    });
-    wait.next().map(Duration::from_secs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_is_found_among_other_preferences() {
-        let mut headers = HeaderMap::new();
-        headers.insert("prefer", HeaderValue::from_static("respond-async, wait=10"));
-        assert_eq!(preferred_wait(&headers), Some(Duration::from_secs(10)));
-        headers.insert("prefer", HeaderValue::from_static("wait=soon"));
-        assert_eq!(preferred_wait(&headers), None);
-    }
 }

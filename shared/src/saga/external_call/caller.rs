@@ -18,6 +18,7 @@ use self::withdrawal::withdraw;
 use super::{ExternalCall, LocalError, claim, store};
 use crate::circuit_breaker::{Call, Dependency};
 use crate::db::Db;
+use crate::deadline::limited;
 use crate::envelope::Command;
 use crate::fault::Fault;
 use crate::metric;
@@ -131,7 +132,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                         continue;
                     }
                     let room = self.room(&calls);
-                    match self.claim_open(&mut released, room).await {
+                    match limited(self.claim_open(&mut released, room)).await {
                         Ok(open) => {
                             more = room > 0 && open.len() == room;
                             for one in open {
@@ -265,7 +266,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             store::defer(uow.db(), &steps, &waits).await?;
             uow.commit().await
         };
-        if let Err(error) = write.await {
+        if let Err(error) = limited(write).await {
             warn!(%error, command = C::TYPE, "steps could not be deferred");
         }
     }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::{BATCH, Caller};
+use crate::deadline::{self, limited};
 use crate::envelope::Command;
 use crate::metric;
 use crate::saga::external_call::ExternalCall;
@@ -49,7 +50,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             let mut db = self.db.read().await?;
             store::find_overdue(&mut db, C::TYPE, seconds, BATCH as i64).await
         };
-        let overdue = match overdue.await {
+        let overdue = match limited(overdue).await {
             Ok(overdue) => overdue,
             Err(error) => return warn!(%error, command = C::TYPE, "overdue calls could not be found"),
         };
@@ -58,7 +59,11 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 return;
             }
             let (saga, step) = (open.saga_id, &open.step);
-            match self.give_up(&open).await {
+            let ended = tokio::time::timeout(deadline::LIMIT, self.give_up(&open)).await;
+            let Ok(ended) = ended else {
+                return warn!(%saga, step, "the database did not answer; the call is given up later");
+            };
+            match ended {
                 Ok(()) => {
                     metric::EXTERNAL_CALLS_GIVEN_UP.counter(&[C::TYPE]).increment(1);
                     warn!(%saga, step, "the dependency has not answered in time; the call is given up and withdrawn");

@@ -9,6 +9,7 @@ use tracing::{error, warn};
 
 use super::{Caller, Ended, FIRST_RETRY_WAIT, UnansweredCall, min_wait};
 use crate::backoff::jittered;
+use crate::deadline::limited;
 use crate::envelope::Command;
 use crate::fault::{Class, Fault};
 use crate::metric;
@@ -43,7 +44,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         }
         let mut backoff = Duration::from_millis(50);
         while !stop.is_cancelled() {
-            let fault = match self.write(&answered, &unanswered).await {
+            let fault = match limited(self.write(&answered, &unanswered)).await {
                 Ok(()) => return true,
                 Err(fault) => fault,
             };
@@ -70,8 +71,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         unanswered: &mut Vec<UnansweredCall<C>>,
     ) {
         for one in answered {
-            let written = match self.is_pending(&one.0).await {
-                Ok(true) => self.write(std::slice::from_ref(&one), &[]).await,
+            let written = match limited(self.is_pending(&one.0)).await {
+                Ok(true) => limited(self.write(std::slice::from_ref(&one), &[])).await,
                 // Another process has called too and was faster. Its record is the answer.
                 Ok(false) => Ok(()),
                 Err(fault) => Err(fault),

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{Caller, Ended, UnansweredCall};
 use crate::circuit_breaker::Call;
+use crate::deadline::limited;
 use crate::envelope::Command;
 use crate::saga::external_call::resolution::store;
 use crate::saga::external_call::{ExternalCall, LocalError};
@@ -50,7 +51,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             store::end_withdrawals(uow.db(), steps).await?;
             uow.commit().await
         };
-        match write.await {
+        match limited(write).await {
             Ok(()) => {
                 info!(command = C::TYPE, steps = steps.len(), "the dependency has withdrawn refused calls")
             }
