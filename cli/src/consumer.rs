@@ -65,11 +65,19 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|_| format!("`{text}` is not a time such as 2026-11-28T03:00:00Z"))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "records carry the time of other machines, and no database is asked"
+)]
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
 impl From {
     fn target(&self) -> Target {
         match (self.to, self.by) {
             (Some(time), _) => Target::Time(time),
-            (None, Some(span)) => Target::Time(OffsetDateTime::now_utc() - span),
+            (None, Some(span)) => Target::Time(now() - span),
             (None, None) => Target::Beginning,
         }
     }
@@ -86,7 +94,7 @@ impl Command {
 impl Rewind {
     fn run(self) -> anyhow::Result<()> {
         let target = self.from.target();
-        if matches!(target, Target::Time(time) if time > OffsetDateTime::now_utc()) {
+        if matches!(target, Target::Time(time) if time > now()) {
             bail!("the time is in the future; offsets are only set back");
         }
         let kafka = self.topics.kafka(&self.suite)?;

@@ -118,7 +118,7 @@ impl DbOptions {
     }
 
     /// Sets the number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
-    /// number, and the outbox must be empty when it changes.
+    /// number, so all must stop before it changes. The first relay then moves unsent messages to their new shards.
     #[must_use]
     pub fn shards(self, shards: i16) -> Self {
         Self { shards: shards.max(1), ..self }

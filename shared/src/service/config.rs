@@ -58,7 +58,7 @@ pub struct Common {
     #[arg(long, env = "RELAY_BATCH", default_value_t = 2000, value_parser = clap::value_parser!(u16).range(1..=20000))]
     pub relay_batch: u16,
     /// The number of shards of the outbox. A hash of the key selects the shard. All replicas must use the same
-    /// number, and the outbox must be empty when it changes.
+    /// number, so stop all of them before you change it. Unsent messages are then moved to their new shards.
     #[arg(long, env = "OUTBOX_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(i16).range(1..=64))]
     pub outbox_shards: i16,
     /// How long the inbox remembers message ids, so that a repeated message has no second effect. It must be longer
