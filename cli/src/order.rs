@@ -44,8 +44,9 @@ pub struct Place {
     /// The card token. The simulated card provider knows tok_visa and tokens that fail.
     ///
     /// tok_visa is authorized. tok_chargeDeclined and tok_insufficientFunds are declined. tok_timeoutOnce is authorized,
-    /// but its first answer is lost. tok_captureDeclined and tok_authorizationExpired are authorized, but not captured. tok_refundFail is authorized, but its refund is declined. tok_unavailable never gets
-    /// an answer, so its order stays pending for a day, or until `amends saga resolve` ends it.
+    /// but its first answer is lost. tok_captureDeclined and tok_authorizationExpired are authorized, but not captured.
+    /// tok_refundFail is authorized, but its refund is declined. tok_unavailable never gets an answer, so its order stays
+    /// pending for a day, or until `amends saga resolve` ends it.
     #[arg(long, default_value = "tok_visa")]
     token: String,
     /// The postal code of the address. The simulated carrier refuses 00000.

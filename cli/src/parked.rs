@@ -43,10 +43,10 @@ struct Place {
 #[derive(Debug, Args)]
 pub struct Retry {
     /// The parked key.
-    #[arg(required_unless_present_any = ["all", "all_of", "cause", "topic", "older_than"], conflicts_with_all = ["all", "all_of", "cause", "topic", "older_than"])]
+    #[arg(required_unless_present_any = bulk::or_all(), conflicts_with_all = bulk::or_all())]
     key: Option<String>,
     /// Retry every parked key.
-    #[arg(long, conflicts_with_all = ["all_of", "cause", "topic", "older_than"])]
+    #[arg(long, conflicts_with_all = bulk::FLAGS, conflicts_with = "dry_run")]
     all: bool,
     /// Of many keys those whose first message is selected are retried.
     #[command(flatten)]
@@ -65,15 +65,15 @@ pub struct Retry {
 #[derive(Debug, Args)]
 pub struct Skip {
     /// The parked key.
-    #[arg(required_unless_present_any = ["all_of", "cause", "topic", "older_than"], conflicts_with_all = ["all_of", "cause", "topic", "older_than"], requires = "id")]
+    #[arg(required_unless_present_any = bulk::FLAGS, conflicts_with_all = bulk::FLAGS, requires = "id")]
     key: Option<String>,
     /// The message's number, as `amends parked show` prints it.
     id: Option<i64>,
     #[command(flatten)]
     selection: bulk::Selection,
     /// Why it is skipped. The message keeps the reason.
-    #[arg(long)]
-    reason: String,
+    #[arg(long, required_unless_present = "dry_run")]
+    reason: Option<String>,
     /// Who skips it. The message keeps the name.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
@@ -213,12 +213,13 @@ async fn replay(api: &Api, service: &str, key: &str) -> anyhow::Result<u64> {
 
 impl Skip {
     async fn run(self) -> anyhow::Result<()> {
+        let reason = self.reason.as_deref().unwrap_or("a dry run");
         let (Some(key), Some(id)) = (&self.key, self.id) else {
-            return self.selection.run(&self.place, "skip", &self.by, &self.reason).await;
+            return self.selection.run(&self.place, "skip", &self.by, reason).await;
         };
         let api = self.place.api();
         let (service, _) = self.place.holder_of(&api, key, id).await?;
-        let body = json!({"reason": self.reason, "by": self.by});
+        let body = json!({"reason": reason, "by": self.by});
         let answer = api.post(service, &path(key, &format!("/messages/{id}/skip")), &body).await?;
         say!("{service}  {key}  message {id} skipped; {}", what_now(&answer, key));
         Ok(())
@@ -251,6 +252,45 @@ fn path(key: &str, rest: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _command: super::Command,
+    }
+
+    #[test]
+    fn one_key_or_a_selection_is_skipped_or_retried_and_a_dry_run_is_about_a_selection() {
+        let fits =
+            |line: &str| Line::try_parse_from(std::iter::once("parked").chain(line.split(' '))).is_ok();
+        for line in [
+            "skip key 3 --reason why",
+            "skip --cause rubbish --older-than 1h --dry-run",
+            "skip --all-of payment.void_payment.v1 --reason why",
+            "retry key",
+            "retry --all",
+            "retry --topic payment.commands --dry-run",
+        ] {
+            assert!(fits(line), "{line}");
+        }
+        for line in [
+            "skip --reason why",
+            "skip key --reason why",
+            "skip key 3",
+            "skip key 3 --dry-run",
+            "skip key 3 --cause rubbish --reason why",
+            "skip --cause rubbish",
+            "retry",
+            "retry key --all",
+            "retry key --dry-run",
+            "retry --all --dry-run",
+            "retry --all --cause rubbish",
+        ] {
+            assert!(!fits(line), "{line}");
+        }
+    }
+
     #[test]
     fn a_key_is_one_segment_of_the_path() {
         let path = super::path("payment.commands/2/17 50%", "/retry");

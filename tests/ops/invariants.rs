@@ -1,7 +1,7 @@
 //! The nine invariants of the audit, which compare services with each other, with the topics, and with the order of events.
 
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Suite, order};
 
@@ -154,4 +154,41 @@ async fn each_invariant_holds_until_it_is_broken() {
     assert!(foreign["findings"].to_string().contains("2 messages were never committed"), "{foreign}");
     let disorder = suite.invariant(6).await;
     assert!(disorder["violations"].to_string().contains(&confirmed.id.to_string()), "{disorder}");
+}
+
+/// The card provider never answers for one order. The others are judged all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_does_not_end_is_named_and_left_out_of_the_sums() {
+    let suite = Suite::start().await;
+    let confirmed = suite.confirmed(&order()).await;
+    suite.released(confirmed).await;
+    suite.comes_to_rest().await;
+    let mut silent = order();
+    silent["paymentToken"] = json!("tok_unavailable");
+    let silent = suite.place(&silent).await;
+    suite.step_is(silent, "reserve_stock", "done").await;
+    let asked = "select count(*) from step_outcome where status = 'pending'";
+    suite.until("the provider to be silent", async |suite| suite.number("payment", asked).await == 1).await;
+    for number in 1..=3 {
+        suite
+            .until("the others to be judged", async |suite| suite.invariant(number).await["holds"] == true)
+            .await;
+        let named = suite.invariant(number).await["findings"].to_string();
+        assert!(named.contains(&silent.id.to_string()), "{number}: {named}");
+    }
+    assert_eq!(suite.invariant(4).await["holds"], Value::Null, "it may still end in time");
+    // Once its saga is stuck, it is late with a reason.
+    suite.execute("orchestrator", "update saga set status = 'stuck' where status = 'running'").await;
+    suite.audit().await;
+
+    let change = "update orders set total_amount = total_amount + 1 where status = 'confirmed'";
+    suite.execute("order", change).await;
+    let broken = suite.invariant(1).await;
+    assert_eq!(broken["holds"], false, "{broken}");
+    assert!(broken["findings"].to_string().contains("captured less 0 refunded is not"), "{broken}");
+    suite.execute("order", &change.replace('+', "-")).await;
+    let captured = "update payment set status = 'captured' where status = 'authorizing'";
+    suite.execute("payment", captured).await;
+    let orphan = suite.invariant(1).await;
+    assert_eq!(orphan["holds"], false, "a payment that its ledger does not tell: {orphan}");
 }

@@ -28,8 +28,16 @@ pub(super) struct Selection {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = MANY)]
     older_than: Option<Duration>,
     /// Only count what is selected, by its cause.
-    #[arg(long, help_heading = MANY)]
+    #[arg(long, conflicts_with = "key", help_heading = MANY)]
     dry_run: bool,
+}
+
+/// The flags that select messages, by their ids.
+pub(super) const FLAGS: [&str; 4] = ["all_of", "cause", "topic", "older_than"];
+
+/// The flags that select messages, and the one that selects all.
+pub(super) fn or_all() -> impl Iterator<Item = &'static str> {
+    FLAGS.into_iter().chain(["all"])
 }
 
 const MANY: &str = "Many messages at once";
