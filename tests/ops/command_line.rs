@@ -141,6 +141,17 @@ fn parked_messages(up: &Up, id: &str) {
     assert!(said.contains("nothing of the key is parked any more"), "{said}");
     assert!(up.succeeds(&["parked", "show", id]).contains("skipped by ada: a test"));
     assert_eq!(up.succeeds(&["parked", "retry", "--all"]).trim_end(), "nothing is parked");
+
+    // Many at once.
+    up.produce("shipping.commands", id, "rubbish");
+    up.until_listed(id);
+    let rubbish = ["--cause", "not an envelope", "--topic", "shipping.commands"];
+    let said = up.succeeds(&[&["parked", "skip", "--dry-run"], &rubbish[..]].concat());
+    assert!(said.contains("1 messages of 1 keys  unreadable  shipping.commands: the value is not"), "{said}");
+    assert!(up.fails(&[&["parked", "retry"], &rubbish[..]].concat()).contains("1 keys failed again"));
+    let skip = [&["parked", "skip", "--reason", "a test", "--by", "ada"], &rubbish[..]].concat();
+    assert!(up.succeeds(&skip).contains("1 messages skipped"));
+    assert!(up.succeeds(&skip).contains("nothing is parked that fits"));
 }
 
 /// Parks a message whose key would write to the terminal and forge lines of the log. Such a key can be skipped all the same.

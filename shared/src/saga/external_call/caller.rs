@@ -124,8 +124,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                     if !self.db.calls().allows() {
                         continue;
                     }
-                    if E::GIVES_UP && overdue.is_to_be_checked() {
-                        self.give_up_overdue(&stop).await;
+                    if E::GIVES_UP && overdue.is_to_be_checked() && self.give_up_overdue(&stop).await {
+                        overdue.check_at_once();
                     }
                     quiet = if calls.is_empty() { quiet.saturating_add(1) } else { 0 };
                     if quiet > QUIET_AFTER && !quiet.is_multiple_of(4) {

@@ -39,12 +39,17 @@ impl Overdue {
         self.next = now + self.interval;
         true
     }
+
+    /// Has the next poll check again, because more calls are overdue than one check gives up.
+    pub fn check_at_once(&mut self) {
+        self.next = Instant::now();
+    }
 }
 
 impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
     /// Gives up the calls whose deadline has passed, each in a transaction of its own. Any replica may do it, whoever has
-    /// the claim. It does so during an outage too, when nothing is called.
-    pub(super) async fn give_up_overdue(&self, stop: &CancellationToken) {
+    /// the claim. It does so during an outage too, when nothing is called. Returns whether there may be more of them.
+    pub(super) async fn give_up_overdue(&self, stop: &CancellationToken) -> bool {
         let seconds = self.db.call_deadline().as_secs_f64();
         let overdue = async {
             let mut db = self.db.read().await?;
@@ -52,11 +57,15 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
         };
         let overdue = match limited(overdue).await {
             Ok(overdue) => overdue,
-            Err(error) => return warn!(%error, command = C::TYPE, "overdue calls could not be found"),
+            Err(error) => {
+                warn!(%error, command = C::TYPE, "overdue calls could not be found");
+                return false;
+            }
         };
+        let mut given_up = 0;
         for open in overdue {
             if stop.is_cancelled() {
-                return;
+                return false;
             }
             let (saga, step) = (open.saga_id, &open.step);
             let ended = tokio::time::timeout(deadline::LIMIT, self.give_up(&open)).await;
@@ -65,6 +74,7 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             };
             match ended {
                 Ok(()) => {
+                    given_up += 1;
                     metric::EXTERNAL_CALLS_GIVEN_UP.counter(&[C::TYPE]).increment(1);
                     warn!(%saga, step, "the dependency has not answered in time; the call is given up and withdrawn");
                 }
@@ -79,6 +89,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
                 }
             }
         }
+        // Those that could not be given up wait for the next check.
+        given_up == BATCH
     }
 
     async fn give_up(&self, open: &Reclaimed) -> Result<(), Unresolved> {
@@ -103,6 +115,9 @@ mod tests {
         assert_eq!(interval(86_400), MAX_INTERVAL);
         assert_eq!(interval(100), Duration::from_secs(10));
         assert_eq!(interval(0), MIN_INTERVAL);
-        assert!(!Overdue::new(Duration::from_secs(86_400)).is_to_be_checked());
+        let mut overdue = Overdue::new(Duration::from_secs(86_400));
+        assert!(!overdue.is_to_be_checked());
+        overdue.check_at_once();
+        assert!(overdue.is_to_be_checked() && !overdue.is_to_be_checked());
     }
 }
