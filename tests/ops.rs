@@ -7,6 +7,7 @@ mod command_line;
 mod cost;
 mod dependencies;
 mod invariants;
+mod frozen;
 mod load;
 mod roles;
 mod secrets;

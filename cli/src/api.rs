@@ -1,14 +1,16 @@
 //! A client of the services' HTTP interfaces.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use futures::future::join_all;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use shared::text::line;
 
-use crate::suite::Suite;
+use crate::suite::{SERVICES, Suite};
 
 /// How long [`Api::until`] waits for a fact.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,9 +19,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// event stream sends something four times a minute.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// Returns an HTTP client that gives up after a long silence.
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a service may be silent before it is asked whether it lives.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long a service may take to say that it lives. It needs neither its database nor the broker for that.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+/// How often a service that lives is asked again during one request.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Returns an HTTP client that gives up after a long silence. It asks no proxy: the suite runs on this machine or in the
+/// network of the caller, and a proxy of the company would not find it.
 pub fn client() -> reqwest::Client {
-    reqwest::Client::builder().read_timeout(SILENCE).build().unwrap_or_default()
+    let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    builder.read_timeout(SILENCE).build().unwrap_or_default()
 }
 
 /// A client of one suite.
@@ -47,6 +60,15 @@ impl Api {
 
     pub async fn get(&self, service: &str, path: &str) -> anyhow::Result<Value> {
         self.json(self.client.get(self.url(service, path))).await
+    }
+
+    /// Gets the same from several services side by side. The answers, or errors, have the order of the services.
+    pub async fn get_all<'s>(
+        &self,
+        services: &[&'s str],
+        path: &str,
+    ) -> Vec<(&'s str, anyhow::Result<Value>)> {
+        join_all(services.iter().map(async |service| (*service, self.get(service, path).await))).await
     }
 
     /// Does the same as [`Api::get`], and returns `None` if the answer is 404.
@@ -78,17 +100,87 @@ impl Api {
         Ok(accepted(self.send(request).await?).await?.json().await?)
     }
 
+    /// Sends a request. While the answer takes long, the service is asked whether it lives, so that a frozen process is
+    /// noticed within seconds, and a long answer of a busy one is waited for.
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let from = self.suite.ports_from;
-        request.send().await.map_err(|error| {
-            if let Some(urls) = &self.suite.urls {
-                anyhow::Error::new(error).context(format!("the suite at {urls} did not answer"))
-            } else if error.is_connect() {
-                anyhow::anyhow!("no suite answers on the ports from {from}; start one with `amends up --ports-from {from}`")
-            } else {
-                anyhow::Error::new(error).context(format!("the suite on the ports from {from} did not answer"))
+        let request = request.build().context("the request can't be sent")?;
+        let service = self.service_of(request.url().as_str());
+        let mut answer = pin!(self.client.execute(request));
+        let mut quiet = QUIET;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = &mut answer => Some(ended),
+                lives = async { tokio::time::sleep(quiet).await; self.lives(service).await } => {
+                    if !lives {
+                        bail!("{}", self.silent(service));
+                    }
+                    None
+                }
+            };
+            match ended {
+                Some(Err(error)) if error.is_connect() => bail!("{}", self.absent(service)),
+                Some(ended) => {
+                    return ended.with_context(|| format!("{service} did not answer{}", self.place()));
+                }
+                None => quiet = ASK_AGAIN,
             }
-        })
+        }
+    }
+
+    /// Returns the service that has this URL.
+    fn service_of(&self, url: &str) -> &'static str {
+        let of = |service: &&str| url.starts_with(&self.url(service, "/"));
+        // A URL without a place for the name is the same for all services.
+        SERVICES.into_iter().find(|service| of(service)).unwrap_or("the service")
+    }
+
+    /// Returns whether the service's process answers at all.
+    async fn lives(&self, service: &str) -> bool {
+        let asked = self.client.get(self.url(service, "/healthz")).timeout(SIGN_OF_LIFE).send().await;
+        asked.is_ok()
+    }
+
+    /// Returns whether a service is ready. The answer may be that it is not.
+    ///
+    /// # Errors
+    /// Fails within seconds if the service does not answer. The error says so in a few words.
+    pub async fn readiness(&self, service: &str) -> Result<Value, &'static str> {
+        let asked = self.client.get(self.url(service, "/readyz")).timeout(SIGN_OF_LIFE).send();
+        let answer = asked.await.map_err(|error| {
+            if error.is_connect() { "is not there: nothing listens" } else { "does not answer" }
+        })?;
+        answer.json().await.map_err(|_| "does not answer")
+    }
+
+    /// Says that nothing listens where a service should.
+    fn absent(&self, service: &str) -> String {
+        let from = self.suite.ports_from;
+        if self.suite.urls.is_some() || self.urls.contains_key(service) {
+            return format!("{service} can't be reached{}", self.place());
+        }
+        format!(
+            "{service} does not listen on port {}; `amends status --ports-from {from}` says what runs, and `amends up \
+             --ports-from {from}` starts a suite",
+            self.suite.port(service)
+        )
+    }
+
+    /// Says that a service accepts connections, and nothing more.
+    fn silent(&self, service: &str) -> String {
+        format!(
+            "{service} does not answer{}, not even that it lives; its process may be frozen (`kill -CONT` lets it go on) or \
+             the machine overloaded",
+            self.place()
+        )
+    }
+
+    /// Says where the suite is.
+    fn place(&self) -> String {
+        match self.suite.shown_urls() {
+            Some(urls) => format!(" at {urls}"),
+            None => format!(" on the ports from {}", self.suite.ports_from),
+        }
     }
 
     /// Waits until `fact` holds.

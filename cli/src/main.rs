@@ -16,6 +16,7 @@ mod load;
 mod order;
 mod output;
 mod parked;
+mod parts;
 mod proc_stat;
 mod relay;
 mod run;
@@ -23,6 +24,7 @@ mod runtime;
 mod saga;
 mod serve;
 mod setup;
+mod status;
 mod suite;
 mod up;
 
@@ -32,6 +34,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shared::service::secret::{SettingError, redact};
 
 use crate::output::complain;
+#[cfg(feature = "suite")]
+use crate::parts::Deed;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -89,8 +93,14 @@ enum Here {
     Up(up::Up),
     /// Stop a suite that runs on this machine.
     Down(run::Where),
-    /// Show which services run, and whether each is ready.
-    Status(run::Where),
+    /// Show which services and servers run, whether each is ready, and what is wrong.
+    Status(status::Status),
+    /// Kill a service or a server of the suite with -9, as a crash would; the suite starts it again.
+    Kill(parts::Part),
+    /// Freeze a service or a server of the suite, so that it is silent, until `resume`.
+    Pause(parts::Part),
+    /// Let a service or a server go on that was frozen.
+    Resume(parts::Part),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
     /// Measure one part of the suite on this machine; build with --release for figures that count.
@@ -137,7 +147,10 @@ impl Here {
         exit_code(match self {
             Self::Up(up) => up.run(),
             Self::Down(place) => run::down(&place),
-            Self::Status(place) => return run::status(&place),
+            Self::Status(status) => return status.run(),
+            Self::Kill(part) => part.suffer(Deed::Kill),
+            Self::Pause(part) => part.suffer(Deed::Pause),
+            Self::Resume(part) => part.suffer(Deed::Resume),
             Self::Serve(serve) => return serve.run(),
             Self::Bench(bench) => return bench.run(),
             Self::Generate(generate) => generate.run(),

@@ -6,6 +6,7 @@ mod list;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::text::line;
 
@@ -109,9 +110,12 @@ impl Place {
 
     /// Returns the services that have, or had, parked messages of the key, each with a page of them.
     async fn holders(&self, api: &Api, key: &str) -> anyhow::Result<Vec<(&str, Value)>> {
+        let path = path(key, "?limit=200");
+        let services = self.services();
+        let asked = services.iter().map(async |service| (*service, api.find(service, &path).await));
         let mut holders = Vec::new();
-        for service in self.services() {
-            if let Some(page) = api.find(service, &path(key, "?limit=200")).await? {
+        for (service, page) in join_all(asked).await {
+            if let Some(page) = page? {
                 holders.push((service, page));
             }
         }
@@ -167,10 +171,10 @@ impl Retry {
                 }
             }
             None => {
-                for service in self.place.services() {
-                    for parked in list::keys(&api, service).await? {
-                        keys.push((service, text_of(&parked, "key").to_owned()));
-                    }
+                let services = self.place.services();
+                let asked = services.iter().map(async |service| (*service, list::keys(&api, service).await));
+                for (service, parked) in join_all(asked).await {
+                    keys.extend(parked?.iter().map(|parked| (service, text_of(parked, "key").to_owned())));
                 }
                 if keys.is_empty() {
                     say!("nothing is parked");

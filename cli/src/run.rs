@@ -1,17 +1,15 @@
-//! The note that a running suite leaves in its state folder, so that other commands find it; `amends status` and `down`.
+//! The note that a running suite leaves in its state folder, so that other commands find it; and `amends down`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::api::Api;
-use crate::output::{complain, say};
+use crate::output::say;
 use crate::proc_stat;
 use crate::suite::{SERVICES, SUITE, Suite};
 
@@ -39,7 +37,7 @@ impl Where {
             .or_else(|| if self.state.is_none() { Run::by_ports(&self.suite) } else { None })
     }
 
-    fn nothing_runs(&self) -> String {
+    pub fn nothing_runs(&self) -> String {
         match &self.state {
             Some(state) => format!("no suite runs on {}", state.display()),
             None => format!("no suite runs on the ports from {}", self.suite.ports_from),
@@ -48,8 +46,9 @@ impl Where {
 
     /// Returns these flags for a command that is printed; empty if they have their defaults.
     pub fn flags(&self) -> String {
-        let usual = Suite::default().ports_from == self.suite.ports_from;
-        if usual { String::new() } else { format!(" --ports-from {}", self.suite.ports_from) }
+        let state = self.state.as_ref().filter(|state| **state != self.suite.default_state());
+        let state = state.map(|state| format!(" --state '{}'", state.display())).unwrap_or_default();
+        self.suite.flags() + &state
     }
 }
 
@@ -116,7 +115,8 @@ impl Run {
     pub fn note(&self, state: &Path) -> anyhow::Result<()> {
         let path = file(state);
         let new = path.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
+        fs::write(&new, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("can't write {}", new.display()))?;
         fs::rename(&new, &path).with_context(|| format!("can't write {}", path.display()))
     }
 
@@ -160,44 +160,12 @@ pub fn down(place: &Where) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints which services run. The exit code is 0 if all are ready, 1 if one is not, and 3 if no suite runs.
-pub fn status(place: &Where) -> ExitCode {
-    let Some(run) = place.find() else {
-        complain!("{}; `amends up --ports-from {}` starts one", place.nothing_runs(), place.suite.ports_from);
-        return ExitCode::from(3);
-    };
-    say!("amends up, process {}, ports from {}", run.pid, run.ports_from);
-    let suite = Suite { ports_from: run.ports_from, ..Default::default() };
-    let all_ready = crate::runtime::block_on(async { Ok(services(&suite, &run).await) }).unwrap_or(false);
-    ExitCode::from(u8::from(!all_ready))
-}
-
-async fn services(suite: &Suite, run: &Run) -> bool {
-    let api = Api::new(suite);
-    let mut all_ready = true;
-    for service in SERVICES {
-        let pid = run.services.iter().find(|known| known.name == service).map(|known| known.pid);
-        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let state = ready(&api, service).await;
-        all_ready &= state.is_ok();
-        let said = state.err().unwrap_or_else(|| "ready".to_owned());
-        say!("  {service:<13} {pid:<8} {}  {said}", suite.url(service));
-    }
-    let ports = suite.server_ports();
-    say!("  postgres      127.0.0.1:{}", ports.postgres);
-    say!("  kafka         127.0.0.1:{}", ports.kafka);
-    all_ready
-}
-
 /// Returns whether a service is ready, or the reason why it is not.
 pub async fn ready(api: &Api, service: &str) -> Result<(), String> {
-    let url = api.url(service, "/readyz");
-    let response = reqwest::get(url).await.map_err(|_| "does not answer".to_owned())?;
-    let ready = response.status().is_success();
-    if ready {
+    let body = api.readiness(service).await?;
+    if body["ready"] == true {
         return Ok(());
     }
-    let body: Value = response.json().await.unwrap_or_default();
     let failing = body["checks"].as_array().into_iter().flatten().filter(|check| check["ok"] == false);
     let failing = failing.map(|check| {
         let part = |name: &str| check[name].as_str().unwrap_or_default();

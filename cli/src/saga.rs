@@ -135,11 +135,13 @@ impl One {
     async fn watch(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let mut told = 0;
-        // The saga begins a moment after the request that causes it.
-        api.until("the saga to begin", async || {
-            Ok(api.find("orchestrator", &self.path("")).await?.is_some())
-        })
-        .await?;
+        // The saga begins a moment after the request that causes it. A silent service is an error at once.
+        if api.find("orchestrator", &self.path("")).await?.is_none() {
+            api.until("the saga to begin", async || {
+                Ok(api.find("orchestrator", &self.path("")).await?.is_some())
+            })
+            .await?;
+        }
         // Another saga about the order may begin meanwhile, so keep to this one's id.
         let id = text_of(&self.get(&api).await?, "id").to_owned();
         loop {

@@ -86,6 +86,15 @@ impl Suite {
         urls.trim_end_matches('/').replace("{service}", service).replace("{port}", &port)
     }
 
+    /// Returns the flags that name this suite in a command that is printed; empty if they have their defaults.
+    pub fn flags(&self) -> String {
+        match self.shown_urls() {
+            Some(urls) => format!(" --urls '{urls}'"),
+            None if self.ports_from == Self::default().ports_from => String::new(),
+            None => format!(" --ports-from {}", self.ports_from),
+        }
+    }
+
     /// Returns the URLs of a suite that runs elsewhere, without the user's name and the password.
     pub fn shown_urls(&self) -> Option<String> {
         let urls = self.urls.as_deref()?;

@@ -141,11 +141,11 @@ async fn prepare(servers: &Servers) -> anyhow::Result<()> {
 
 fn wait_until_ready(suite: &Suite, children: &mut Children, told_to_stop: &AtomicBool) -> anyhow::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(60);
-    let api = Api::new(suite);
     let deadline = Instant::now() + PATIENCE;
     for service in SERVICES {
         loop {
-            let said = crate::runtime::block_on(async { Ok(ready(&api, service).await) })?;
+            // Connections do not outlive their runtime, so the client is new each time.
+            let said = crate::runtime::block_on(async { Ok(ready(&Api::new(suite), service).await) })?;
             let Err(said) = said else { break };
             if told_to_stop.load(Ordering::Acquire) {
                 bail!("stopped while starting");

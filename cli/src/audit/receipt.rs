@@ -61,13 +61,15 @@ impl Receipt {
     pub async fn read(api: &Api, id: Uuid) -> anyhow::Result<Self> {
         let found =
             async |service, path: String| api.find(service, &path).await.map(Option::unwrap_or_default);
-        Ok(Self {
-            order: api.get("order", &format!("/orders/{id}")).await?,
-            payment: found("payment", format!("/payments/{id}")).await?,
-            reservation: found("inventory", format!("/reservations/{id}")).await?,
-            shipment: found("shipping", format!("/shipments/{id}")).await?,
-            notices: api.get("notification", &format!("/notifications?orderId={id}")).await?,
-        })
+        let (order, notices) = (format!("/orders/{id}"), format!("/notifications?orderId={id}"));
+        let (order, payment, reservation, shipment, notices) = tokio::try_join!(
+            api.get("order", &order),
+            found("payment", format!("/payments/{id}")),
+            found("inventory", format!("/reservations/{id}")),
+            found("shipping", format!("/shipments/{id}")),
+            api.get("notification", &notices),
+        )?;
+        Ok(Self { order, payment, reservation, shipment, notices })
     }
 
     /// Returns the lines to print.

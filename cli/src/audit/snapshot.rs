@@ -46,16 +46,24 @@ pub struct Broken {
 }
 
 impl AuditSnapshot {
-    /// Reads `/audit` of every service.
+    /// Reads `/audit` of every service, side by side.
     ///
     /// # Errors
     /// If a service does not answer, or has a statement that belongs to none of the invariants.
     pub async fn read(api: &Api) -> anyhow::Result<Self> {
         let mut snapshot = Self::default();
-        for service in SERVICES {
-            let answer = api.get(service, "/audit").await?;
-            check_numbers(service, &answer)?;
-            snapshot.0.insert(service, answer);
+        let mut silent = Vec::new();
+        for (service, answer) in api.get_all(&SERVICES, "/audit").await {
+            match answer {
+                Ok(answer) => {
+                    check_numbers(service, &answer)?;
+                    snapshot.0.insert(service, answer);
+                }
+                Err(error) => silent.push(format!("{error:#}")),
+            }
+        }
+        if !silent.is_empty() {
+            bail!("{}", silent.join("\n  "));
         }
         Ok(snapshot)
     }
@@ -97,7 +105,7 @@ impl AuditSnapshot {
     /// Returns the reason why the sums of this snapshot can't be compared, or `None` if they can. `again` is a second
     /// snapshot, which was begun after this one had ended.
     ///
-    /// The services are read one after the other. An order may be placed after order was read, and be captured before
+    /// The services are not read at the same moment. An order may be placed after order was read, and be captured before
     /// payment is read. No order, payment or reservation comes back to a state that it has left. So a service with the
     /// same counts in both snapshots has not changed between them. If that is true of all services, the sums are those of
     /// one moment: the one between the two snapshots.

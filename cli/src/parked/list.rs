@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
+use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::text::line;
 
@@ -54,13 +55,14 @@ impl List {
         let api = self.place.api();
         let services = self.place.services();
         let (mut all, mut silent) = (Vec::new(), 0);
-        for service in &services {
-            match keys(&api, service).await {
+        let asked = services.iter().map(async |service| (*service, keys(&api, service).await));
+        for (service, keys) in join_all(asked).await {
+            match keys {
                 Ok(keys) => all.extend(keys.into_iter().map(|key| with_service(service, key))),
                 // The keys of the other services are listed nevertheless.
                 Err(error) => {
                     silent += 1;
-                    complain!("{service}: {error:#}");
+                    complain!("{error:#}");
                 }
             }
         }

@@ -70,7 +70,8 @@ impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
             let (saga, step) = (open.saga_id, &open.step);
             let ended = tokio::time::timeout(deadline::LIMIT, self.give_up(&open)).await;
             let Ok(ended) = ended else {
-                return warn!(%saga, step, "the database did not answer; the call is given up later");
+                warn!(%saga, step, "the database did not answer; the call is given up later");
+                return false;
             };
             match ended {
                 Ok(()) => {
