@@ -10,6 +10,7 @@ mod audit;
 mod bench;
 mod consumer;
 mod events;
+mod format;
 mod generate;
 mod json;
 mod load;
@@ -18,6 +19,7 @@ mod output;
 mod parked;
 mod parts;
 mod proc_stat;
+mod products;
 mod relay;
 mod run;
 mod runtime;
@@ -82,6 +84,8 @@ enum Command {
     /// Create or update the tables of every service in existing databases.
     Migrate(setup::Migrate),
     /// Add the demo products and their stock to a running suite.
+    /// List the products, with the stock of each.
+    Products(products::Products),
     Seed(setup::Seed),
 }
 
@@ -128,6 +132,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "suite")]
         Command::Here(command) => return command.run(),
         Command::Order(command) => command.run(),
+        Command::Products(products) => products.run(),
         Command::Saga(command) => command.run(),
         Command::Audit(audit) => audit.run(),
         Command::Parked(command) => command.run(),

@@ -1,5 +1,7 @@
 //! `amends order`: the API of the order service as commands.
 
+mod text;
+
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,8 +13,9 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::events::Events;
+use crate::format::Format;
 use crate::json::{money, text_of};
-use crate::output::{print_json, say};
+use crate::output::say;
 use crate::suite::Suite;
 
 /// The commands about orders.
@@ -21,15 +24,15 @@ pub enum Command {
     /// Place an order and wait for it to settle.
     Place(Place),
     /// Show an order and its timeline.
-    Get(One),
+    Get(Shown),
     /// List orders, the newest first.
     List(List),
     /// Follow an order until it has settled.
     Watch(One),
     /// Cancel an order. It is refused once the order's money is captured.
-    Cancel(One),
+    Cancel(Shown),
     /// Return a confirmed order: the money is refunded and the goods are restocked.
-    Return(One),
+    Return(Shown),
 }
 
 /// An order to place.
@@ -62,6 +65,8 @@ pub struct Place {
     #[arg(long, default_value = "10s", value_parser = wait, value_name = "DURATION")]
     wait: Duration,
     #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
     suite: Suite,
 }
 
@@ -86,6 +91,15 @@ pub struct One {
     id: Uuid,
     #[command(flatten)]
     suite: Suite,
+}
+
+/// One order, and how to print it.
+#[derive(Debug, Args)]
+pub struct Shown {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Which orders.
@@ -151,7 +165,7 @@ impl Place {
                 request
             })
             .await?;
-        show(&response.json().await?)
+        self.format.print(&response.json().await?, |order| text::print(order, &self.suite))
     }
 }
 
@@ -161,18 +175,23 @@ fn line(item: &str) -> anyhow::Result<Value> {
     Ok(json!({"sku": sku, "quantity": quantity}))
 }
 
-impl One {
+impl Shown {
     async fn get(self) -> anyhow::Result<()> {
-        show(&Api::new(&self.suite).get("order", &format!("/orders/{}", self.id)).await?)
+        let Self { one: One { id, suite }, format } = self;
+        let order = Api::new(&suite).get("order", &format!("/orders/{id}")).await?;
+        format.print(&order, |order| text::print(order, &suite))
     }
 
     async fn request(self, what: &str) -> anyhow::Result<()> {
-        let api = Api::new(&self.suite);
-        let url = api.url("order", &format!("/orders/{}/{what}", self.id));
+        let Self { one: One { id, suite }, format } = self;
+        let api = Api::new(&suite);
+        let url = api.url("order", &format!("/orders/{id}/{what}"));
         let response = api.request(|client| client.post(url).header("Prefer", "wait=10")).await?;
-        show(&response.json().await?)
+        format.print(&response.json().await?, |order| text::print(order, &suite))
     }
+}
 
+impl One {
     async fn watch(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let url = api.url("order", &format!("/orders/{}/events", self.id));
@@ -233,10 +252,6 @@ impl List {
 
 fn because(order: &Value) -> String {
     order["reason"].as_str().map(|reason| format!("  ({reason})")).unwrap_or_default()
-}
-
-fn show(order: &Value) -> anyhow::Result<()> {
-    print_json(order)
 }
 
 #[cfg(test)]

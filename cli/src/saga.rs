@@ -2,6 +2,7 @@
 
 mod rehearse;
 mod resolve;
+mod sentences;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::sentences::{line_of, retry_command, status_of};
 use crate::api::Api;
 use crate::json::{array, text_of};
 use crate::output::{print_json, say};
@@ -166,7 +168,7 @@ impl Show {
         if self.json {
             print_json(&saga)?;
         } else {
-            show(&saga);
+            show(&saga, &self.one.suite);
         }
         Ok(())
     }
@@ -176,12 +178,12 @@ impl Retry {
     async fn run(self) -> anyhow::Result<()> {
         let api = Api::new(&self.one.suite);
         let body = json!({"by": self.by, "reason": self.reason});
-        show(&api.post("orchestrator", &self.one.path("/retry"), &body).await?);
+        show(&api.post("orchestrator", &self.one.path("/retry"), &body).await?, &self.one.suite);
         Ok(())
     }
 }
 
-fn show(saga: &Value) {
+fn show(saga: &Value, suite: &Suite) {
     let reason = saga["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
     say!("{} {}: {}{reason}", text_of(saga, "definition"), text_of(saga, "id"), text_of(saga, "status"));
     say!("order {}, began {}", text_of(saga, "orderId"), text_of(saga, "startedAt"));
@@ -192,7 +194,7 @@ fn show(saga: &Value) {
             times => format!("asked {times} times"),
         };
         let error = step["lastError"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
-        say!("  {:<20} {:<10} {asked}{error}", text_of(step, "name"), text_of(step, "status"));
+        say!("  {:<20} {:<10} {asked}{error}", text_of(step, "name"), status_of(step, saga));
     }
     if let Some(stuck) = saga["stuck"].as_object().map(|_| &saga["stuck"]) {
         say!("");
@@ -200,46 +202,14 @@ fn show(saga: &Value) {
         if let Some(error) = stuck["lastError"].as_str() {
             say!("said:  {error}");
         }
-        say!("next:  {}", text_of(stuck, "nextAction"));
+        say!(
+            "next:  {}; from the shell: {}",
+            text_of(stuck, "nextAction"),
+            retry_command(saga, &suite.flags())
+        );
     }
     say!("");
     for entry in array(&saga["log"]) {
         say!("{}", line_of(entry));
-    }
-}
-
-/// Formats an entry of the log on one line: the input, and the decisions.
-fn line_of(entry: &Value) -> String {
-    let about = |value: &Value, kind: &str| {
-        let words = [kind, "step", "direction", "by", "error", "reason"].into_iter();
-        let words = words.filter_map(|word| value[word].as_str());
-        words.filter(|word| *word != "do").map(|word| word.replace('_', " ")).collect::<Vec<_>>().join(" ")
-    };
-    let decided: Vec<String> = array(&entry["decisions"]).iter().map(|one| about(one, "decision")).collect();
-    let arrow = if decided.is_empty() { "" } else { "  ->  " };
-    format!(
-        "{:>3}  {}  {}{arrow}{}",
-        entry["sequence"].as_i64().unwrap_or_default(),
-        text_of(entry, "at"),
-        about(&entry["input"], "input"),
-        decided.join(", ")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_of_the_log_has_its_input_and_its_decisions() {
-        let entry = json!({
-            "sequence": 7, "at": "2026-01-01T00:00:00Z",
-            "input": {"input": "retry", "by": "ada", "reason": "it is mended"},
-            "decisions": [{"decision": "ask", "step": "book_shipment", "direction": "undo"}],
-        });
-        assert_eq!(
-            line_of(&entry),
-            "  7  2026-01-01T00:00:00Z  retry ada it is mended  ->  ask book shipment undo"
-        );
     }
 }
