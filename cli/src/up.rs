@@ -1,7 +1,9 @@
 //! `amends up`: starts PostgreSQL, Kafka and the services on this machine, watches over them, and takes them down.
 
+mod back;
 mod children;
 mod detach;
+mod found;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[command(
     after_help = "The environment variable AMENDS_SERVERS says how PostgreSQL and Kafka are run: `local` as processes of \
                   this machine, `docker` in containers, `auto` (the default) as processes if Java and Maven are \
-                  installed, else in containers."
+                  installed, else in containers.\n\n\
+                  The services get the environment, so their settings can be given as variables (`amends serve payment \
+                  --help`). For example, while the file named by PAYMENT_PROVIDER_OUTAGE or SHIPPING_CARRIER_OUTAGE \
+                  exists, the card provider or the carrier does not answer."
 )]
 pub struct Up {
     /// Delete the data of earlier runs, and begin with empty databases and topics.
@@ -78,6 +83,9 @@ impl Up {
             ..Options::new(state)
         };
         std::fs::create_dir_all(state).with_context(|| format!("can't create {}", state.display()))?;
+        if let Some(found) = found::tell(state, self.fresh) {
+            complain!("{found}");
+        }
         let mut run = Run::this(suite);
         run.note(state)?;
         let servers = Servers::start(&options, &progress).inspect_err(|_| Run::forget(state))?;
@@ -178,11 +186,15 @@ fn watch_over(
         }
         if servers.postgres().pid().is_none() {
             complain!("postgres has died; it is started again");
+            let died = Instant::now();
             servers.postgres().restart().context("PostgreSQL could not be started again")?;
+            complain!("postgres is back after {:.1} s", died.elapsed().as_secs_f64());
         }
         if servers.kafka().pid().is_none() {
             complain!("kafka has died; it is started again");
+            let died = Instant::now();
             servers.kafka().restart().context("Kafka could not be started again")?;
+            complain!("kafka is back after {:.1} s", died.elapsed().as_secs_f64());
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -190,8 +202,9 @@ fn watch_over(
 }
 
 fn welcome(suite: &Suite, state: &Path, took: Duration) {
+    let (took, logs) = (took.as_secs_f64(), state.join("logs"));
     say!("");
-    say!("Amends is ready ({:.1} s). Logs are in {}.", took.as_secs_f64(), state.join("logs").display());
+    say!("Amends is ready, {took:.1} s after the start. Logs are in {}.", logs.display());
     say!("");
     for service in SERVICES {
         say!("  {service:<13} {}", suite.url(service));

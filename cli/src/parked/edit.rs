@@ -107,7 +107,7 @@ fn edited(editor: &str, text: &str) -> anyhow::Result<String> {
         if !status.success() {
             bail!("the editor `{editor}` ended with {status}; nothing was changed");
         }
-        Ok(fs::read_to_string(&file)?)
+        fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))
     });
     let _ = fs::remove_file(&file);
     let after = ended?;

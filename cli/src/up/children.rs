@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use local::{Servers, Signal, spawn_bound};
 use rustix::process::{Pid, kill_process};
 
+use super::back::Returning;
 use crate::output::complain;
 use crate::run::RunningService;
 use crate::serve::share_machine;
@@ -27,6 +28,7 @@ pub struct Children {
     brokers: String,
     database_urls: String,
     logs: PathBuf,
+    returning: Returning,
 }
 
 struct Running {
@@ -47,6 +49,7 @@ impl Children {
             brokers: servers.kafka_brokers(),
             database_urls: servers.postgres_url("{service}", "{service}", None),
             logs,
+            returning: Returning::default(),
         };
         for name in SERVICES {
             let child = Some(children.spawn(name)?);
@@ -60,7 +63,10 @@ impl Children {
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("can't write {}", path.display()))?;
         let url = self.database_urls.replace("%7Bservice%7D", name);
-        let mut command = Command::new(&self.program);
+        // A build may have removed the program's file. The process still has it open.
+        let file_is_gone = !self.program.exists();
+        let program = if file_is_gone { Path::new("/proc/self/exe") } else { &self.program };
+        let mut command = Command::new(program);
         share_machine(&mut command);
         command
             .args(["serve", name])
@@ -128,6 +134,7 @@ impl Children {
                 let service = &mut self.services[index];
                 service.child = Some(child);
                 service.began = Instant::now();
+                self.returning.expect(&self.suite, name);
                 revived = true;
             }
         }

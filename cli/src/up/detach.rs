@@ -19,7 +19,7 @@ pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals)
     fs::create_dir_all(state).with_context(|| format!("can't create {}", state.display()))?;
     let path = up_log(state);
     let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(std::env::current_exe().context("the path of this program is not known")?);
     command.arg("up").arg("--ports-from").arg(place.suite.ports_from.to_string()).arg("--state").arg(state);
     if fresh {
         command.arg("--fresh");
@@ -28,7 +28,7 @@ pub(super) fn start(place: &Where, state: &Path, fresh: bool, signals: &Signals)
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn().context("the suite could not be started in the background")?;
     signals.stop_in_order.store(true, Ordering::Release);
-    let mut said = File::open(&path)?;
+    let mut said = File::open(&path).with_context(|| format!("can't read {}", path.display()))?;
     loop {
         let ended = child.try_wait()?;
         let ready = Run::find(state).is_some_and(|run| run.ready && run.pid == child.id().cast_signed());

@@ -59,7 +59,8 @@ pub enum Error {
     /// This machine can run the servers neither as child processes nor in containers.
     #[error(
         "PostgreSQL and Kafka can't be started here: {native}; {docker}. \
-         Install Maven, which brings a Java runtime (on Debian: `apt-get install maven`), or start Docker"
+         {}, or start Docker",
+        native.remedy()
     )]
     NothingToRunOn {
         /// What is missing for child processes.
@@ -168,6 +169,18 @@ pub enum Missing {
     NotWanted(&'static str),
 }
 
+impl Missing {
+    /// Returns what to install for child processes.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::OldJava(_) => {
+                "Install Java 17 or newer (on Debian: `apt-get install default-jre-headless`), first on the PATH"
+            }
+            _ => "Install Maven, which brings a Java runtime (on Debian: `apt-get install maven`)",
+        }
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -213,5 +226,18 @@ impl fmt::Display for LogTail {
         }
         write!(f, "; the end of {}:", self.path.display())?;
         self.lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_java_is_answered_with_java_and_a_missing_maven_with_maven() {
+        let said = |native| Error::NothingToRunOn { native, docker: Missing::Docker }.to_string();
+        let old = said(Missing::OldJava("11".to_owned()));
+        assert!(old.contains("Install Java 17") && !old.contains("Install Maven"), "{old}");
+        assert!(said(Missing::Maven).contains("Install Maven"));
     }
 }

@@ -70,7 +70,8 @@ fn copy_into(from: &Path, to: &Path, owner: Option<&Account>) -> Result<(), Erro
         if entry.file_type().doing("read", &source)?.is_dir() {
             copy_into(&source, &target, owner)?;
         } else {
-            fs::copy(&source, &target).doing("copy", &source)?;
+            // Mostly the disk is full, so the error names the target.
+            fs::copy(&source, &target).doing("copy a file to", &target)?;
             change_owner(&target, owner)?;
         }
     }

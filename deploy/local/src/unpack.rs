@@ -29,7 +29,7 @@ pub(crate) fn postgres(jars: &Path, target: &Path) -> Result<(), Error> {
     // PostgreSQL's account must read these files, so their modes must not depend on root's umask.
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(false);
-    tar.unpack(target).doing("unpack", &jar)?;
+    tar.unpack(target).doing("unpack PostgreSQL's archive to", target)?;
     for folder in ["", "bin", "lib", "share"] {
         set_mode(&target.join(folder), 0o755)?;
     }
