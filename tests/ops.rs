@@ -4,6 +4,7 @@
 mod audit;
 mod baseline;
 mod command_line;
+mod commands;
 mod cost;
 mod dependencies;
 mod frozen;

@@ -9,11 +9,13 @@ mod api;
 mod audit;
 mod bench;
 mod consumer;
+mod demo;
 mod events;
 mod format;
 mod generate;
 mod json;
 mod load;
+mod logs;
 mod order;
 mod output;
 mod parked;
@@ -44,7 +46,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Amends: a reference order saga over Kafka and PostgreSQL that keeps money and stock consistent.
 #[derive(Debug, Parser)]
-#[command(name = "amends", version, max_term_width = 100)]
+#[command(
+    name = "amends",
+    version,
+    max_term_width = 100,
+    after_help = "New here? `amends demo` shows in five minutes what it is about. docs/tour.md is the long form, and \
+                  docs/glossary.md explains the words."
+)]
 struct CommandLine {
     #[cfg(feature = "suite")]
     #[command(subcommand)]
@@ -65,7 +73,7 @@ enum Command {
     /// Show sagas, the workflows that carry out orders, and retry one that is stuck.
     #[command(subcommand)]
     Saga(saga::Command),
-    /// Check the nine invariants of a running suite (money, stock and more), or show what was done for one order.
+    /// Check that no money and no stock was lost and no order is stuck, or show what was done for one order.
     Audit(audit::Audit),
     /// Show parked messages, which a service could not handle, and retry, edit or skip them.
     #[command(subcommand)]
@@ -76,6 +84,8 @@ enum Command {
     /// Set the consumed offsets of a service back, for a database that was set back in time.
     #[command(subcommand)]
     Consumer(consumer::Command),
+    /// List the products, with the stock of each.
+    Products(products::Products),
     /// Place many orders, measure how fast they settle, and audit the suite.
     Load(load::Load),
     /// Create the topics on an existing Kafka cluster, or list them.
@@ -84,8 +94,6 @@ enum Command {
     /// Create or update the tables of every service in existing databases.
     Migrate(setup::Migrate),
     /// Add the demo products and their stock to a running suite.
-    /// List the products, with the stock of each.
-    Products(products::Products),
     Seed(setup::Seed),
 }
 
@@ -97,8 +105,12 @@ enum Here {
     Up(up::Up),
     /// Stop a suite that runs on this machine.
     Down(run::Where),
+    /// Show in five minutes what the suite does, and kill parts of it meanwhile.
+    Demo(demo::Demo),
     /// Show which services and servers run, whether each is ready, and what is wrong.
     Status(status::Status),
+    /// Show the logs of the suite's services, or of one of its parts.
+    Logs(logs::Logs),
     /// Kill a service or a server of the suite with -9, as a crash would; the suite starts it again.
     Kill(parts::Part),
     /// Freeze a service or a server of the suite, so that it is silent, until `resume`.
@@ -153,6 +165,8 @@ impl Here {
             Self::Up(up) => up.run(),
             Self::Down(place) => run::down(&place),
             Self::Status(status) => return status.run(),
+            Self::Demo(demo) => demo.run(),
+            Self::Logs(logs) => logs.run(),
             Self::Kill(part) => part.suffer(Deed::Kill),
             Self::Pause(part) => part.suffer(Deed::Pause),
             Self::Resume(part) => part.suffer(Deed::Resume),

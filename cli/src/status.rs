@@ -75,7 +75,8 @@ impl Status {
 }
 
 fn print(parts: &[Part]) {
-    say!("\n  {:<13} {:<8} {:<10} ADDRESS", "PART", "PID", "STATE");
+    say!("");
+    say!("  {:<13} {:<8} {:<10} ADDRESS", "PART", "PID", "STATE");
     for part in parts {
         let pid = part.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         say!("  {:<13} {pid:<8} {:<10} {}", part.name, part.state, part.address);
@@ -85,7 +86,8 @@ fn print(parts: &[Part]) {
     }
     let providers: Vec<&String> = parts.iter().flat_map(|part| &part.providers).collect();
     if !providers.is_empty() {
-        say!("\n  PROVIDERS");
+        say!("");
+        say!("  PROVIDERS");
         for provider in providers {
             say!("  {provider}");
         }
