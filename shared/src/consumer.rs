@@ -100,6 +100,7 @@ async fn admit<'m>(
         }
         // An operator has already resolved this parked message.
         if unclaimed.is_some_and(|id| resolved.contains(&id)) {
+            passed_over(uow, "resolved");
             continue;
         }
         // The inbox may have forgotten the id of such an old message, so a new claim proves nothing.
@@ -114,6 +115,7 @@ async fn admit<'m>(
             && let Some(id) = unclaimed
             && !inbox::claim_one(uow.db(), id).await?
         {
+            passed_over(uow, "parked_before");
             continue;
         }
         if parked.contains(&message.key) {
@@ -127,6 +129,11 @@ async fn admit<'m>(
         }
     }
     Ok(fresh)
+}
+
+/// Counts a message that is not handled, once that is committed.
+fn passed_over(uow: &mut UnitOfWork, reason: &'static str) {
+    uow.after_commit(move || metric::MESSAGES_PASSED_OVER.counter(&[reason]).increment(1));
 }
 
 type Wave<'t, 'm> = (&'t dyn BatchHandler, Vec<&'m Incoming>);
@@ -170,6 +177,7 @@ async fn park(db: &Db, message: &Incoming, reason: &str) -> Result<(), Fault> {
     if let Some(id) = message.id()
         && !inbox::claim_one(uow.db(), id).await?
     {
+        metric::MESSAGES_PASSED_OVER.counter(&["handled_elsewhere"]).increment(1);
         return Ok(uow.abandon().await?);
     }
     parked::park(&mut uow, message, reason).await?;

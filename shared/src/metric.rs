@@ -129,6 +129,9 @@ metrics_table! {
         "A few after an outage of the broker are normal. Many without an outage are not: look at the broker's log.";
     INBOX_DUPLICATES: Counter "inbox_duplicates_total" [],
         "The number of messages that arrived again and had no second effect.", "";
+    MESSAGES_PASSED_OVER: Counter "messages_passed_over_total" ["reason"],
+        "The number of messages that were not handled, nor parked, by reason; those that came again are in `inbox_duplicates_total`.",
+        "Alert on `contradicts` only. docs/messages.md explains the reasons.";
     INBOX_PARTITIONS: Gauge "inbox_partitions" [],
         "The number of partitions of the inbox: one per day, and the default one.",
         "If it keeps growing, the log says why past days cannot be dropped.";

@@ -87,6 +87,7 @@ pub(crate) async fn is_repeated(uow: &mut UnitOfWork, message: &Incoming) -> Res
     let parked = bodies.iter().filter_map(|body| cloudevents::envelope::<Box<RawValue>>(body).ok());
     let repeated = parked.into_iter().any(|parked| says_the_same(&parked, envelope));
     if repeated {
+        uow.after_commit(|| metric::MESSAGES_PASSED_OVER.counter(&["asked_again"]).increment(1));
         debug!(key = message.key, kind = message.kind(), "a repeated message of a parked key is dropped");
     }
     Ok(repeated)
@@ -105,6 +106,7 @@ async fn insert(uow: &mut UnitOfWork, message: &Incoming, reason: &str) -> Resul
             key = %message.key, topic = %message.topic, partition = message.partition, offset = message.offset,
             "the record is in the table of parked messages already, and is not parked again"
         );
+        uow.after_commit(|| metric::MESSAGES_PASSED_OVER.counter(&["parked_before"]).increment(1));
         return Ok(false);
     }
     copy::append(uow, message, reason)?;

@@ -87,7 +87,7 @@ fn every_test_that_architecture_names_exists() {
 
 #[test]
 fn the_first_pages_stay_short() {
-    for (page, longest) in [("README.md", 150), ("ARCHITECTURE.md", 180)] {
+    for (page, longest) in [("README.md", 150), ("ARCHITECTURE.md", 200)] {
         let lines = read(&root().join(page)).lines().count();
         assert!(lines <= longest, "{page} has {lines} lines, more than {longest}");
     }

@@ -13,6 +13,7 @@ use super::{Consumer, Context, Offsets};
 use crate::cloudevents;
 use crate::consumer::pause_buffer::PauseBuffer;
 use crate::incoming::Incoming;
+use crate::metric;
 
 /// The largest total of message bodies in one transaction, in bytes. It bounds the memory and the size of a
 /// statement.
@@ -34,6 +35,7 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> Vec<Incoming> {
         let mut batch: Vec<Incoming> = Vec::new();
+        let mut not_consumed = 0;
         let mut stream = consumer.stream();
         let mut bytes = 0;
         for message in buffer.take() {
@@ -67,7 +69,9 @@ impl Consumer {
                     bytes += record.payload_len();
                     buffer.positions.took(record.topic(), record.partition(), record.offset());
                     offsets.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
-                    batch.extend(self.incoming(&record));
+                    let message = self.incoming(&record);
+                    not_consumed += u64::from(message.is_none());
+                    batch.extend(message);
                 }
                 Some(Err(error)) => {
                     // librdkafka recovers without help unless the error is fatal; `member` checks for that.
@@ -76,6 +80,9 @@ impl Consumer {
                 }
                 None => break,
             }
+        }
+        if not_consumed > 0 {
+            metric::MESSAGES_PASSED_OVER.counter(&["not_consumed"]).increment(not_consumed);
         }
         batch
     }

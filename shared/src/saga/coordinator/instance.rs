@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::{NewSaga, SagaInput};
@@ -219,7 +219,7 @@ impl SagaInstance {
         }
         // Other replicas with this saga in their cache learn of the new time by the log entry.
         if !changed && !moved {
-            debug!(saga = %change.saga_id, input = ?change.input, "the input has no effect");
+            self.pass_over(uow, change);
             return Ok(None);
         }
         self.sequence += 1;
@@ -231,6 +231,23 @@ impl SagaInstance {
             reply: kept,
             decisions: serde_json::to_string(&decisions)?,
         }))
+    }
+
+    /// Counts an input without an effect, if it is an answer, and reports one that no repetition can be.
+    fn pass_over(&self, uow: &mut UnitOfWork, change: &SagaInput) {
+        debug!(saga = %change.saga_id, input = ?change.input, "the input has no effect");
+        if change.answer.is_none() {
+            return;
+        }
+        let contradicts = self.state.contradicts(self.definition.shape(), &change.input);
+        if contradicts {
+            error!(
+                saga = %change.saga_id, message_id = ?change.cause.causation_id, answer = ?change.input,
+                "a step that has ended is answered in another way; the first answer counts"
+            );
+        }
+        let reason = if contradicts { "contradicts" } else { "answered_before" };
+        uow.after_commit(move || metric::MESSAGES_PASSED_OVER.counter(&[reason]).increment(1));
     }
 
     fn carry_out(

@@ -102,6 +102,22 @@ impl State {
         self.steps.get(step).is_some_and(|state| state.status == open)
     }
 
+    /// Returns whether a step has ended in another way than this answer says. No repetition does that.
+    pub fn contradicts(&self, shape: &Shape, input: &Input) -> bool {
+        use StepStatus::{Done, Refused, Undoing, Undone};
+        let status = |step: &str| shape.index(step).and_then(|index| self.steps.get(index)).map(|it| it.status);
+        match input {
+            Input::Done { step, direction: Direction::Do } => status(step) == Some(Refused),
+            Input::Refused { step, .. } => matches!(status(step), Some(Done | Undoing | Undone)),
+            Input::Done { direction: Direction::Undo, .. }
+            | Input::Failing { .. }
+            | Input::Started
+            | Input::Cancel
+            | Input::Due
+            | Input::Retry { .. } => false,
+        }
+    }
+
     /// Applies an input at this time and returns the decisions. An input without an effect returns no decisions.
     pub fn apply(&mut self, shape: &Shape, input: &Input, now: OffsetDateTime) -> Vec<Decision> {
         let mut decisions = Vec::new();
