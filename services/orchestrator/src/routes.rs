@@ -16,7 +16,7 @@ use shared::saga::store::{self, SagaRow};
 use shared::service::audit::report;
 use shared::service::http::idempotency::{self, Begun, Repeatable};
 use shared::service::http::{Path, Query, Trace};
-use shared::service::problem::{Invalid, Problem};
+use shared::service::problem::{Invalid, Problem, operator_text};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -107,15 +107,6 @@ struct Retry {
     reason: String,
 }
 
-impl Retry {
-    fn invalid(&self) -> Vec<Invalid> {
-        let wrong = |text: &str| text.trim().is_empty() || text.chars().count() > 200;
-        let said = [("/by", &self.by), ("/reason", &self.reason)].into_iter().filter(|(_, text)| wrong(text));
-        said.map(|(pointer, _)| Invalid::new(pointer, "has 1 to 200 characters, not all of them blank"))
-            .collect()
-    }
-}
-
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
@@ -171,10 +162,12 @@ async fn retry(
     trace: Trace,
     Repeatable { body: input, once }: Repeatable<Retry>,
 ) -> Result<Response, Problem> {
-    let errors = input.invalid();
-    if !errors.is_empty() {
-        return Err(Problem::invalid(errors));
-    }
+    let (by, reason) = match (operator_text("by", &input.by), operator_text("reason", &input.reason)) {
+        (Ok(by), Ok(reason)) => (by.to_owned(), reason.to_owned()),
+        (by, reason) => {
+            return Err(Problem::invalid([by.err(), reason.err()].into_iter().flatten().collect()));
+        }
+    };
     let row = query.find(&mut *app.db.read().await?, id).await?;
     let saga = row.saga_id;
     let mut uow = match once.begin(&app.db, std::slice::from_ref(&row.subject)).await? {
@@ -190,7 +183,7 @@ async fn retry(
         return Err(Problem::new(StatusCode::CONFLICT, "/problems/not-open", title)
             .detail(format!("it is {}; there is nothing to retry", row.status)));
     }
-    app.operator.retry(&mut uow, saga, row.subject, trace.0, input.by, input.reason).await?;
+    app.operator.retry(&mut uow, saga, row.subject, trace.0, by, reason).await?;
     once.commit_without_answer(uow).await?;
     Ok(present(&app, saga).await?.into_response())
 }

@@ -32,30 +32,15 @@ use self::parameters::DeclaredParameters;
 pub(crate) use self::patience::limited;
 pub use self::patience::preferred_wait;
 use self::refusals::{Refusal, refused};
-use crate::service::problem::{Invalid, Problem};
+use crate::service::problem::Problem;
 use crate::service::telemetry;
 use crate::trace;
 
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// The largest number of characters of an operator's name or reason.
-const MAX_OPERATOR_TEXT: usize = 500;
 
 /// How long the body of a request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Validates a text from an operator: it must be present, and not too long. Control characters are refused before.
-pub(super) fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Invalid::new(format!("/{name}"), "must not be empty"));
-    }
-    if text.chars().count() > MAX_OPERATOR_TEXT {
-        let detail = format!("must be text of at most {MAX_OPERATOR_TEXT} characters");
-        return Err(Invalid::new(format!("/{name}"), detail));
-    }
-    Ok(text)
-}
 
 /// A JSON body. Malformed JSON gives 400 with the position. An invalid, unknown or repeated member, and a text with a control
 /// character, gives 422 with its pointer. Another media type gives 415, a body over [`MAX_BODY_BYTES`] gives 413, and one

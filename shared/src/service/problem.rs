@@ -54,6 +54,23 @@ pub fn member_pointer(parent: &str, name: &str) -> String {
     format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// The largest number of characters of an operator's name or reason.
+const MAX_OPERATOR_TEXT: usize = 500;
+
+/// Validates the member `name` of a request, a text from an operator, and returns it without blanks around it. A text with a
+/// control character was refused before.
+///
+/// # Errors
+/// Fails if the text is blank or too long.
+pub fn operator_text<'t>(name: &str, text: &'t str) -> Result<&'t str, Invalid> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > MAX_OPERATOR_TEXT {
+        let detail = format!("has 1 to {MAX_OPERATOR_TEXT} characters, not all of them blank");
+        return Err(Invalid::new(member_pointer("", name), detail));
+    }
+    Ok(text)
+}
+
 impl Problem {
     /// Creates a problem of the kind `/problems/<code>`.
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
@@ -137,5 +154,18 @@ impl From<Fault> for Problem {
 impl<E: Classified> From<E> for Problem {
     fn from(error: E) -> Self {
         Fault::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_says_something_and_not_too_much() {
+        assert_eq!(operator_text("by", " ada "), Ok("ada"));
+        for wrong in ["", " ", &"x".repeat(MAX_OPERATOR_TEXT + 1)] {
+            assert_eq!(operator_text("by", wrong).expect_err("refused").pointer, "/by");
+        }
     }
 }

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 
 use crate::db::Db;
 use crate::relay::{self, Adopted, AdoptionError};
-use crate::service::http::{Body, operator_text};
-use crate::service::problem::Problem;
+use crate::service::http::Body;
+use crate::service::problem::{Problem, operator_text};
 
 /// Returns the routes.
 pub(super) fn router(db: Db) -> axum::Router {

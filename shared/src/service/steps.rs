@@ -20,8 +20,8 @@ use crate::operator_act::{self, ActRow};
 use crate::router::MessageRouter;
 use crate::saga::external_call::Resolution;
 use crate::saga::external_call::resolution::{self, Unresolved, store};
-use crate::service::http::{Body, Path, Query, operator_text};
-use crate::service::problem::{Invalid, Problem};
+use crate::service::http::{Body, Path, Query};
+use crate::service::problem::{Invalid, Problem, operator_text};
 use crate::step_outcome::StepKey;
 
 /// The largest number of open steps in one answer.

@@ -105,7 +105,8 @@ impl State {
     /// Returns whether a step has ended in another way than this answer says. No repetition does that.
     pub fn contradicts(&self, shape: &Shape, input: &Input) -> bool {
         use StepStatus::{Done, Refused, Undoing, Undone};
-        let status = |step: &str| shape.index(step).and_then(|index| self.steps.get(index)).map(|it| it.status);
+        let status =
+            |step: &str| shape.index(step).and_then(|index| self.steps.get(index)).map(|it| it.status);
         match input {
             Input::Done { step, direction: Direction::Do } => status(step) == Some(Refused),
             Input::Refused { step, .. } => matches!(status(step), Some(Done | Undoing | Undone)),

@@ -12,8 +12,8 @@ use super::routes::App;
 use crate::parked::bulk::{self, Filter, Operator, Progress};
 use crate::parked::store::bulk::CauseRow;
 use crate::service::config::duration;
-use crate::service::http::{Body, operator_text};
-use crate::service::problem::{Invalid, Problem};
+use crate::service::http::Body;
+use crate::service::problem::{Invalid, Problem, operator_text};
 
 pub(super) fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(skip)).routes(routes!(retry))

@@ -19,8 +19,8 @@ use crate::parked::replay::{self, Refused};
 use crate::parked::store;
 use crate::router::MessageRouter;
 use crate::service::http::idempotency::{Begun, Repeatable};
-use crate::service::http::{MessageBody, Path, Query, operator_text};
-use crate::service::problem::{Invalid, Problem};
+use crate::service::http::{MessageBody, Path, Query};
+use crate::service::problem::{Invalid, Problem, operator_text};
 
 /// The state of the routes.
 #[derive(Clone)]
