@@ -7,7 +7,7 @@
 //!   `/parked`. The messages are replayed in order, each in a transaction that holds the lock of the key. A message
 //!   that arrives in the meantime waits for that lock. It is parked behind the others if any are left, and handled
 //!   otherwise.
-//! - A command that a saga asks again is not parked again while the first one waits ([`is_repeated`]).
+//! - A command that a saga asks again is not parked again while the first one waits.
 //! - The inbox claims the id of a message when the message is parked, so that a redelivery is not parked twice. A
 //!   replay does not check the inbox: the status of the row says whether the message has had its effect.
 

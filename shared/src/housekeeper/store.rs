@@ -94,8 +94,8 @@ pub(super) async fn delete_gaps(db: &mut PgConnection, retention: Duration) -> R
     Ok(deleted.rows_affected())
 }
 
-/// Deletes outcomes of steps whose saga began, and that were recorded, longer ago than `retention`. Steps for which a call
-/// is to be made stay.
+/// Deletes outcomes of steps whose saga began, and that were recorded, longer ago than `retention`. Open steps stay, and so
+/// do refused ones whose call the dependency still has to withdraw.
 /// Returns the number of deleted rows.
 pub(super) async fn delete_steps(db: &mut PgConnection, retention: Duration) -> Result<u64, sqlx::Error> {
     let now: OffsetDateTime = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
@@ -104,7 +104,7 @@ pub(super) async fn delete_steps(db: &mut PgConnection, retention: Duration) -> 
     let deleted = sqlx::query(
         "delete from step_outcome
          where ctid = any (array (select ctid from step_outcome
-                                  where saga_id < $1 and claimed_until is null
+                                  where saga_id < $1 and status <> 'pending' and claimed_until is null
                                     and recorded_at < now() - $2 * interval '1 second'
                                   order by saga_id limit $3 for update skip locked))",
     )

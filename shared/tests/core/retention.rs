@@ -39,7 +39,9 @@ async fn what_is_old_is_forgotten_and_nothing_else() {
          select inbox_floor(day - age), step, 'do', 'test.v1', gen_random_uuid(), status,
                 now() - recorded * interval '1 day'
          from today, (values (20, 'old', 'done', 20), (20, 'open', 'pending', 20), (20, 'late', 'done', 1),
-                             (10, 'young', 'done', 10)) as row (age, step, status, recorded);",
+                             (20, 'withdrawing', 'refused', 20),
+                             (10, 'young', 'done', 10)) as row (age, step, status, recorded);
+         update step_outcome set claimed_until = now() where step = 'withdrawing'",
     )
     .await;
     toy.crash();
@@ -59,7 +61,7 @@ async fn what_is_old_is_forgotten_and_nothing_else() {
     assert_eq!(partitions.len(), 6, "five, and the one of ten days ago: {partitions:?}");
     assert_eq!(toy.number("select count(*) from inbox_other").await, 1);
     let steps = toy.texts("select step from step_outcome where type = 'test.v1' order by step").await;
-    assert_eq!(steps, ["late", "open", "young"]);
+    assert_eq!(steps, ["late", "open", "withdrawing", "young"]);
     assert_eq!(toy.texts("select name from offer").await, ["young"]);
 }
 
