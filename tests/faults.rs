@@ -8,3 +8,4 @@ mod replicas;
 mod restores;
 mod servers;
 mod shutdown;
+mod silence;

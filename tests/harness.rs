@@ -3,6 +3,7 @@
 mod audit;
 mod cleanup;
 pub mod clock;
+pub mod detour;
 pub mod kafka;
 mod order;
 pub mod parked;
