@@ -130,9 +130,10 @@ impl CommandLine {
     /// Reads the command line of this process. An error ends the process, and its text contains no secret.
     fn read() -> Self {
         let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let words: Vec<_> = std::env::args_os().collect();
+        let matches = command.try_get_matches_from_mut(&words);
         let line = matches.and_then(|matches| Self::from_arg_matches(&matches));
-        line.unwrap_or_else(|error| redact(error, &mut command).exit())
+        line.unwrap_or_else(|error| redact(error, &mut command, &words).exit())
     }
 }
 

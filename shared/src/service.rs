@@ -321,13 +321,14 @@ pub fn main_from<A: App>(
     arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
 ) -> ExitCode {
     let mut command = command::<A>();
+    let words: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
     let line = command
-        .try_get_matches_from_mut(arguments)
+        .try_get_matches_from_mut(&words)
         .and_then(|matches| CommandLine::<A::Config>::from_arg_matches(&matches));
     match line {
         Ok(line) => run::process::<A>(line),
         Err(error) => {
-            let error = secret::redact(error, &mut command);
+            let error = secret::redact(error, &mut command, &words);
             let _ = error.print();
             ExitCode::from(if error.use_stderr() { run::EX_USAGE } else { 0 })
         }

@@ -98,16 +98,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Removes from an error about the command line what may be a secret: the values of settings whose values `--help` hides,
-/// and words that may be the rest of a value with a space.
-pub fn redact(mut error: clap::Error, command: &mut clap::Command) -> clap::Error {
+/// Removes from an error about the command line `words` what may be a secret: the values of settings whose values `--help`
+/// hides. If one of them was given as a flag, an unexpected word may be the rest of it, behind a space.
+pub fn redact(mut error: clap::Error, command: &mut clap::Command, words: &[OsString]) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
     };
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
-    let is_word = !argument.starts_with('-') && argument.contains(['=', ':', '@']);
-    if error.kind() == ErrorKind::UnknownArgument && is_word {
+    let secret_given = || words.iter().any(|word| hides(command, &word.to_string_lossy()));
+    if error.kind() == ErrorKind::UnknownArgument && !argument.starts_with("--") && secret_given() {
         let said = "there is an unexpected argument, which is not shown because it may be part of a secret; put values \
                     with spaces in quotes";
         return command.error(ErrorKind::UnknownArgument, said);
@@ -118,10 +118,15 @@ pub fn redact(mut error: clap::Error, command: &mut clap::Command) -> clap::Erro
     error
 }
 
-/// Returns whether the value of this argument is hidden, in the command or one below it.
-fn hides(command: &clap::Command, argument: &str) -> bool {
-    let hidden = |arg: &clap::Arg| arg.is_hide_env_values_set() && arg.to_string() == argument;
-    command.get_arguments().any(hidden) || command.get_subcommands().any(|below| hides(below, argument))
+/// Returns whether the value of this flag is hidden, in the command or one below it. The flag may be followed by its value,
+/// or by the name of its value as in `--urls <URLS>`.
+fn hides(command: &clap::Command, flag: &str) -> bool {
+    // A command that was not used can't print its arguments, so their names are compared.
+    let Some(name) = flag.split([' ', '=']).next().and_then(|flag| flag.strip_prefix("--")) else {
+        return false;
+    };
+    let hidden = |arg: &clap::Arg| arg.is_hide_env_values_set() && arg.get_long() == Some(name);
+    command.get_arguments().any(hidden) || command.get_subcommands().any(|below| hides(below, flag))
 }
 
 #[cfg(test)]
@@ -151,17 +156,22 @@ mod tests {
 
     #[test]
     fn an_error_about_the_command_line_contains_no_secret() {
-        let secret = clap::Arg::new("url")
-            .long("url")
-            .hide_env_values(true)
-            .value_parser(|_: &str| Err::<String, _>("it must begin with http://"));
+        let http = |text: &str| {
+            if text.starts_with("http://") { Ok(text.to_owned()) } else { Err("it must begin with http://") }
+        };
+        let secret = clap::Arg::new("url").long("url").hide_env_values(true).value_parser(http);
         let mut command = clap::Command::new("amends").subcommand(clap::Command::new("load").arg(secret));
         for (words, said) in [
-            (["amends", "load", "--url", "https://ada:S3cr3t@host"], "it must begin with http://"),
-            (["amends", "load", "--url=http://host", "sasl.password=S3cr3t"], "unexpected argument"),
+            (&["amends", "load", "--url", "https://ada:S3cr3t@host"][..], "it must begin with http://"),
+            (&["amends", "load", "--url=https://ada:S3cr3t@host"], "it must begin with http://"),
+            (&["amends", "load", "--url", "http://ada:a", "S3cr3t@host"], "unexpected argument"),
+            (&["amends", "load", "--url=http://ada:a", "-S3cr3t@host"], "unexpected argument"),
+            // No secret is given, so the word is shown.
+            (&["amends", "load", "lamp=2"], "lamp=2"),
         ] {
             let error = command.try_get_matches_from_mut(words).expect_err("it is wrong");
-            let told = redact(error, &mut command).render().to_string();
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let told = redact(error, &mut command, &words).render().to_string();
             assert!(told.contains(said) && !told.contains("S3cr3t"), "{told}");
         }
     }
