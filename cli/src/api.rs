@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::future::join_all;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 use shared::text::line;
 
@@ -119,7 +119,7 @@ impl Api {
                 }
             };
             match ended {
-                Some(Err(error)) if error.is_connect() => bail!("{}", self.absent(service)),
+                Some(Err(error)) if error.is_connect() => return Err(self.absent(service, error)),
                 Some(ended) => {
                     return ended.with_context(|| format!("{service} did not answer{}", self.place()));
                 }
@@ -130,9 +130,20 @@ impl Api {
 
     /// Returns the service that has this URL.
     fn service_of(&self, url: &str) -> &'static str {
-        let of = |service: &&str| url.starts_with(&self.url(service, "/"));
-        // A URL without a place for the name is the same for all services.
-        SERVICES.into_iter().find(|service| of(service)).unwrap_or("the service")
+        let base = |service: &str| {
+            let mut base = Url::parse(&self.url(service, "/")).ok()?;
+            // The client takes the credentials out of a request's URL.
+            base.set_username("").ok()?;
+            base.set_password(None).ok()?;
+            Some(base)
+        };
+        let is_base = |service: &&str| base(service).is_some_and(|base| url.starts_with(base.as_str()));
+        let mut of = SERVICES.into_iter().filter(is_base);
+        // URLs without a place for the name are the same for all services.
+        match (of.next(), of.next()) {
+            (Some(service), None) => service,
+            _ => "the service",
+        }
     }
 
     /// Returns whether the service's process answers at all.
@@ -154,15 +165,14 @@ impl Api {
     }
 
     /// Says that nothing listens where a service should.
-    fn absent(&self, service: &str) -> String {
-        let from = self.suite.ports_from;
+    fn absent(&self, service: &str, error: reqwest::Error) -> anyhow::Error {
         if self.suite.urls.is_some() || self.urls.contains_key(service) {
-            return format!("{service} can't be reached{}", self.place());
+            return anyhow::Error::new(error).context(format!("{service} can't be reached{}", self.place()));
         }
-        format!(
-            "{service} does not listen on port {}; `amends status --ports-from {from}` says what runs, and `amends up \
-             --ports-from {from}` starts a suite",
-            self.suite.port(service)
+        let (from, port) = (self.suite.ports_from, self.suite.port(service));
+        anyhow::anyhow!(
+            "{service} does not listen on port {port}; `amends status --ports-from {from}` says what runs, and `amends up \
+             --ports-from {from}` starts a suite"
         )
     }
 
@@ -221,4 +231,18 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
         text = format!("{text}\n  {} {}", part("pointer"), part("detail"));
     }
     bail!("{text} (HTTP {})", status.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_of_a_request_is_known_by_its_url() {
+        let api = |urls: Option<&str>| Api::new(&Suite { urls: urls.map(str::to_owned), ..Suite::default() });
+        assert_eq!(api(None).service_of("http://127.0.0.1:8082/audit?x=1"), "payment");
+        let named = api(Some("http://ada:S3cr3t@{service}.example.com"));
+        assert_eq!(named.service_of("http://shipping.example.com/parked"), "shipping");
+        assert_eq!(api(Some("http://example.com")).service_of("http://example.com/orders"), "the service");
+    }
 }
