@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
@@ -46,6 +47,13 @@ impl Log {
             format!("can't read {}; has a suite been started with this --state?", path.display())
         })?;
         Ok(Self { name: name.to_owned(), path, reader: BufReader::new(file) })
+    }
+
+    /// Returns whether the file that is read has another name now.
+    fn was_renamed(&self) -> bool {
+        let read = self.reader.get_ref().metadata().map(|file| (file.dev(), file.ino()));
+        let named = std::fs::metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        !matches!((read, named), (Ok(read), Ok(named)) if read == named)
     }
 
     /// Reads the last lines.
@@ -104,22 +112,24 @@ impl Logs {
             let lines = log.tail(self.lines)?;
             print(log, &lines, named);
         }
-        while self.follow {
-            std::thread::sleep(LOOK_EVERY);
-            for log in &mut logs {
-                let lines = log.rest()?;
-                print(log, &lines, named);
-                // A server's log begins anew at its start.
-                let length = std::fs::metadata(&log.path).map_or(0, |file| file.len());
-                if log.reader.stream_position()? > length {
-                    *log = Log::open(&log.name, log.path.clone())?;
-                }
+        if self.follow { follow(&mut logs, named) } else { Ok(()) }
+    }
+}
+
+/// Prints what is written to the logs, until this process is ended.
+fn follow(logs: &mut [Log], named: bool) -> anyhow::Result<()> {
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        for log in &mut *logs {
+            let lines = log.rest()?;
+            print(log, &lines, named);
+            // At a server's start its log gets another name, and a new one begins.
+            if log.was_renamed()
+                && let Ok(new) = Log::open(&log.name, log.path.clone())
+            {
+                *log = new;
             }
         }
-        if logs.is_empty() {
-            bail!("there is no log");
-        }
-        Ok(())
     }
 }
 
@@ -149,7 +159,9 @@ mod tests {
         let mut file = File::options().append(true).open(&path).expect("a file");
         file.write_all(b"ur\nfive\n").expect("written");
         assert_eq!(log.rest().expect("lines"), ["four", "five"]);
+        assert!(!log.was_renamed());
         std::fs::remove_file(&path).expect("removed");
+        assert!(log.was_renamed());
         let missing = Log::open("order", path.clone()).err().expect("no file").to_string();
         assert!(missing.contains(&path.display().to_string()), "{missing}");
     }

@@ -15,7 +15,7 @@ use crate::api::Api;
 use crate::events::Events;
 use crate::format::Format;
 use crate::json::{money, text_of};
-use crate::output::say;
+use crate::output::{print_json, say};
 use crate::suite::Suite;
 
 /// The commands about orders.
@@ -117,6 +117,9 @@ pub struct List {
     /// The id of the last order of the previous page: the list continues with the next older one.
     #[arg(long, value_name = "ORDER_ID")]
     cursor: Option<Uuid>,
+    /// Print the JSON answer of the service.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     suite: Suite,
 }
@@ -235,6 +238,9 @@ impl List {
     async fn run(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let page = self.read(&api).await?;
+        if self.json {
+            return print_json(&page);
+        }
         for order in page["orders"].as_array().into_iter().flatten() {
             say!(
                 "{}  {}  {:<10} {:>14}  {}{}",

@@ -48,6 +48,9 @@ pub struct List {
     /// The id of the last saga of the previous page: the list continues with the next older one.
     #[arg(long, value_name = "SAGA_ID")]
     cursor: Option<Uuid>,
+    /// Print the JSON answer of the service.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     suite: Suite,
 }
@@ -110,6 +113,10 @@ impl List {
         query.extend(self.cursor.map(|cursor| ("cursor", cursor.to_string())));
         let url = api.url("orchestrator", "/sagas");
         let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&page)?);
+            return Ok(());
+        }
         for saga in array(&page["sagas"]) {
             say!(
                 "{}  {}  {:<15} {:<12} {}",

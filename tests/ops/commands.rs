@@ -56,6 +56,11 @@ fn parts_of_a_suite_are_shown_killed_frozen_and_come_back() {
     );
     assert!(up.succeeds(&["order", "get", "--json", id.trim()]).contains("\"timeline\""));
 
+    for (command, member) in [("order", "orders"), ("saga", "sagas")] {
+        let page: Value = serde_json::from_str(&up.succeeds(&[command, "list", "--json"])).expect("JSON");
+        assert_eq!(page[member][0]["id"], id.trim(), "{page}");
+    }
+
     let logs = up.succeeds(&["logs", "order", "--lines", "1000"]);
     assert!(logs.contains("serving"), "{logs}");
     assert!(up.succeeds(&["logs", "postgres"]).contains("ready to accept connections"));
