@@ -22,6 +22,7 @@ mod startup;
 mod steps;
 pub mod telemetry;
 mod topics;
+mod when_ready;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

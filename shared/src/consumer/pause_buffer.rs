@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::positions::Positions;
+use super::positions::{Partition, Positions};
 use crate::incoming::Incoming;
 
 /// The largest total of message bodies in the buffer, in bytes. Beyond it, partitions seek back.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// A topic's name on the broker, and the number of a partition.
-pub(super) type Partition = (String, i32);
 
 /// Messages that wait behind the current batch, and the offsets at which partitions with rejected records continue.
 pub(super) struct PauseBuffer {

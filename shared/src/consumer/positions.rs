@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::pause_buffer::Partition;
+/// A topic's name on the broker, and the number of a partition.
+pub(super) type Partition = (String, i32);
 
 /// A place at which the next record came from further behind than expected.
 #[derive(Debug, Clone, PartialEq, Eq)]

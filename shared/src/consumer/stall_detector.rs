@@ -17,8 +17,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::pause_buffer::Partition;
-use super::positions::Jump;
+use super::positions::{Jump, Partition};
 use crate::kafka::{Kafka, TopicChecker, on_own_thread};
 use crate::metric;
 

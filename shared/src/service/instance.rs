@@ -9,7 +9,6 @@
 //! after a while another process ends that session and takes the name. If the first one comes back, it finds that out
 //! before it makes a call, and ends.
 
-use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use sqlx::{Connection, FromRow, PgConnection};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Service, Stage};
+use super::Service;
 use crate::db::Db;
 
 /// The interval between two signs of life.
@@ -230,28 +229,5 @@ impl<C: Send + Sync + 'static> Service<C> {
     pub(super) fn hold_name(&self) {
         let (instance, stop) = (Arc::clone(&self.instance), self.stages.relay.stop.clone());
         self.spawn(&self.stages.relay, "instance", async move { Ok(instance.run(&stop).await?) });
-    }
-
-    /// Runs a task once the service may work: its database is ready, and no other process has its name.
-    pub(super) fn spawn_when_ready<F>(
-        &self,
-        stage: &Stage,
-        name: &'static str,
-        task: impl FnOnce(CancellationToken) -> F + Send + 'static,
-    ) where
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let (intake, stop) = (self.stages.intake.stop.clone(), stage.stop.clone());
-        let (ready, instance) = (self.startup.database(intake.clone()), Arc::clone(&self.instance));
-        self.spawn(stage, name, async move {
-            ready.await;
-            if instance.held(&intake).await {
-                task(stop).await
-            } else {
-                // A stop has come before. A task that began now could take the work of another process of this name.
-                stop.cancelled().await;
-                Ok(())
-            }
-        });
     }
 }

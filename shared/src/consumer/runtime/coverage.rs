@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::Context;
 use crate::backoff::jittered;
-use crate::consumer::pause_buffer::Partition;
+use crate::consumer::positions::Partition;
 use crate::kafka::on_own_thread;
 
 /// The interval between checks of a group whose partitions were all assigned.

@@ -16,8 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{Consumer, Context, Offsets};
 use crate::consumer::gaps::{self, Gap, Reason};
-use crate::consumer::pause_buffer::Partition;
-use crate::consumer::positions::{Jump, Positions};
+use crate::consumer::positions::{Jump, Partition, Positions};
 use crate::deadline::bounded;
 use crate::fault::Fault;
 use crate::kafka::on_own_thread;
