@@ -158,10 +158,10 @@ impl Suite {
         }
         let mut topics = schemas::topics::all();
         topics.retain(|topic| {
-            let uses = |service: &&str| {
+            let uses = |service: &str| {
                 schemas::topics::writes(service, &topic.name) || kafka::listens(service, &topic.name)
             };
-            self.services.iter().any(|service| uses(&service))
+            self.services.iter().any(|service| uses(service))
         });
         self.kafka().create_topics(&topics).await.expect("topics");
     }
