@@ -11,6 +11,7 @@ mod health;
 pub mod http;
 mod instance;
 mod migrations;
+mod on_demand;
 mod parked;
 pub mod problem;
 mod readiness_probe;

@@ -18,12 +18,17 @@ use crate::kafka::TopicChecker;
 use crate::relay;
 use crate::service::instance::InstanceName;
 use crate::service::migrations::Migrations;
+use crate::service::on_demand::OnDemand;
 use crate::service::startup::Startup;
 use crate::service::telemetry;
 use crate::service::topics::TopicWatch;
 
 /// The timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How old an answer may be.
+pub(super) const MAX_AGE: Duration = Duration::from_millis(500);
+/// The timeout of the answer. The checks that are running may have begun too early for it.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
 
 /// The sources of the readiness checks.
 pub(super) struct Health {
@@ -43,13 +48,13 @@ pub(super) struct Health {
 }
 
 /// The answer of `/readyz`.
-#[derive(Serialize)]
-struct Ready {
+#[derive(Clone, Serialize)]
+pub(super) struct Ready {
     ready: bool,
     checks: Vec<Check>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Check {
     name: &'static str,
     ok: bool,
@@ -69,19 +74,30 @@ impl Check {
     }
 }
 
-pub(super) fn router(health: Arc<Health>) -> Router {
+/// Returns the routes. `readiness` is computed by [`check`].
+pub(super) fn router(readiness: OnDemand<Ready>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(metrics))
         .route("/readyz", get(ready))
-        .with_state(health)
+        .with_state(readiness)
 }
 
 async fn metrics() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::render_metrics()).into_response()
 }
 
-async fn ready(State(health): State<Arc<Health>>) -> Response {
+async fn ready(State(readiness): State<OnDemand<Ready>>) -> Response {
+    let ready = readiness.get(ANSWER_TIMEOUT).await.unwrap_or_else(|| {
+        let stopping = Err("the service is stopping, or too busy to check itself".to_owned());
+        Ready { ready: false, checks: vec![Check::of("service", stopping)] }
+    });
+    let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(ready)).into_response()
+}
+
+/// Checks whether the service can work.
+pub(super) async fn check(health: Arc<Health>) -> Ready {
     // The checks run at the same time, so that the answer arrives in time even if one of them gets no answer.
     let (database, broker, (relay, records)) = tokio::join!(
         database(&health.db, health.migrations),
@@ -124,9 +140,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
         detail: Some(dependency.describe()),
     };
     checks.extend(health.dependencies.iter().map(dependency));
-    let ready = checks.iter().all(|check| check.ok);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, checks })).into_response()
+    Ready { ready: checks.iter().all(|check| check.ok), checks }
 }
 
 async fn database(db: &Db, migrations: Migrations) -> Result<Result<(), String>, String> {

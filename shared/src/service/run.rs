@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::database_url::database_url;
+use super::on_demand::OnDemand;
 use super::secret::{Secret, SettingError};
 use super::*;
 use crate::db::DbOptions;
@@ -218,6 +219,13 @@ impl<C: Send + Sync + 'static> Service<C> {
             topics: Arc::clone(&self.topics),
             instance: Arc::clone(&self.instance),
         };
+        let (health, readiness, stop) =
+            (Arc::new(health), OnDemand::new(health::MAX_AGE), self.stages.intake.stop.clone());
+        let checking = readiness.clone().run(move || health::check(Arc::clone(&health)), stop);
+        self.spawn(&self.stages.intake, "readiness", async move {
+            checking.await;
+            Ok(())
+        });
         let parked = parked::App {
             db: self.db.for_requests(),
             messages: Arc::clone(&self.messages),
@@ -236,7 +244,7 @@ impl<C: Send + Sync + 'static> Service<C> {
             .merge(steps::router(steps))
             .layer(middleware::from_fn_with_state(self.startup.clone(), startup::only_with_a_database))
             .route("/openapi.json", axum::routing::get(async move || (json, document.clone())))
-            .merge(health::router(Arc::new(health)));
+            .merge(health::router(readiness));
         Ok(http::finish(router, &serde_json::to_value(&openapi)?))
     }
 
