@@ -1,6 +1,7 @@
 //! The coordinator of sagas. Its inputs are messages that begin or cancel sagas, events that answer steps, and deadlines. All
 //! inputs take one path: find the sagas, apply the inputs to each, append to their logs, and send the decisions.
 
+mod cache;
 mod driver;
 mod instance;
 mod operator;

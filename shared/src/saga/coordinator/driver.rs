@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashlink::LruCache;
 use uuid::Uuid;
 
 use super::SagaInput;
+use super::cache::Cache;
 use super::instance::{SagaInstance, Topic};
 use crate::envelope::Direction;
 use crate::fault::Fault;
@@ -14,8 +14,8 @@ use crate::saga::registry::Registry;
 use crate::saga::store;
 use crate::unit_of_work::UnitOfWork;
 
-/// The number of unfinished sagas in the cache, about 2 KiB each. Other sagas are read from the database.
-const CACHE_SIZE: usize = 8192;
+/// The bytes of unfinished sagas in the cache: 8000 ordinary ones. Other sagas are read from the database.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Drives sagas and caches their state. The cache is stale if another replica has driven a saga in the meantime. The
 /// log then rejects the new entry, and the saga is read again.
@@ -23,12 +23,12 @@ pub(super) struct Driver {
     pub registry: Arc<Registry>,
     /// The topic for events about sagas.
     topic: Topic,
-    cache: Arc<Mutex<LruCache<Uuid, SagaInstance>>>,
+    cache: Arc<Mutex<Cache<SagaInstance>>>,
 }
 
 impl Driver {
     pub fn new(registry: Arc<Registry>, topic: Topic) -> Self {
-        Self { registry, topic, cache: Arc::new(Mutex::new(LruCache::new(CACHE_SIZE))) }
+        Self { registry, topic, cache: Arc::new(Mutex::new(Cache::new(CACHE_BYTES))) }
     }
 
     /// Applies the inputs in their order and writes the results. The caller holds the locks of the sagas' subjects.
@@ -60,7 +60,8 @@ impl Driver {
             for (saga_id, saga) in sagas.into_iter().filter(|(_, saga)| !saga.has_ended()) {
                 // The locks are released by now, so another task may have cached a newer state.
                 if cache.peek(&saga_id).is_none_or(|cached| cached.sequence() < saga.sequence()) {
-                    cache.insert(saga_id, saga);
+                    let bytes = saga.bytes();
+                    cache.insert(saga_id, saga, bytes);
                 }
             }
         });
@@ -111,6 +112,6 @@ impl Driver {
     }
 }
 
-fn lock(cache: &Mutex<LruCache<Uuid, SagaInstance>>) -> MutexGuard<'_, LruCache<Uuid, SagaInstance>> {
+fn lock(cache: &Mutex<Cache<SagaInstance>>) -> MutexGuard<'_, Cache<SagaInstance>> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,6 +42,8 @@ pub(super) struct SagaInstance {
     definition: Arc<dyn AnyDefinition>,
     state: State,
     memory: Box<dyn OpenSaga>,
+    /// The length of the memory's JSON when it was read.
+    data_bytes: usize,
     sequence: i32,
     traceparent: Option<String>,
     started_at: OffsetDateTime,
@@ -87,6 +89,7 @@ impl SagaInstance {
             definition,
             state,
             memory,
+            data_bytes: row.data.0.get().len(),
             sequence: newer.last().map_or(row.sequence, |entry| entry.sequence),
             traceparent: row.traceparent,
             started_at: row.started_at,
@@ -110,6 +113,7 @@ impl SagaInstance {
             version: begin.version,
             state: State::new(definition.shape()),
             memory: definition.open(&begin.data)?,
+            data_bytes: begin.data.len(),
             definition,
             sequence: 0,
             traceparent: change.cause.traceparent.clone(),
@@ -118,6 +122,11 @@ impl SagaInstance {
             saved: None,
             due_changed: false,
         })
+    }
+
+    /// Returns about how many bytes of memory the saga takes: those of its data, and those that every saga takes.
+    pub fn bytes(&self) -> usize {
+        1500 + self.data_bytes
     }
 
     /// Checks that an answer came from the service that owns the command.
