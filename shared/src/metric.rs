@@ -160,10 +160,10 @@ metrics_table! {
         "The number of truncations of an outbox slot.", "";
     OUTBOX_TRUNCATION_HELD_BACK_SECONDS: Gauge "outbox_truncation_held_back_seconds" [],
         "How long the truncation of an outbox slot has been blocked, in seconds.",
-        "Alert on more than 300. The label of `outbox_truncation_holder`, and the log, name the blocking transaction.";
-    OUTBOX_TRUNCATION_HOLDER: Gauge "outbox_truncation_holder" ["pid"],
-        "The time since which this server process blocks the truncation of a slot, in seconds since 1970; 0 once it no longer does.",
-        "End that transaction, or run `select pg_terminate_backend(pid)`.";
+        "Alert on more than 300. `outbox_truncation_holder_pid` and the log name the blocking process.";
+    OUTBOX_TRUNCATION_HOLDER_PID: Gauge "outbox_truncation_holder_pid" [],
+        "The server process that blocks the truncation of an outbox slot; 0 if none does.",
+        "End its transaction, or run `select pg_terminate_backend(pid)`.";
     RELAY_PUBLISHED: Counter "relay_published_total" [],
         "The number of records that the broker has acknowledged to this relay.", "";
     RELAY_FAULTS: Counter "relay_faults_total" [],

@@ -23,8 +23,6 @@ pub(super) struct Slots {
     checked_at: Option<Instant>,
     blocked_since: Option<Instant>,
     warned_at: Option<Instant>,
-    /// The process that the gauge names.
-    holder: Option<i32>,
 }
 
 /// The result of a check of the next slot.
@@ -40,8 +38,7 @@ enum SlotState {
 impl Slots {
     /// Truncates the slot that will be written next, if it has rows and all of them are on Kafka. If a transaction
     /// prevents this, the gauge `outbox_truncation_held_back_seconds` says for how long. The gauge
-    /// `outbox_truncation_holder` names the server process in its label `pid`; its value is the start of the
-    /// transaction in seconds since 1970. The log has both.
+    /// `outbox_truncation_holder_pid` and the log name the server process.
     pub(super) async fn truncate_sent(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.checked_at.is_some_and(|checked_at| checked_at.elapsed() < CHECK_INTERVAL) {
             return Ok(());
@@ -56,7 +53,7 @@ impl Slots {
                 self.blocked_since = None;
                 self.warned_at = None;
                 report_blocked(Duration::ZERO);
-                self.report_holder(None);
+                report_holder(None);
                 Ok(())
             }
             Ok(slot_state) => self.report_blocked(db, &slot, slot_state).await,
@@ -76,7 +73,7 @@ impl Slots {
         let blocked_for = self.blocked_since.get_or_insert_with(Instant::now).elapsed();
         let holder = oldest_user(db, slot).await?;
         let age = holder.as_ref().map_or(0.0, |holder| holder.age);
-        self.report_holder(holder.as_ref());
+        report_holder(holder.as_ref());
         report_blocked(blocked_for.max(Duration::try_from_secs_f64(age).unwrap_or_default()));
         if (blocked_for < WARN_AFTER && age < WARN_AFTER.as_secs_f64())
             || self.warned_at.is_some_and(|warned_at| warned_at.elapsed() < WARN_INTERVAL)
@@ -102,26 +99,18 @@ impl Slots {
     }
 }
 
-impl Slots {
-    fn report_holder(&mut self, holder: Option<&Holder>) {
-        let gauge = |pid: i32| metric::OUTBOX_TRUNCATION_HOLDER.gauge(&[&pid.to_string()]);
-        let pid = holder.map(|holder| holder.pid);
-        if let Some(former) = self.holder.filter(|former| Some(*former) != pid) {
-            gauge(former).set(0.0);
-        }
-        if let Some(holder) = holder {
-            gauge(holder.pid).set(holder.since_epoch);
-        }
-        self.holder = pid;
-    }
-}
-
 impl Drop for Slots {
     /// Resets the gauges, because the next relay measures from the start.
     fn drop(&mut self) {
         report_blocked(Duration::ZERO);
-        self.report_holder(None);
+        report_holder(None);
     }
+}
+
+/// The process is the value and not a label, because each value of a label is a series for ever.
+fn report_holder(holder: Option<&Holder>) {
+    let pid = holder.map_or(0, |holder| holder.pid);
+    metric::OUTBOX_TRUNCATION_HOLDER_PID.gauge(&[]).set(f64::from(pid));
 }
 
 fn report_blocked(blocked_for: Duration) {
@@ -133,8 +122,6 @@ fn report_blocked(blocked_for: Duration) {
 struct Holder {
     pid: i32,
     since: String,
-    /// The start of the transaction in seconds since 1970.
-    since_epoch: f64,
     /// The age of the transaction in seconds.
     age: f64,
     application: String,
@@ -145,7 +132,7 @@ struct Holder {
 async fn oldest_user(db: &mut PgConnection, slot: &str) -> Result<Option<Holder>, sqlx::Error> {
     sqlx::query_as(
         "select a.pid, a.xact_start::text as since,
-                extract(epoch from a.xact_start)::double precision as since_epoch, a.application_name as application,
+                a.application_name as application,
                 extract(epoch from clock_timestamp() - a.xact_start)::double precision as age,
                 coalesce(a.state, '') as state
          from pg_locks l join pg_stat_activity a on a.pid = l.pid
