@@ -4,6 +4,7 @@ mod back;
 mod children;
 mod detach;
 mod found;
+mod logs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use anyhow::{Context, bail};
 use local::{Backend, Options, Progress, Servers, Step, Terminal, ensure_free};
 
 use self::children::Children;
+use self::logs::Logs;
 use crate::api::Api;
 use crate::output::{complain, say};
 use crate::run::{Run, Where, ready};
@@ -179,7 +181,10 @@ fn watch_over(
     state: &Path,
     told_to_stop: &AtomicBool,
 ) -> anyhow::Result<()> {
+    let folder = state.join("logs");
+    let mut logs = Logs::new([state, &folder]);
     while !told_to_stop.load(Ordering::Acquire) {
+        logs.bound();
         if children.revive()? {
             run.services = children.running();
             run.note(state)?;
