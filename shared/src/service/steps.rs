@@ -107,7 +107,7 @@ impl From<store::StepRow> for StepView {
 /// Lists the steps for which this service has to call a provider, the longest open first, at most 200.
 #[utoipa::path(get, path = "/steps", tag = "steps", responses((status = 200, body = Steps)))]
 async fn open(State(app): State<App>) -> Result<Json<Steps>, Problem> {
-    let rows = store::list_open(&mut *app.db.read().await?, MAX_OPEN).await?;
+    let rows = store::list_open(&mut *app.db.for_lists().read().await?, MAX_OPEN).await?;
     Ok(Json(Steps { steps: rows.into_iter().map(StepView::from).collect() }))
 }
 
@@ -286,7 +286,7 @@ impl From<ActRow> for ActView {
 #[utoipa::path(get, path = "/operator-acts", tag = "steps", params(ActsQuery), responses((status = 200, body = Acts)))]
 async fn acts(State(app): State<App>, Query(query): Query<ActsQuery>) -> Result<Json<Acts>, Problem> {
     let limit = i64::from(query.limit.unwrap_or(50).clamp(1, 200));
-    let rows = operator_act::list(&mut *app.db.read().await?, query.cursor, limit).await?;
+    let rows = operator_act::list(&mut *app.db.for_lists().read().await?, query.cursor, limit).await?;
     let next = rows.last().filter(|_| rows.len() as i64 == limit).map(|row| row.id);
     Ok(Json(Acts { acts: rows.into_iter().map(ActView::from).collect(), next }))
 }
