@@ -15,7 +15,7 @@ pub struct Common {
     pub http_addr: Option<SocketAddr>,
     /// The largest number of open HTTP connections. At the limit, a new connection takes the place of one that waits
     /// for a request. If all have one, a new connection gets 503. A smaller limit of open files lowers the number.
-    #[arg(long, env = "HTTP_CONNECTIONS", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, env = "HTTP_CONNECTIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub http_connections: u32,
     /// The URL of the service's own database. In the password, percent-encode characters that URLs reserve, or leave the
     /// password out if PGPASSWORD or a password file has it. DATABASE_URL_FILE may name a file with the URL instead.
