@@ -155,6 +155,8 @@ async fn payment_set_back_to_a_base_backup_loses_nothing() {
     suite.kill9("payment");
     let mut cluster = Cluster::start(&format!("{}-payment", suite.name));
     suite.move_to("payment", &cluster).await;
+    // Another database, and not the first one at another place.
+    suite.succeeds(&["topics", "release", "payment"]).await;
     suite.launch("payment");
     suite.ready("payment").await;
     let before = suite.place_some(6).await;

@@ -156,6 +156,7 @@ fn psql(url: &str, sql: &[u8]) {
 /// Does what `pg_dump` does with the rows, where there is none.
 async fn copy_out(url: &str) -> Vec<(String, Content)> {
     let mut db = connect(url).await;
+    #[expect(clippy::disallowed_methods, reason = "it only reads, as pg_dump does")]
     let mut tx = db.begin().await.expect("a transaction");
     sqlx::query("set transaction isolation level repeatable read")
         .execute(&mut *tx)

@@ -30,6 +30,8 @@ use crate::owner::{self, OwnerError};
 
 /// How long to wait before the next try.
 const TRY_EVERY: Duration = Duration::from_millis(200);
+/// How long a request waits for the start.
+const HELD_BACK: Duration = Duration::from_secs(3);
 /// How often a reason that stays the same is logged.
 const REMIND_EVERY: Duration = Duration::from_secs(30);
 /// How often the clock is compared while the service runs.
@@ -182,12 +184,17 @@ impl Startup {
     }
 }
 
-/// Refuses requests until the database is known to be the service's own. Before that, nothing may be read or written.
+/// Holds requests back until the database is known to be the service's own, and refuses them if that takes long. Before it,
+/// nothing may be read or written.
 pub(super) async fn only_with_a_database(
     State(startup): State<Startup>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    if startup.without_database().is_some() {
+        // Mostly it takes a moment after a restart, which clients need not notice.
+        let _ = tokio::time::timeout(HELD_BACK, startup.database(CancellationToken::new())).await;
+    }
     let Some(reason) = startup.without_database() else { return Ok(next.run(request).await) };
     let problem =
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "The service is starting");
