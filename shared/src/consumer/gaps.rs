@@ -1,9 +1,7 @@
 //! Gaps: records that the broker deleted before a consumer group had read them. They are kept in a table, because the
 //! client goes on behind a gap as if nothing had been there, and nobody else would notice what is missing.
 
-use std::fmt;
-
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 
 /// Why records are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +37,8 @@ pub(super) struct Gap {
 }
 
 /// A gap that was noticed before.
-#[derive(Debug, FromRow)]
+#[cfg(feature = "service")]
+#[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Noticed {
     consumer_group: String,
     topic: String,
@@ -50,8 +49,9 @@ pub(crate) struct Noticed {
     noticed_at: String,
 }
 
-impl fmt::Display for Noticed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+#[cfg(feature = "service")]
+impl std::fmt::Display for Noticed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { consumer_group, topic, partition, first_missing, first_present, noticed_at, .. } = self;
         match self.reason.as_str() {
             "shortened" => write!(

@@ -12,7 +12,7 @@ const OLDEST: i32 = 180_000;
 
 /// How far the clock of a process may be from that of its database. The process makes the ids of messages, and the
 /// database judges their age by them.
-pub(crate) const CLOCK_LIMIT: Duration = Duration::from_secs(60);
+pub const CLOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The errors of a server that a service can't work with.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +52,7 @@ fn new_enough(number: i32, found: String) -> Result<(), ServerError> {
 ///
 /// # Errors
 /// Fails if they share one, or if the database does not answer.
-pub(crate) async fn check_sessions(
-    one: &mut PgConnection,
-    other: &mut PgConnection,
-) -> Result<(), ServerError> {
+pub async fn check_sessions(one: &mut PgConnection, other: &mut PgConnection) -> Result<(), ServerError> {
     // In transaction mode two idle clients get the same session one after the other. A busy pooler may have several,
     // so one difference proves nothing.
     for _ in 0..3 {
@@ -76,10 +73,10 @@ async fn session(db: &mut PgConnection) -> Result<i32, sqlx::Error> {
 ///
 /// # Errors
 /// Fails if the database does not answer.
-pub(crate) async fn clock_difference(db: &mut PgConnection) -> Result<Duration, sqlx::Error> {
+pub async fn clock_difference(db: &mut PgConnection) -> Result<Duration, sqlx::Error> {
     let before = SystemTime::now();
     let row = db.fetch_one(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("select {NOW}")))).await?;
-    Ok(outside(from_micros(row.try_get(0)?)?, before.into(), OffsetDateTime::now_utc()))
+    Ok(outside(from_micros(row.try_get(0)?)?, before.into(), SystemTime::now().into()))
 }
 
 /// Returns how far a time is from the span between two others.
