@@ -10,10 +10,9 @@ mod refusals;
 pub(crate) mod server;
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request};
@@ -22,7 +21,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tracing::Instrument;
@@ -39,6 +38,12 @@ use crate::trace;
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// How much of a body that is too large is taken and thrown away, in bytes.
+const MOST_DISCARDED: usize = 4 * 1024 * 1024;
+/// How long that may take.
+const LONGEST_DISCARD: Duration = Duration::from_secs(2);
+/// How long to wait for more of it.
+const DISCARD_PAUSE: Duration = Duration::from_millis(200);
 /// How long the body of a request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,20 +95,37 @@ async fn declared_json(request: Request) -> Result<Vec<u8>, Problem> {
 
 /// Reads a body of at most [`MAX_BODY_BYTES`] that comes within `longest`.
 async fn read_body(body: axum::body::Body, longest: Duration) -> Result<Vec<u8>, Problem> {
-    let chunks = body.into_data_stream().map_err(|_| Problem::bad_request("the body is not complete"));
-    let body = chunks.try_fold(Vec::new(), async |mut body: Vec<u8>, chunk: Bytes| {
-        if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(too_large());
+    let body = async {
+        let (mut chunks, mut read) = (body.into_data_stream(), Vec::new());
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| Problem::bad_request("the body is not complete"))?;
+            if read.len() + chunk.len() > MAX_BODY_BYTES {
+                discard(chunks).await;
+                return Err(too_large());
+            }
+            read.extend_from_slice(&chunk);
         }
-        body.extend_from_slice(&chunk);
-        Ok(body)
-    });
+        Ok(read)
+    };
     tokio::time::timeout(longest, body).await.unwrap_or_else(|_| {
         refused(Refusal::BodyTimeout, 1);
         let title = "The body did not come in time";
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "/problems/request-timeout", title)
             .detail(format!("a request body may take {} seconds; send it again", longest.as_secs())))
     })
+}
+
+/// Takes what is on its way of a body that is too large. A connection that is closed with unread data is reset, and the client
+/// would lose the answer. A client that sends nothing is not waited for, nor one that sends for long.
+async fn discard(mut chunks: axum::body::BodyDataStream) {
+    let began = Instant::now();
+    let mut left = MOST_DISCARDED;
+    while left > 0
+        && began.elapsed() < LONGEST_DISCARD
+        && let Ok(Some(Ok(chunk))) = tokio::time::timeout(DISCARD_PAUSE, chunks.next()).await
+    {
+        left = left.saturating_sub(chunk.len());
+    }
 }
 
 fn too_large() -> Problem {
@@ -208,6 +230,10 @@ async fn no_larger_than_allowed(request: Request, next: Next) -> Result<Response
         .and_then(|length| length.parse().ok())
         .is_some_and(|length: u64| length > MAX_BODY_BYTES as u64)
     {
+        // A client that asks before it sends is on the safe side, and must not be told to go on.
+        if !request.headers().contains_key(header::EXPECT) {
+            discard(request.into_body().into_data_stream()).await;
+        }
         return Err(too_large());
     }
     Ok(next.run(request).await)
