@@ -114,8 +114,7 @@ impl List {
         let url = api.url("orchestrator", "/sagas");
         let page: Value = api.request(|client| client.get(url).query(&query)).await?.json().await?;
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&page)?);
-            return Ok(());
+            return print_json(&page);
         }
         for saga in array(&page["sagas"]) {
             say!(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::json::{array, text_of};
-use crate::output::{complain, say};
+use crate::output::{complain, print_json, say};
 use crate::parts::server_pid;
 use crate::proc_stat;
 use crate::run::{Run, Where};
@@ -62,7 +62,11 @@ impl Status {
         let parts: Vec<Part> = services.into_iter().chain(servers(&suite)).collect();
         if self.json {
             let pid = run.map(|run| run.pid);
-            say!("{:#}", json!({"pid": pid, "portsFrom": ports_from, "ready": all_ready, "parts": parts}));
+            let said = json!({"pid": pid, "portsFrom": ports_from, "ready": all_ready, "parts": parts});
+            if let Err(error) = print_json(&said) {
+                complain!("amends: {error:#}");
+                return ExitCode::FAILURE;
+            }
         } else {
             match run {
                 Some(run) => say!("amends up, process {}, ports from {ports_from}", run.pid),

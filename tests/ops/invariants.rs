@@ -185,7 +185,7 @@ async fn an_order_that_does_not_end_is_named_and_left_out_of_the_sums() {
     suite.execute("order", change).await;
     let broken = suite.invariant(1).await;
     assert_eq!(broken["holds"], false, "{broken}");
-    assert!(broken["findings"].to_string().contains("captured less 0 refunded is not"), "{broken}");
+    assert!(broken["findings"].to_string().contains("captured less 0.00 refunded is not"), "{broken}");
     suite.execute("order", &change.replace('+', "-")).await;
     let captured = "update payment set status = 'captured' where status = 'authorizing'";
     suite.execute("payment", captured).await;
