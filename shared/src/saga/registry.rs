@@ -14,9 +14,7 @@ use crate::saga::plan::{Definition, Saga};
 
 /// This process lacks a definition with which an unfinished saga began.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "this orchestrator has no definition {name}@{version}; run the release that has it, then retry the key"
-)]
+#[error("this orchestrator has no definition {name}@{version}")]
 pub struct UnknownDefinition {
     /// The name of the definition.
     pub name: String,

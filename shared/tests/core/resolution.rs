@@ -164,7 +164,7 @@ async fn what_does_not_fit_resolves_nothing_and_says_why() {
     assert_eq!(refused(STEP, json!({"outcome": "done"})).await, because("/reply"), "the mark is needed");
     assert_eq!(
         refused(STEP, json!({"outcome": "done", "reply": {"mark": "m\u{0}"}})).await,
-        because("/reply")
+        because("/reply/mark")
     );
     assert_eq!(refused(STEP, json!({"outcome": "refused"})).await, because("/code"));
     assert_eq!(refused(STEP, json!({"outcome": "refused", "code": "bad_mood"})).await, because("/code"));

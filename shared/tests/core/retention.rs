@@ -145,9 +145,13 @@ async fn a_migration_that_is_missing_below_the_newest_is_noticed() {
     let toy = Toy::start().await;
     toy.execute("update _core_migrations set success = false where version = 2").await;
     let url = format!("http://127.0.0.1:{}/readyz", toy.process.port);
-    let answer = toy.client.get(url).send().await.expect("an answer");
-    assert_eq!(answer.status(), reqwest::StatusCode::SERVICE_UNAVAILABLE);
-    let said: Value = answer.json().await.expect("JSON");
+    // An answer may be half a second old.
+    let not_ready = async || {
+        let answer = toy.client.get(&url).send().await.expect("an answer");
+        answer.status() == reqwest::StatusCode::SERVICE_UNAVAILABLE
+    };
+    toy.until("the service to notice it", not_ready).await;
+    let said: Value = toy.client.get(&url).send().await.expect("an answer").json().await.expect("JSON");
     let check = said["checks"]
         .as_array()
         .and_then(|checks| checks.iter().find(|check| check["name"] == "migrations"));

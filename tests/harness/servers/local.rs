@@ -12,6 +12,8 @@ pub fn start(name: &str) -> local::Servers {
         fresh: true,
         backend: Backend::Local,
         counts_statements: true,
+        // The topics of all suites of a run stay until its end.
+        kafka_heap_mb: 1024,
         ..Options::new(folder().join(name))
     };
     local::Servers::start(&options, &Silent).unwrap_or_else(|error| panic!("the servers start: {error}"))
