@@ -280,21 +280,32 @@ pub(super) async fn call<C: Command, E: ExternalCall<C>>(
     _slot: Option<OwnedSemaphorePermit>,
 ) -> Ended<C, E::Outcome> {
     let key = task.step.idempotency_key();
-    let answer = tokio::time::timeout(E::TIMEOUT, handler.call(&key, &task)).await;
-    let reason = match answer {
-        Ok(Ok(outcome)) => {
+    match answer(E::TIMEOUT, handler.call(&key, &task), permit).await {
+        Ok(outcome) => Ended::Answered(task, outcome),
+        Err(reason) => Ended::Unanswered(UnansweredCall { task, reason }),
+    }
+}
+
+/// Waits for the dependency, and tells its circuit breaker whether it has answered. A failure of this process says nothing
+/// about the dependency. Returns the reason if there was no answer.
+async fn answer<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Box<dyn std::error::Error + Send + Sync>>>,
+    permit: Call,
+) -> Result<T, String> {
+    let reason = match tokio::time::timeout(limit, asked).await {
+        Ok(Ok(answer)) => {
             permit.end(true);
-            return Ended::Answered(task, outcome);
+            return Ok(answer);
         }
         Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<LocalError>() => {
-            drop(permit);
-            return Ended::Unanswered(UnansweredCall { task, reason: error.to_string() });
+            return Err(error.to_string());
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {:?}", E::TIMEOUT),
+        Err(_) => format!("no answer within {limit:?}"),
     };
     permit.end(false);
-    Ended::Unanswered(UnansweredCall { task, reason })
+    Err(reason)
 }
 
 /// Returns the minimum wait of a step that was already called. While the circuit is open, it is longer than the wait

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
-use super::{Caller, Ended, UnansweredCall};
+use super::{Caller, Ended, UnansweredCall, answer};
 use crate::circuit_breaker::Call;
 use crate::deadline::limited;
 use crate::envelope::Command;
+use crate::saga::external_call::ExternalCall;
 use crate::saga::external_call::resolution::store;
-use crate::saga::external_call::{ExternalCall, LocalError};
 use crate::saga::participant::Task;
 use crate::step_outcome::StepKey;
 
@@ -23,20 +23,10 @@ pub(super) async fn withdraw<C: Command, E: ExternalCall<C>>(
     _slot: Option<OwnedSemaphorePermit>,
 ) -> Ended<C, E::Outcome> {
     let key = task.step.idempotency_key();
-    let reason = match tokio::time::timeout(E::TIMEOUT, handler.withdraw(&key, &task)).await {
-        Ok(Ok(())) => {
-            permit.end(true);
-            return Ended::Withdrawn(task.step);
-        }
-        Ok(Err(error)) if error.is::<sqlx::Error>() || error.is::<LocalError>() => {
-            drop(permit);
-            return Ended::Unanswered(UnansweredCall { task, reason: error.to_string() });
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {:?}", E::TIMEOUT),
-    };
-    permit.end(false);
-    Ended::Unanswered(UnansweredCall { task, reason })
+    match answer(E::TIMEOUT, handler.withdraw(&key, &task), permit).await {
+        Ok(()) => Ended::Withdrawn(task.step),
+        Err(reason) => Ended::Unanswered(UnansweredCall { task, reason }),
+    }
 }
 
 impl<C: Command, E: ExternalCall<C>> Caller<C, E> {
