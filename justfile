@@ -27,7 +27,7 @@ test NAME='':
 
 # The same in containers, with the faults that only those have.
 test-containers NAME='servers::':
-    AMENDS_SERVERS=docker cargo test -p amends --test integration -- --include-ignored {{NAME}}
+    AMENDS_SERVERS=docker cargo test -p amends --features containers --test integration -- --include-ignored {{NAME}}
 
 # Runs every test.
 test-all:
@@ -39,7 +39,7 @@ run *OPTIONS:
 
 # Builds the binary for measuring, without LTO and incrementally: `target/measure/amends`.
 measure:
-    cargo build --profile measure -p amends
+    cargo build --profile measure -p amends --features jemalloc
 
 # Audits the running suite. Options go to `amends audit`.
 audit *OPTIONS:

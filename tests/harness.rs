@@ -1,6 +1,7 @@
 //! A suite for each test: its own databases, topics and processes, on shared servers or on servers of its own.
 
 mod audit;
+#[cfg(feature = "containers")]
 mod cleanup;
 pub mod clock;
 pub mod detour;

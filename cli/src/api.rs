@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::future::join_all;
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use shared::text::line;
+use url::Url;
 
 use crate::suite::{SERVICES, Suite};
 

@@ -32,15 +32,18 @@ mod status;
 mod suite;
 mod up;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use shared::service::secret::{SettingError, redact};
 
 use crate::output::complain;
 #[cfg(feature = "suite")]
 use crate::parts::Deed;
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -70,6 +73,9 @@ enum Command {
     /// Place, show, cancel and return orders.
     #[command(subcommand)]
     Order(order::Command),
+    /// Follow the return of an order.
+    #[command(subcommand)]
+    Return(order::Returns),
     /// Show sagas, the workflows that carry out orders, and retry one that is stuck.
     #[command(subcommand)]
     Saga(saga::Command),
@@ -95,6 +101,23 @@ enum Command {
     Migrate(setup::Migrate),
     /// Add the demo products and their stock to a running suite.
     Seed(setup::Seed),
+    /// Print a script that completes commands and options: `source <(amends completions bash)`.
+    Completions(Completions),
+}
+
+/// The script for a shell.
+#[derive(Debug, clap::Args)]
+struct Completions {
+    shell: Shell,
+}
+
+impl Completions {
+    fn print(&self) {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut CommandLine::command(), "amends", &mut script);
+        // A reader that has gone is no fault.
+        let _ = std::io::stdout().write_all(&script);
+    }
 }
 
 /// The commands that run services on this machine. A program without them is half as large.
@@ -119,7 +142,7 @@ enum Here {
     Resume(parts::Part),
     /// Run one service: `amends serve payment --help` lists its settings.
     Serve(serve::Serve),
-    /// Measure one part of the suite on this machine; build with --release for figures that count.
+    /// Measure one part of the suite on this machine; build with --release --features jemalloc for figures that count.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Write the documents that are generated from the code (schemas, OpenAPI, settings, metrics, plans).
@@ -145,6 +168,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "suite")]
         Command::Here(command) => return command.run(),
         Command::Order(command) => command.run(),
+        Command::Return(command) => command.run(),
         Command::Products(products) => products.run(),
         Command::Saga(command) => command.run(),
         Command::Audit(audit) => audit.run(),
@@ -155,6 +179,10 @@ fn main() -> ExitCode {
         Command::Topics(topics) => topics.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Seed(seed) => seed.run(),
+        Command::Completions(completions) => {
+            completions.print();
+            Ok(())
+        }
     };
     exit_code(ended)
 }

@@ -16,6 +16,7 @@ use crate::events::Events;
 use crate::format::Format;
 use crate::json::{money, text_of};
 use crate::output::{print_json, say};
+use crate::saga;
 use crate::suite::Suite;
 
 /// The commands about orders.
@@ -33,6 +34,26 @@ pub enum Command {
     Cancel(Shown),
     /// Return a confirmed order: the money is refunded and the goods are restocked.
     Return(Shown),
+}
+
+/// The commands about returns. `amends order return` asks for one.
+#[derive(Debug, Subcommand)]
+pub enum Returns {
+    /// Follow an order's return until its money is refunded and its goods are back on the shelf.
+    Watch(One),
+}
+
+impl Returns {
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self::Watch(One { id, suite }) = self;
+        crate::runtime::block_on(async {
+            let order = Api::new(&suite).get("order", &format!("/orders/{id}")).await?;
+            let Some(undone) = order["return"]["id"].as_str() else {
+                bail!("the order has no return; `amends order return {id}{}` asks for one", suite.flags());
+            };
+            saga::One::of(undone.parse()?, suite).watch().await
+        })
+    }
 }
 
 /// An order to place.

@@ -131,6 +131,11 @@ impl List {
 }
 
 impl One {
+    /// The saga with this id.
+    pub fn of(id: Uuid, suite: Suite) -> Self {
+        Self { id, saga_id: true, suite }
+    }
+
     async fn get(&self, api: &Api) -> anyhow::Result<Value> {
         api.get("orchestrator", &self.path("")).await
     }
@@ -140,7 +145,7 @@ impl One {
         format!("/sagas/{}{below}?sagaId={}", self.id, self.saga_id)
     }
 
-    async fn watch(self) -> anyhow::Result<()> {
+    pub async fn watch(self) -> anyhow::Result<()> {
         let api = Api::new(&self.suite);
         let mut told = 0;
         // The saga begins a moment after the request that causes it. A silent service is an error at once.

@@ -130,6 +130,7 @@ impl Up {
             run.ready = true;
             run.note(state)?;
             welcome(suite, state, began.elapsed());
+            servers.speed_up_later_starts();
             watch_over(servers, &mut children, run, state, told_to_stop)
         })();
         children.stop();

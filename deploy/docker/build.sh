@@ -33,7 +33,7 @@ cd "$sources"
 export CARGO_TARGET_DIR=$folder/target
 services="order payment inventory shipping notification orchestrator"
 # shellcheck disable=SC2046,SC2086 # words are meant
-cargo build --locked --profile "$PROFILE" $(printf -- '-p %s ' $services) -p amends --no-default-features --bins
+cargo build --locked --profile "$PROFILE" $(printf -- '-p %s ' $services) -p amends --no-default-features --features jemalloc --bins
 for program in amends $services; do
     # Stripped here and not by the profile, so that profiles share the compiled dependencies.
     strip -o "$out/$program" "$folder/target/$PROFILE/$program"

@@ -1,8 +1,10 @@
 //! The PostgreSQL and the Kafka of a suite: processes of this machine, or containers. The tests are the same.
 //!
 //! `AMENDS_SERVERS` chooses between `local` and `docker`. With `auto`, or without it, the servers are containers if Java or
-//! Maven is missing and a container engine answers.
+//! Maven is missing and a container engine answers. With the feature `containers` they are containers of testcontainers,
+//! which can also be cut off from their network.
 
+#[cfg(feature = "containers")]
 mod containers;
 mod local;
 
@@ -58,7 +60,11 @@ pub fn own(name: &str) -> Arc<dyn Servers> {
 }
 
 fn start(name: &str) -> Arc<dyn Servers> {
-    if in_containers() { Arc::new(containers::Containers::start()) } else { Arc::new(local::start(name)) }
+    #[cfg(feature = "containers")]
+    if in_containers() {
+        return Arc::new(containers::Containers::start());
+    }
+    Arc::new(local::start(name, backend()))
 }
 
 /// Returns how further servers are run.

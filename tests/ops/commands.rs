@@ -61,6 +61,11 @@ fn parts_of_a_suite_are_shown_killed_frozen_and_come_back() {
         assert_eq!(page[member][0]["id"], id.trim(), "{page}");
     }
 
+    assert!(up.fails(&["return", "watch", id.trim()]).contains("amends order return"));
+    up.succeeds(&["order", "return", id.trim()]);
+    assert!(up.succeeds(&["return", "watch", id.trim()]).trim_end().ends_with("completed"));
+    assert!(up.succeeds(&["completions", "bash"]).contains("complete -F _amends"));
+
     let logs = up.succeeds(&["logs", "order", "--lines", "1000"]);
     assert!(logs.contains("serving"), "{logs}");
     assert!(up.succeeds(&["logs", "postgres"]).contains("ready to accept connections"));

@@ -99,6 +99,15 @@ fn every_crate_of_ours_has_the_lints_of_the_workspace() {
     }
 }
 
+/// Otherwise a newcomer who has run the suite compiles most crates a second time to test it.
+#[test]
+fn the_suite_and_its_tests_share_what_is_compiled() {
+    let suite = features(&["-p", "amends", "--edges", "normal,build"]);
+    let tests = features(&["--workspace", "--edges", "normal,build,dev"]);
+    let twice: Vec<_> = suite.difference(&tests).collect();
+    assert!(suite.len() > 200 && twice.is_empty(), "the tests compile these with other features: {twice:?}");
+}
+
 #[test]
 fn licences_are_read_as_expressions() {
     let allow = ["MIT", "ISC", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned).into();
@@ -126,13 +135,25 @@ fn root() -> PathBuf {
 /// Returns `cargo metadata` for this platform. Crates for other platforms are not downloaded, so cargo can't read them.
 fn metadata() -> Value {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", &platform]);
+    serde_json::from_str(&metadata).expect("cargo metadata is JSON")
+}
+
+/// Returns the crates that cargo would compile for these packages, each with its features.
+fn features(packages: &[&str]) -> BTreeSet<String> {
+    let tree = ["tree", "--prefix", "none", "--no-dedupe", "--format", "{p} {f}"];
+    cargo(&[&tree, packages].concat()).lines().map(str::to_owned).collect()
+}
+
+fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", &platform])
+        .args(arguments)
+        .args(["--offline", "--locked"])
         .current_dir(root())
         .output()
         .expect("cargo can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
+    String::from_utf8(output.stdout).expect("cargo writes text")
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

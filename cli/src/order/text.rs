@@ -38,7 +38,8 @@ fn lines(order: &Value, flags: &str) -> Vec<String> {
         lines.push(format!("  return {id}: {status}"));
         if status == "requested" || status == "pending" {
             lines.push(String::new());
-            lines.push(format!("`amends saga watch --saga-id {id}{flags}` follows the return"));
+            let order = text_of(order, "id");
+            lines.push(format!("`amends return watch {order}{flags}` follows the return"));
             return lines;
         }
     }

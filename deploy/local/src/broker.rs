@@ -28,13 +28,13 @@ pub(crate) fn lay_out(dir: &Path, prepared: &Prepared, ports: Ports) -> Result<P
     Ok(home)
 }
 
-/// Returns the command that starts a broker in `home`, with `flag` as one more flag for the JVM.
-pub(crate) fn command(prepared: &Prepared, home: &Path, heap_mb: u32, flag: Option<&str>) -> Command {
+/// Returns the command that starts a broker in `home`, with `flags` as further flags for the JVM.
+pub(crate) fn command(prepared: &Prepared, home: &Path, heap_mb: u32, flags: &[&str]) -> Command {
     let mut command = jvm(&prepared.java, &prepared.classpath);
     command.current_dir(home);
     command.args(["-Xms32m", &format!("-Xmx{heap_mb}m"), "-Xss256k", "-XX:ReservedCodeCacheSize=64m"]);
     command.args(["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]);
-    command.args(flag).args(["kafka.Kafka", "server.properties"]);
+    command.args(flags).args(["kafka.Kafka", "server.properties"]);
     command
 }
 

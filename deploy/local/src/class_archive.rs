@@ -1,10 +1,12 @@
 //! Kafka's class-data archive. With it the JVM maps parsed classes into memory, which halves the broker's start.
 //!
-//! A broker of its own makes the archive, once. If the first real broker made it, a `kill -9` could lose it, and the
-//! first stop would take seconds longer than all others.
+//! A broker of its own makes the archive, once, while nobody waits for it. If the first real broker made it, a `kill -9`
+//! could lose it, and the first stop would take seconds longer than all others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -16,54 +18,78 @@ use crate::files::{self, UNFINISHED};
 use crate::instance::{Instance, Place};
 use crate::ports::Ports;
 use crate::probe::Probe;
-use crate::progress::{Progress, Step};
+use crate::progress::Silent;
 use crate::ready::await_ready;
 use crate::tool::short_hash;
 
-/// The limits for the start and for the end of the broker that makes the archive.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The limits for the start and for the end of the broker that makes the archive. Everything else goes first.
+const LIMIT: Duration = Duration::from_secs(300);
 const HEAP_MB: u32 = 256;
+const LOWEST_PRIORITY: i32 = 19;
 
-/// Returns the archive for this JVM and these jars, and makes it first if need be.
-///
-/// Returns `None` if it could not be made, because Kafka works without it and only starts slower. The failure is
-/// logged, and a file in the cache remembers it, so that later starts don't try again.
-pub(crate) fn find_or_make(prepared: &Prepared, progress: &dyn Progress) -> Option<PathBuf> {
+/// Returns the archive for this JVM and these jars, if it has been made.
+pub(crate) fn find(prepared: &Prepared) -> Option<PathBuf> {
+    let archive = path(prepared);
+    archive.exists().then_some(archive)
+}
+
+fn path(prepared: &Prepared) -> PathBuf {
     // The class path names the servers' folder, whose name follows from the pinned versions.
     let key =
         short_hash(&[&prepared.java.build, &prepared.java.program.to_string_lossy(), &prepared.classpath]);
-    let root = &prepared.cache.root;
-    let (archive, given_up) = (root.join(format!("kafka-{key}.jsa")), root.join(format!("kafka-{key}.none")));
-    if archive.exists() {
-        return Some(archive);
+    prepared.cache.root.join(format!("kafka-{key}.jsa"))
+}
+
+/// The making of an archive on a thread of its own. If this is dropped before the end, the broker is killed, and a later
+/// start begins again.
+pub(crate) struct Training(Arc<Mutex<Progress>>);
+
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Begun,
+    Broker(Arc<Instance>),
+    GivenUp,
+}
+
+impl Training {
+    /// Begins, unless there is an archive already. A failure is only logged, because Kafka works without an archive.
+    pub fn begin(prepared: &Prepared) -> Training {
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        if find(prepared).is_none() {
+            let (prepared, progress) = (prepared.clone(), Arc::clone(&progress));
+            let work = move || {
+                if let Err(fault) = make(&prepared, &progress) {
+                    tracing::warn!(error = %fault, "no class-data archive; Kafka starts slower");
+                }
+            };
+            // Without a thread there is no archive.
+            let _ = thread::Builder::new().name("class archive".into()).spawn(work);
+        }
+        Training(progress)
     }
-    if given_up.exists() {
-        return None;
-    }
-    match make(prepared, &archive, progress) {
-        Ok(()) => Some(archive),
-        Err(fault) => {
-            tracing::warn!(error = %fault, "no class-data archive; Kafka starts slower");
-            let _ = fs::write(&given_up, fault.to_string());
-            None
+}
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        if let Progress::Broker(broker) = std::mem::replace(&mut *hold(&self.0), Progress::GivenUp) {
+            let _ = broker.kill9();
         }
     }
 }
 
-fn make(prepared: &Prepared, archive: &Path, progress: &dyn Progress) -> Result<(), Error> {
-    let _lock = prepared.cache.lock(progress)?;
+fn hold(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make(prepared: &Prepared, progress: &Mutex<Progress>) -> Result<(), Error> {
+    let _lock = prepared.cache.lock(&Silent)?;
     // Another process may have made it while this one waited.
-    if archive.exists() {
-        return Ok(());
-    }
-    let step = Step::begin(progress, "making later starts of Kafka faster (once)");
-    train(prepared, archive)?;
-    step.done("later starts of Kafka are faster");
-    Ok(())
+    if find(prepared).is_some() { Ok(()) } else { train(prepared, progress) }
 }
 
 /// Runs a broker, uses it a little, and stops it. The JVM then writes the archive.
-fn train(prepared: &Prepared, archive: &Path) -> Result<(), Error> {
+fn train(prepared: &Prepared, progress: &Mutex<Progress>) -> Result<(), Error> {
     let root = &prepared.cache.root;
     let work = root.join(format!("{UNFINISHED}training"));
     let ports = Ports::free().doing("find free ports for", &work)?;
@@ -72,18 +98,30 @@ fn train(prepared: &Prepared, archive: &Path) -> Result<(), Error> {
     let launch = {
         let (prepared, home) = (prepared.clone(), home.clone());
         let flag = format!("-XX:ArchiveClassesAtExit={}", dump.display());
-        move || broker::command(&prepared, &home, HEAP_MB, Some(&flag))
+        // Else the JVM gives its threads priorities of its own.
+        move || broker::command(&prepared, &home, HEAP_MB, &[&flag, "-XX:ThreadPriorityPolicy=0"])
     };
     let log = root.join("training.log");
-    let instance = Instance::new("Kafka", Signal::TERM, log, Place::Folder(home), Box::new(launch));
-    instance.start()?;
+    let broker = Instance::new("Kafka", Signal::TERM, log, Place::Folder(home), Box::new(launch));
+    let broker = Arc::new(broker);
+    {
+        let mut progress = hold(progress);
+        if matches!(*progress, Progress::GivenUp) {
+            return Ok(());
+        }
+        broker.start()?;
+        broker.lower_priority(LOWEST_PRIORITY);
+        *progress = Progress::Broker(Arc::clone(&broker));
+    }
     let probe = Probe::new(ports.kafka);
-    let used = await_ready(&instance, LIMIT, async || probe.attempt().await);
-    let used = used.map(|()| probe.exercise());
+    let used = await_ready(&broker, LIMIT, async || probe.attempt().await).map(|()| probe.exercise());
     // The JVM takes two seconds or more to write the archive when it ends.
-    instance.request_stop();
-    instance.await_end(LIMIT);
-    used?;
-    fs::rename(&dump, archive).doing("move into place", archive)?;
+    broker.request_stop();
+    broker.await_end(LIMIT);
+    let given_up = matches!(*hold(progress), Progress::GivenUp);
+    if !given_up {
+        used?;
+        fs::rename(&dump, path(prepared)).doing("move into place", Path::new("the class-data archive"))?;
+    }
     files::remove_tree(&work)
 }

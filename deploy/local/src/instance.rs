@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 
 use crate::docker::Container;
 use crate::error::{Doing, Error, LogTail};
@@ -133,6 +133,14 @@ impl Instance {
         }
         let pid = Pid::from_raw(child.id().cast_signed());
         pid.map_or(Ok(()), |pid| kill_process(pid, signal).doing("signal", Path::new(self.name)))
+    }
+
+    /// Lets other processes go first, by the kernel's measure from -20 to 19. It must be called right after the start,
+    /// because threads that exist keep their priority.
+    pub fn lower_priority(&self, nice: i32) {
+        let pid = self.running().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        // It would only run with the priority of the others.
+        let _ = pid.map(|pid| setpriority_process(Some(pid), nice));
     }
 
     /// Ends the server at once, as a crash would, and waits until it is gone.

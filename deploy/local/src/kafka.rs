@@ -14,7 +14,6 @@ use crate::instance::{Instance, Launch};
 use crate::options::Options;
 use crate::ports::Ports;
 use crate::probe::Probe;
-use crate::progress::Progress;
 use crate::ready::await_ready;
 use crate::server::{Server, Software};
 use crate::state::Claim;
@@ -29,7 +28,6 @@ pub type Kafka = Server<KafkaSoftware>;
 pub struct KafkaSoftware {
     ports: Ports,
     heap_mb: u32,
-    class_archive: Option<PathBuf>,
 }
 
 impl Software for KafkaSoftware {
@@ -41,7 +39,7 @@ impl Software for KafkaSoftware {
     const STOP_SIGNAL: Signal = Signal::TERM;
 
     fn new(options: &Options) -> Self {
-        KafkaSoftware { ports: options.ports, heap_mb: options.kafka_heap_mb, class_archive: None }
+        KafkaSoftware { ports: options.ports, heap_mb: options.kafka_heap_mb }
     }
 
     fn port(&self) -> u16 {
@@ -52,15 +50,14 @@ impl Software for KafkaSoftware {
         vec![(self.ports.kafka, Self::NAME), (self.ports.kafka_controller, "Kafka's controller")]
     }
 
-    fn warm_up(&mut self, prepared: &Prepared, progress: &dyn Progress) {
-        self.class_archive = class_archive::find_or_make(prepared, progress);
-    }
-
     fn in_folder(&self, claim: &Claim, prepared: &Prepared) -> Result<(PathBuf, Launch), Error> {
         let folder = broker::lay_out(&claim.dir, prepared, self.ports)?;
         let (prepared, home, heap_mb) = (prepared.clone(), folder.clone(), self.heap_mb);
-        let archive = self.class_archive.as_ref().map(|it| format!("-XX:SharedArchiveFile={}", it.display()));
-        let launch = move || broker::command(&prepared, &home, heap_mb, archive.as_deref());
+        let launch = move || {
+            let archive = class_archive::find(&prepared);
+            let flag = archive.map(|archive| format!("-XX:SharedArchiveFile={}", archive.display()));
+            broker::command(&prepared, &home, heap_mb, flag.as_deref().as_slice())
+        };
         Ok((folder, Box::new(launch)))
     }
 

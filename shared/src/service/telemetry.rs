@@ -17,9 +17,10 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::text;
 use crate::trace::{self, Propagator};
@@ -74,7 +75,7 @@ impl<W: io::Write> io::Write for OneLine<W> {
 
 /// Sets up logs, traces and metrics of this process. The standard variables `RUST_LOG` and `OTEL_*` apply.
 pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(service);
     let logs = tracing_subscriber::fmt::layer().with_writer(|| OneLine(io::stderr())).with_target(false);
     let logs = match format {
         LogFormat::Text => logs.with_ansi(false).boxed(),
@@ -91,6 +92,18 @@ pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
     let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
     METRICS.get_or_init(|| recorder(service));
     Guard(provider)
+}
+
+/// Returns what `RUST_LOG` asks for, such as `info,shared::relay=debug`, and `info` without it.
+///
+/// The parts are targets and levels. A filter by spans and fields would need regular expressions, which no log here does.
+fn filter(service: &'static str) -> Targets {
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
+    let read = asked.map_or(Ok(Targets::new().with_default(LevelFilter::INFO)), |asked| asked.parse());
+    read.unwrap_or_else(|_| {
+        eprintln!("{service}: RUST_LOG is not a list like `info,shared::relay=debug`; the level is info");
+        Targets::new().with_default(LevelFilter::INFO)
+    })
 }
 
 fn exporter(service: &'static str) -> Option<SdkTracerProvider> {

@@ -1,22 +1,24 @@
-//! Servers that are processes of this machine. Their network can't be cut, so they are frozen instead.
+//! Servers as `amends up` runs them. Their network can't be cut, so they are frozen instead.
 
 use local::{Backend, Options, Ports, Silent};
 
 use super::{Network, Server, Servers, blocking, folder};
 
-pub fn start(name: &str) -> local::Servers {
+pub fn start(name: &str, backend: Backend) -> local::Servers {
     let ports = Ports::free().expect("free ports");
-    // In containers the tests have their own servers. `auto` would start containers a second way.
     let options = Options {
         ports,
         fresh: true,
-        backend: Backend::Local,
+        backend,
         counts_statements: true,
         // The topics of all suites of a run stay until its end.
         kafka_heap_mb: 1024,
         ..Options::new(folder().join(name))
     };
-    local::Servers::start(&options, &Silent).unwrap_or_else(|error| panic!("the servers start: {error}"))
+    let servers = local::Servers::start(&options, &Silent);
+    let servers = servers.unwrap_or_else(|error| panic!("the servers start: {error}"));
+    servers.speed_up_later_starts();
+    servers
 }
 
 impl Servers for local::Servers {
