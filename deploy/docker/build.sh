@@ -8,23 +8,14 @@ mkdir -p "$sources" "$out"
 # Cargo decides by the time of a file's last change, which in the context is the time of the checkout. The files of a second
 # checkout can be older than a build of the first one, and would count as built. So a file is copied only if its content has
 # changed, and its copy is as old as its content.
-folder_changed() { # a macro reads the migrations, and cargo does not notice a new file in their folder
-    case $1 in
-        */tests/*) ;; # programs are built, and no tests
-        */migrations/*) touch "$sources/${1%/migrations/*}/src/lib.rs" ;;
-    esac
-}
 cd "$sources"
 find . -type f | while IFS= read -r file; do
-    [ -e "$context/$file" ] || { rm "$file"; folder_changed "$file"; }
+    [ -e "$context/$file" ] || rm "$file"
 done
 cd "$context"
 find . -type f | while IFS= read -r file; do
-    if [ ! -e "$sources/$file" ]; then
+    if ! cmp -s "$file" "$sources/$file"; then
         mkdir -p "$sources/${file%/*}"
-        cp "$file" "$sources/$file"
-        folder_changed "$file"
-    elif ! cmp -s "$file" "$sources/$file"; then
         cp "$file" "$sources/$file"
     fi
 done

@@ -28,6 +28,7 @@ pub mod read_model;
 pub mod relay;
 pub mod retention;
 pub mod router;
+mod row;
 #[cfg(feature = "saga")]
 pub mod saga;
 #[cfg(feature = "service")]

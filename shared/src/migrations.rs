@@ -4,10 +4,11 @@
 //! `_core_migrations` and `_saga_migrations`. They therefore use no numbers and no table names of the application. An
 //! application that runs the files itself finds them in [`Set::scripts`].
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
-
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 
 use crate::db::server::{self, ServerError};
 use crate::db::{Db, quote_ident};
@@ -35,23 +36,65 @@ pub enum ApplyError {
     Migrate(#[from] MigrateError),
 }
 
+/// Embeds migrations of the calling crate in its program: the folder, and the names of the files without `.sql`, in their
+/// order. The value is a `LazyLock<Migrator>`.
+///
+/// It does what `sqlx::migrate!` does, and brings no second copy of sqlx for the compiler, see [`crate::row!`].
+#[macro_export]
+macro_rules! migrations {
+    ($folder:literal: $($file:literal),+ $(,)?) => {
+        ::std::sync::LazyLock::new(|| {
+            $crate::migrations::embedded(&[$((
+                $file,
+                include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $folder, "/", $file, ".sql")),
+            )),+])
+        })
+    };
+}
+
+/// Returns the migrator of files with these names and contents. [`crate::migrations!`] calls it.
+///
+/// # Panics
+/// Panics if a name does not begin with a number and an underscore.
+pub fn embedded(files: &[(&'static str, &'static str)]) -> Migrator {
+    let migration = |(file, sql): &(&'static str, &'static str)| {
+        let name = file.split_once('_').and_then(|(number, name)| Some((number.parse().ok()?, name)));
+        let Some((version, name)) = name else { panic!("`{file}` is not a number and a name") };
+        let no_transaction = sql.starts_with("-- no-transaction");
+        Migration::new(
+            version,
+            name.replace('_', " ").into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            no_transaction,
+        )
+    };
+    Migrator::with_migrations(files.iter().map(migration).collect())
+}
+
 /// A set of migrations with its own history.
 #[derive(Debug)]
 pub struct Set {
     /// The name of the set. The name of its history table contains it.
     pub name: &'static str,
-    migrator: &'static Migrator,
+    migrator: &'static LazyLock<Migrator>,
 }
 
 /// The tables of every service: inbox, outbox, the relay's checkpoint, step outcomes and parked messages.
 pub static CORE: Set = Set { name: "core", migrator: &CORE_MIGRATOR };
-static CORE_MIGRATOR: Migrator = sqlx::migrate!();
+static CORE_MIGRATOR: LazyLock<Migrator> = crate::migrations!(
+    "migrations": "0001_messaging", "0002_retention", "0003_parked", "0004_relay", "0005_claims", "0006_outbox_receipts",
+    "0007_days_by_function", "0008_claim_batch", "0009_parked_identity", "0010_owner", "0011_relay_adoption",
+    "0012_record_gap", "0013_operator_act", "0014_idempotency_answer",
+);
 
 /// The tables of a saga coordinator beside [`CORE`]: sagas and their log.
 #[cfg(feature = "saga")]
 pub static SAGA: Set = Set { name: "saga", migrator: &SAGA_MIGRATOR };
 #[cfg(feature = "saga")]
-static SAGA_MIGRATOR: Migrator = sqlx::migrate!("migrations/saga");
+static SAGA_MIGRATOR: LazyLock<Migrator> = crate::migrations!(
+    "migrations/saga": "0001_sagas", "0002_reply", "0003_optimistic_lock", "0004_readable_log",
+);
 
 /// Applies [`CORE`] to the database, unless that was done before. The connection's role must own the schema or be
 /// allowed to create it.

@@ -1,8 +1,8 @@
 //! What operators have done: who, why, and to what. An act is recorded in the transaction that carries it out.
 
 use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,21 +21,23 @@ pub(crate) struct Act<'a> {
     pub detail: Value,
 }
 
-/// An act on record.
-#[derive(Debug, FromRow)]
-pub struct ActRow {
-    /// The identity of the act.
-    pub id: Uuid,
-    /// The time of the act.
-    pub at: OffsetDateTime,
-    /// What was done, as a name for programs.
-    pub act: String,
-    /// The name of the operator.
-    pub by: String,
-    /// Why the operator did it.
-    pub reason: String,
-    /// What it was done to.
-    pub detail: Json<Value>,
+crate::row! {
+    /// An act on record.
+    #[derive(Debug)]
+    pub struct ActRow {
+        /// The identity of the act.
+        pub id: Uuid,
+        /// The time of the act.
+        pub at: OffsetDateTime,
+        /// What was done, as a name for programs.
+        pub act: String,
+        /// The name of the operator.
+        pub by: String,
+        /// Why the operator did it.
+        pub reason: String,
+        /// What it was done to.
+        pub detail: Json<Value>,
+    }
 }
 
 /// Records an act. A further part of an act on record replaces its detail.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use schemas::catalog;
+use shared::migrations::{self, Set};
 use shared::service::{App, consumed_types};
 
 use crate::{read, root};
@@ -60,5 +61,38 @@ fn a_crate_doc_says_what_the_service_publishes() {
         });
         let owned: BTreeSet<String> = owned.map(|entry| entry.kind.to_owned()).collect();
         assert_eq!(documented(service, "Publishes"), owned, "what {service} publishes");
+    }
+}
+
+/// A file that nobody lists would never be applied, and its tables would be missing.
+#[test]
+fn every_migration_in_a_folder_is_embedded() {
+    fn own<A: App>() -> (String, Vec<String>) {
+        let own = A::migrations().into_iter().flat_map(|migrator| migrator.iter());
+        let folder = format!("services/{}/migrations", A::NAME);
+        (folder, own.map(|one| file(one.version, &one.description)).collect())
+    }
+    fn of(folder: &str, set: &Set) -> (String, Vec<String>) {
+        (folder.to_owned(), set.scripts().map(|(number, name, _)| file(number, name)).collect())
+    }
+    fn file(number: i64, name: &str) -> String {
+        format!("{number:04}_{}.sql", name.replace(' ', "_"))
+    }
+    let all = [
+        of("shared/migrations", &migrations::CORE),
+        of("shared/migrations/saga", &migrations::SAGA),
+        own::<order::Order>(),
+        own::<payment::Payment>(),
+        own::<inventory::Inventory>(),
+        own::<shipping::Shipping>(),
+        own::<notification::Notification>(),
+    ];
+    for (folder, embedded) in all {
+        let files =
+            std::fs::read_dir(root().join(&folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let names = files.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".sql")).collect();
+        names.sort();
+        assert_eq!(embedded, names, "{folder}");
     }
 }

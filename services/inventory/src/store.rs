@@ -6,25 +6,27 @@ use std::collections::HashMap;
 
 use schemas::common::Line;
 use shared::unit_of_work::UnitOfWork;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{End, Shelf};
 
-/// A product as the routes show it.
-#[derive(Debug, FromRow)]
-pub struct ProductRow {
-    pub sku: String,
-    pub name: String,
-    pub price_amount: i64,
-    pub price_currency: String,
-    pub on_hand: i64,
-    pub reserved: i64,
-    pub shipped: i64,
-    pub received: i64,
-    pub version: i64,
+shared::row! {
+    /// A product as the routes show it.
+    #[derive(Debug)]
+    pub struct ProductRow {
+        pub sku: String,
+        pub name: String,
+        pub price_amount: i64,
+        pub price_currency: String,
+        pub on_hand: i64,
+        pub reserved: i64,
+        pub shipped: i64,
+        pub received: i64,
+        pub version: i64,
+    }
 }
 
 /// The wanted state of a product.
@@ -54,23 +56,26 @@ pub struct Entry {
     pub quantity: i64,
 }
 
-/// A row of an order's ledger, as the routes show it.
-#[derive(Debug, FromRow)]
-pub struct EntryRow {
-    pub kind: String,
-    pub sku: String,
-    pub quantity: i64,
-    pub at: OffsetDateTime,
+shared::row! {
+    /// A row of an order's ledger, as the routes show it.
+    #[derive(Debug)]
+    pub struct EntryRow {
+        pub kind: String,
+        pub sku: String,
+        pub quantity: i64,
+        pub at: OffsetDateTime,
+    }
 }
 
-#[derive(FromRow)]
-struct Locked {
-    order_id: Option<Uuid>,
-    items: Option<Json<Vec<Line>>>,
-    taken: bool,
-    sku: Option<String>,
-    on_hand: i64,
-    low_threshold: i64,
+shared::row! {
+    struct Locked {
+        order_id: Option<Uuid>,
+        items: Option<Json<Vec<Line>>>,
+        taken: bool,
+        sku: Option<String>,
+        on_hand: i64,
+        low_threshold: i64,
+    }
 }
 
 /// The lines of orders, by order.

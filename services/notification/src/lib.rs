@@ -18,6 +18,7 @@ pub mod handlers;
 pub mod routes;
 pub mod store;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use shared::kafka::Topic;
@@ -27,7 +28,8 @@ use sqlx::migrate::Migrator;
 
 pub use self::config::Config;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> =
+    shared::migrations!("migrations": "0001_notifications", "0002_mail", "0003_contact_message");
 
 /// The notification service.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use schemas::order::CustomerUpdated;
 use shared::envelope::new_id;
 use shared::read_model::{Heard, Known};
 use shared::unit_of_work::UnitOfWork;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -40,13 +40,14 @@ impl<'n> NewNotification<'n> {
     }
 }
 
-/// A notice that is to be sent.
-#[derive(FromRow)]
-pub struct SendingRow {
-    pub id: Uuid,
-    pub email: Option<String>,
-    pub text: String,
-    pub created_at: OffsetDateTime,
+shared::row! {
+    /// A notice that is to be sent.
+    pub struct SendingRow {
+        pub id: Uuid,
+        pub email: Option<String>,
+        pub text: String,
+        pub created_at: OffsetDateTime,
+    }
 }
 
 /// The outcome of a notice.
@@ -57,18 +58,19 @@ pub struct EndedRow<'e> {
     pub reason: Option<&'e str>,
 }
 
-/// A notice to a customer, as the routes show it.
-#[derive(FromRow)]
-pub struct NotificationRow {
-    pub id: Uuid,
-    pub order_id: Uuid,
-    pub customer_id: String,
-    pub kind: String,
-    pub text: String,
-    pub channel: String,
-    pub status: String,
-    pub reason: Option<String>,
-    pub created_at: OffsetDateTime,
+shared::row! {
+    /// A notice to a customer, as the routes show it.
+    pub struct NotificationRow {
+        pub id: Uuid,
+        pub order_id: Uuid,
+        pub customer_id: String,
+        pub kind: String,
+        pub text: String,
+        pub channel: String,
+        pub status: String,
+        pub reason: Option<String>,
+        pub created_at: OffsetDateTime,
+    }
 }
 
 /// Inserts notices. A notice without an address gets the customer's own, if that is known.

@@ -26,6 +26,7 @@ pub mod order_events;
 mod routes;
 pub mod store;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use shared::kafka::Topic;
@@ -34,7 +35,7 @@ use sqlx::migrate::Migrator;
 
 pub use self::config::Config;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = shared::migrations!("migrations": "0001_orders", "0002_idempotency_key_age", "0003_timeline_by_message", "0004_after_confirmation", "0005_customers", "0006_cancellation_and_return", "0007_product_message");
 
 /// The order service.
 #[derive(Debug)]

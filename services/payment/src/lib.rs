@@ -13,6 +13,7 @@ pub mod handlers;
 pub mod routes;
 pub mod store;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use shared::kafka::Topic;
@@ -21,7 +22,7 @@ use sqlx::migrate::Migrator;
 
 pub use self::config::Config;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = shared::migrations!("migrations": "0001_payments");
 
 /// The payment service.
 #[derive(Debug)]

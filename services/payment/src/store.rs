@@ -7,24 +7,40 @@ use std::collections::HashMap;
 use schemas::common::Money;
 use schemas::payment::AuthorizePayment;
 use shared::unit_of_work::UnitOfWork;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{Move, Status};
 
 /// A payment's row.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub struct PaymentRow {
     pub order_id: Uuid,
     pub amount: i64,
     pub currency: String,
-    #[sqlx(try_from = "String")]
     pub status: Status,
     pub authorization_id: Option<String>,
     pub reason: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
+}
+
+impl FromRow<'_, PgRow> for PaymentRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let status: String = row.try_get("status")?;
+        Ok(Self {
+            order_id: row.try_get("order_id")?,
+            amount: row.try_get("amount")?,
+            currency: row.try_get("currency")?,
+            status: status.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            authorization_id: row.try_get("authorization_id")?,
+            reason: row.try_get("reason")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
+    }
 }
 
 impl PaymentRow {
@@ -33,15 +49,17 @@ impl PaymentRow {
     }
 }
 
-/// An entry of the ledger.
-#[derive(Debug, FromRow)]
-pub struct EntryRow {
-    pub kind: String,
-    pub debit: String,
-    pub credit: String,
-    pub amount: i64,
-    pub currency: String,
-    pub at: OffsetDateTime,
+shared::row! {
+    /// An entry of the ledger.
+    #[derive(Debug)]
+    pub struct EntryRow {
+        pub kind: String,
+        pub debit: String,
+        pub credit: String,
+        pub amount: i64,
+        pub currency: String,
+        pub at: OffsetDateTime,
+    }
 }
 
 /// The provider's answer to an authorization.

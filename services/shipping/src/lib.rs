@@ -16,6 +16,7 @@ pub mod handlers;
 pub mod routes;
 pub mod store;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use shared::kafka::Topic;
@@ -25,7 +26,7 @@ use sqlx::migrate::Migrator;
 pub use self::config::Config;
 use self::domain::Pace;
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = shared::migrations!("migrations": "0001_shipments", "0002_movements");
 
 /// The shipping service.
 #[derive(Debug)]

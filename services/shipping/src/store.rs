@@ -8,25 +8,27 @@ use std::time::Duration;
 use schemas::shipping::BookShipment;
 use serde_json::value::RawValue;
 use shared::unit_of_work::UnitOfWork;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{Move, Pace, Status};
 
-/// A shipment's row.
-#[derive(Debug, FromRow)]
-pub struct ShipmentRow {
-    pub order_id: Uuid,
-    pub status: String,
-    pub address: Json<Box<RawValue>>,
-    pub items: Json<Box<RawValue>>,
-    pub tracking_number: Option<String>,
-    pub created_at: OffsetDateTime,
-    pub updated_at: OffsetDateTime,
-    pub dispatched_at: Option<OffsetDateTime>,
-    pub delivered_at: Option<OffsetDateTime>,
+shared::row! {
+    /// A shipment's row.
+    #[derive(Debug)]
+    pub struct ShipmentRow {
+        pub order_id: Uuid,
+        pub status: String,
+        pub address: Json<Box<RawValue>>,
+        pub items: Json<Box<RawValue>>,
+        pub tracking_number: Option<String>,
+        pub created_at: OffsetDateTime,
+        pub updated_at: OffsetDateTime,
+        pub dispatched_at: Option<OffsetDateTime>,
+        pub delivered_at: Option<OffsetDateTime>,
+    }
 }
 
 /// The release of a shipment by the confirmation of its order.
@@ -39,13 +41,15 @@ pub struct ReleaseRow {
     pub traceparent: Option<String>,
 }
 
-/// A shipment to ask the carrier about.
-#[derive(Debug, Clone, FromRow)]
-pub struct DueRow {
-    pub order_id: Uuid,
-    pub status: String,
-    pub tracking_number: String,
-    pub released_at: OffsetDateTime,
+shared::row! {
+    /// A shipment to ask the carrier about.
+    #[derive(Debug, Clone)]
+    pub struct DueRow {
+        pub order_id: Uuid,
+        pub status: String,
+        pub tracking_number: String,
+        pub released_at: OffsetDateTime,
+    }
 }
 
 /// A change of a parcel that the carrier reported.
@@ -56,14 +60,16 @@ pub struct News {
     pub step: Move,
 }
 
-/// A shipment that has moved, with what its events inherit.
-#[derive(Debug, FromRow)]
-pub struct MovedRow {
-    pub order_id: Uuid,
-    pub tracking_number: String,
-    pub released_by: Uuid,
-    pub correlation_id: Uuid,
-    pub traceparent: Option<String>,
+shared::row! {
+    /// A shipment that has moved, with what its events inherit.
+    #[derive(Debug)]
+    pub struct MovedRow {
+        pub order_id: Uuid,
+        pub tracking_number: String,
+        pub released_by: Uuid,
+        pub correlation_id: Uuid,
+        pub traceparent: Option<String>,
+    }
 }
 
 /// Inserts shipments before they are booked.

@@ -36,17 +36,19 @@ pub(super) struct Gap {
     pub reason: Reason,
 }
 
-/// A gap that was noticed before.
-#[cfg(feature = "service")]
-#[derive(Debug, sqlx::FromRow)]
-pub(crate) struct Noticed {
-    consumer_group: String,
-    topic: String,
-    partition: i32,
-    first_missing: i64,
-    first_present: i64,
-    reason: String,
-    noticed_at: String,
+crate::row! {
+    /// A gap that was noticed before.
+    #[cfg(feature = "service")]
+    #[derive(Debug)]
+    pub(crate) struct Noticed {
+        consumer_group: String,
+        topic: String,
+        partition: i32,
+        first_missing: i64,
+        first_present: i64,
+        reason: String,
+        noticed_at: String,
+    }
 }
 
 #[cfg(feature = "service")]

@@ -4,32 +4,34 @@
 use std::sync::LazyLock;
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::unsent::IS_SENT;
 
 /// How long receipts are kept, in days. It is longer than topics keep their records.
 const KEPT_DAYS: i32 = 14;
 
-/// The messages that were committed in one minute for one topic.
-#[derive(Debug, Serialize, FromRow)]
-#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct OutboxLine {
-    /// The minute in which the transactions began, in UTC, as a prefix of the envelopes' timestamps:
-    /// `2026-11-21T10:07`.
-    pub minute: String,
-    /// The topic without the installation's prefix.
-    pub topic: String,
-    /// The number of messages.
-    pub rows: i64,
-    /// The number of messages that the broker has not acknowledged, by the relay's checkpoint.
-    pub unsent: i64,
-    /// The age of the oldest unacknowledged message, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oldest_unsent_seconds: Option<f64>,
-    /// All positions, combined by exclusive or. It is text, because many programs limit JSON numbers to 2^53.
-    pub positions: String,
+crate::row! {
+    /// The messages that were committed in one minute for one topic.
+    #[derive(Debug, Serialize)]
+    #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+    #[serde(rename_all = "camelCase")]
+    pub struct OutboxLine {
+        /// The minute in which the transactions began, in UTC, as a prefix of the envelopes' timestamps:
+        /// `2026-11-21T10:07`.
+        pub minute: String,
+        /// The topic without the installation's prefix.
+        pub topic: String,
+        /// The number of messages.
+        pub rows: i64,
+        /// The number of messages that the broker has not acknowledged, by the relay's checkpoint.
+        pub unsent: i64,
+        /// The age of the oldest unacknowledged message, in seconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub oldest_unsent_seconds: Option<f64>,
+        /// All positions, combined by exclusive or. It is text, because many programs limit JSON numbers to 2^53.
+        pub positions: String,
+    }
 }
 
 /// Returns the lines of the last `minutes`, and older lines that have unsent messages.

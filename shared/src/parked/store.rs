@@ -4,73 +4,73 @@ pub mod bulk;
 
 use std::collections::HashSet;
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::storable;
 use crate::incoming::Incoming;
 
-/// A parked or resolved message: a row of the table `parked`.
-#[derive(FromRow)]
-pub struct ParkedRow {
-    /// The number of the row. Rows of one key are replayed in the order of their ids.
-    pub id: i64,
-    /// The key of the record.
-    pub key: String,
-    /// The id of the message, if it could be read.
-    pub message_id: Option<Uuid>,
-    /// The type of the message, if it could be read.
-    #[sqlx(rename = "type")]
-    pub kind: Option<String>,
-    /// The topic of the record, without the installation's prefix.
-    pub topic: String,
-    /// The partition of the record.
-    pub partition: i32,
-    /// The offset of the record in its partition.
-    pub offset: i64,
-    /// The reason of the last failure.
-    pub reason: String,
-    /// The value of the record, or the body after the last edit.
-    pub body: Vec<u8>,
-    /// The W3C trace context of the message.
-    pub traceparent: Option<String>,
-    /// The status: `parked`, `replayed` or `skipped`.
-    pub status: String,
-    /// The time at which the message was parked.
-    pub parked_at: OffsetDateTime,
-    /// The number of replays so far.
-    pub attempts: i32,
-    /// The time of the last replay.
-    pub last_attempt_at: Option<OffsetDateTime>,
-    /// The time at which the message was replayed successfully or skipped.
-    pub resolved_at: Option<OffsetDateTime>,
-    /// The operator who skipped the message.
-    pub resolved_by: Option<String>,
-    /// The reason that the operator gave for skipping the message.
-    pub skip_reason: Option<String>,
-    /// The number of edits of the body. Only [`list_messages`] fills it.
-    pub edits: i64,
+crate::row! {
+    /// A parked or resolved message: a row of the table `parked`.
+    pub struct ParkedRow {
+        /// The number of the row. Rows of one key are replayed in the order of their ids.
+        pub id: i64,
+        /// The key of the record.
+        pub key: String,
+        /// The id of the message, if it could be read.
+        pub message_id: Option<Uuid>,
+        /// The type of the message, if it could be read.
+        pub kind: Option<String> = "type",
+        /// The topic of the record, without the installation's prefix.
+        pub topic: String,
+        /// The partition of the record.
+        pub partition: i32,
+        /// The offset of the record in its partition.
+        pub offset: i64,
+        /// The reason of the last failure.
+        pub reason: String,
+        /// The value of the record, or the body after the last edit.
+        pub body: Vec<u8>,
+        /// The W3C trace context of the message.
+        pub traceparent: Option<String>,
+        /// The status: `parked`, `replayed` or `skipped`.
+        pub status: String,
+        /// The time at which the message was parked.
+        pub parked_at: OffsetDateTime,
+        /// The number of replays so far.
+        pub attempts: i32,
+        /// The time of the last replay.
+        pub last_attempt_at: Option<OffsetDateTime>,
+        /// The time at which the message was replayed successfully or skipped.
+        pub resolved_at: Option<OffsetDateTime>,
+        /// The operator who skipped the message.
+        pub resolved_by: Option<String>,
+        /// The reason that the operator gave for skipping the message.
+        pub skip_reason: Option<String>,
+        /// The number of edits of the body. Only [`list_messages`] fills it.
+        pub edits: i64,
+    }
 }
 
-/// A parked key, with facts about its first parked message.
-#[derive(FromRow)]
-pub struct ParkedKeyRow {
-    /// The parked key.
-    pub key: String,
-    /// The number of its messages that are parked.
-    pub count: i64,
-    /// The id of its first parked message.
-    pub first_id: i64,
-    /// The time at which the first message was parked.
-    pub since: OffsetDateTime,
-    /// The reason of the first message.
-    pub reason: String,
-    /// The topic of the first message, without the installation's prefix.
-    pub topic: String,
-    /// The type of the first message, if it could be read.
-    #[sqlx(rename = "type")]
-    pub kind: Option<String>,
+crate::row! {
+    /// A parked key, with facts about its first parked message.
+    pub struct ParkedKeyRow {
+        /// The parked key.
+        pub key: String,
+        /// The number of its messages that are parked.
+        pub count: i64,
+        /// The id of its first parked message.
+        pub first_id: i64,
+        /// The time at which the first message was parked.
+        pub since: OffsetDateTime,
+        /// The reason of the first message.
+        pub reason: String,
+        /// The topic of the first message, without the installation's prefix.
+        pub topic: String,
+        /// The type of the first message, if it could be read.
+        pub kind: Option<String> = "type",
+    }
 }
 
 const PARKED: &str = "parked";

@@ -61,14 +61,16 @@ impl Blocked {
     }
 }
 
-/// The state of the checkpoints and of the outbox, as far as it decides whether a relay may begin.
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct Standing {
-    other_cluster: bool,
-    foreign_rows: bool,
-    other_shards: Option<i16>,
-    /// Whether messages may be in other shards than their keys belong to now.
-    pub misplaced: bool,
+crate::row! {
+    /// The state of the checkpoints and of the outbox, as far as it decides whether a relay may begin.
+    #[derive(Debug)]
+    pub(super) struct Standing {
+        other_cluster: bool,
+        foreign_rows: bool,
+        other_shards: Option<i16>,
+        /// Whether messages may be in other shards than their keys belong to now.
+        pub misplaced: bool,
+    }
 }
 
 impl Standing {

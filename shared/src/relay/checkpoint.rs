@@ -36,14 +36,15 @@ pub(super) struct AcquiredShard {
     pub stopped: Option<Stop>,
 }
 
-#[derive(sqlx::FromRow)]
-struct Taken {
-    epoch: i64,
-    acked_snapshot: String,
-    window_snapshot: Option<String>,
-    position: i64,
-    stopped_position: Option<i64>,
-    stopped_reason: Option<String>,
+crate::row! {
+    struct Taken {
+        epoch: i64,
+        acked_snapshot: String,
+        window_snapshot: Option<String>,
+        position: i64,
+        stopped_position: Option<i64>,
+        stopped_reason: Option<String>,
+    }
 }
 
 /// The result of an attempt to acquire a shard.

@@ -117,15 +117,16 @@ fn report_blocked(blocked_for: Duration) {
     metric::OUTBOX_TRUNCATION_HELD_BACK_SECONDS.gauge(&[]).set(blocked_for.as_secs_f64());
 }
 
-/// A transaction that blocks the truncation of a slot.
-#[derive(sqlx::FromRow)]
-struct Holder {
-    pid: i32,
-    since: String,
-    /// The age of the transaction in seconds.
-    age: f64,
-    application: String,
-    state: String,
+crate::row! {
+    /// A transaction that blocks the truncation of a slot.
+    struct Holder {
+        pid: i32,
+        since: String,
+        /// The age of the transaction in seconds.
+        age: f64,
+        application: String,
+        state: String,
+    }
 }
 
 /// Returns the oldest transaction with a lock on the slot. It has written to the slot or reads it.

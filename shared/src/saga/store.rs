@@ -5,44 +5,46 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::text::json_without_nul;
 use crate::unit_of_work::UnitOfWork;
 
-/// A row of the table `saga`: a snapshot, which may be older than the log.
-#[derive(Debug, FromRow)]
-pub struct SagaRow {
-    /// The id of the saga.
-    pub saga_id: Uuid,
-    /// The name of the definition.
-    pub definition: String,
-    /// The version of the definition.
-    pub version: i32,
-    /// The hash of the plan with which the saga began.
-    pub plan_hash: String,
-    /// The aggregate that the saga is about.
-    pub subject: String,
-    /// The status, as in [`crate::saga::engine::Status::as_str`].
-    pub status: String,
-    /// The code of the first refusal, if there is one.
-    pub reason: Option<String>,
-    /// The state, as JSON.
-    pub state: Json<Box<RawValue>>,
-    /// The saga's memory, as JSON.
-    pub data: Json<Box<RawValue>>,
-    /// The sequence number of the last log entry in this snapshot.
-    pub sequence: i32,
-    /// The W3C trace context of the saga.
-    pub traceparent: Option<String>,
-    /// The time at which the timers wake the saga.
-    pub due_at: Option<OffsetDateTime>,
-    /// The start of the saga.
-    pub started_at: OffsetDateTime,
-    /// The time of this snapshot.
-    pub updated_at: OffsetDateTime,
+crate::row! {
+    /// A row of the table `saga`: a snapshot, which may be older than the log.
+    #[derive(Debug)]
+    pub struct SagaRow {
+        /// The id of the saga.
+        pub saga_id: Uuid,
+        /// The name of the definition.
+        pub definition: String,
+        /// The version of the definition.
+        pub version: i32,
+        /// The hash of the plan with which the saga began.
+        pub plan_hash: String,
+        /// The aggregate that the saga is about.
+        pub subject: String,
+        /// The status, as in [`crate::saga::engine::Status::as_str`].
+        pub status: String,
+        /// The code of the first refusal, if there is one.
+        pub reason: Option<String>,
+        /// The state, as JSON.
+        pub state: Json<Box<RawValue>>,
+        /// The saga's memory, as JSON.
+        pub data: Json<Box<RawValue>>,
+        /// The sequence number of the last log entry in this snapshot.
+        pub sequence: i32,
+        /// The W3C trace context of the saga.
+        pub traceparent: Option<String>,
+        /// The time at which the timers wake the saga.
+        pub due_at: Option<OffsetDateTime>,
+        /// The start of the saga.
+        pub started_at: OffsetDateTime,
+        /// The time of this snapshot.
+        pub updated_at: OffsetDateTime,
+    }
 }
 
 /// A snapshot to write.
@@ -74,23 +76,25 @@ pub(crate) struct Entry {
     pub decisions: String,
 }
 
-/// A row of the table `saga_log`.
-#[derive(Debug, FromRow)]
-pub struct LogRow {
-    /// The id of the saga.
-    pub saga_id: Uuid,
-    /// The sequence number of the entry, counted from 1.
-    pub sequence: i32,
-    /// The time of the entry.
-    pub at: OffsetDateTime,
-    /// The message that brought the input, if there was one.
-    pub message_id: Option<Uuid>,
-    /// The input, as JSON.
-    pub input: Json<Box<RawValue>>,
-    /// The reply of the step, if the saga keeps it.
-    pub reply: Option<Json<Box<RawValue>>>,
-    /// The decisions, as JSON.
-    pub decisions: Json<Box<RawValue>>,
+crate::row! {
+    /// A row of the table `saga_log`.
+    #[derive(Debug)]
+    pub struct LogRow {
+        /// The id of the saga.
+        pub saga_id: Uuid,
+        /// The sequence number of the entry, counted from 1.
+        pub sequence: i32,
+        /// The time of the entry.
+        pub at: OffsetDateTime,
+        /// The message that brought the input, if there was one.
+        pub message_id: Option<Uuid>,
+        /// The input, as JSON.
+        pub input: Json<Box<RawValue>>,
+        /// The reply of the step, if the saga keeps it.
+        pub reply: Option<Json<Box<RawValue>>>,
+        /// The decisions, as JSON.
+        pub decisions: Json<Box<RawValue>>,
+    }
 }
 
 const COLUMNS: &str = "saga_id, definition, version, plan_hash, subject, status, reason, state, data, sequence, \

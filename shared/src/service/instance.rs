@@ -12,7 +12,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, FromRow, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -57,15 +57,16 @@ struct Session {
     id: String,
 }
 
-/// Another session that holds the name.
-#[derive(FromRow)]
-struct Holder {
-    pid: i32,
-    id: String,
-    client: Option<String>,
-    since: Option<String>,
-    /// For how many seconds it has given no sign of life, if this role may know that.
-    silent: Option<f64>,
+crate::row! {
+    /// Another session that holds the name.
+    struct Holder {
+        pid: i32,
+        id: String,
+        client: Option<String>,
+        since: Option<String>,
+        /// For how many seconds it has given no sign of life, if this role may know that.
+        silent: Option<f64>,
+    }
 }
 
 impl InstanceName {

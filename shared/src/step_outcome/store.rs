@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::StepKey;
@@ -77,16 +77,18 @@ impl Record {
     }
 }
 
-/// A recorded outcome as a query returns it.
-#[derive(FromRow, Deserialize)]
-pub(crate) struct OutcomeRow {
-    saga_id: Uuid,
-    step: String,
-    direction: String,
-    message_id: Uuid,
-    status: String,
-    /// The outcome is text, because a JSON `null` is an outcome too.
-    outcome: Option<String>,
+crate::row! {
+    /// A recorded outcome as a query returns it.
+    #[derive(Deserialize)]
+    pub(crate) struct OutcomeRow {
+        saga_id: Uuid,
+        step: String,
+        direction: String,
+        message_id: Uuid,
+        status: String,
+        /// The outcome is text, because a JSON `null` is an outcome too.
+        outcome: Option<String>,
+    }
 }
 
 impl From<OutcomeRow> for Record {

@@ -18,7 +18,7 @@ mod statement;
 mod visits;
 mod vouchers;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use shared::envelope::Message;
 use shared::housekeeper::BATCH;
@@ -46,7 +46,7 @@ impl App for Loyalty {
     type Config = Config;
 
     fn migrations() -> Option<&'static Migrator> {
-        static MIGRATIONS: Migrator = sqlx::migrate!("tests/core/migrations");
+        static MIGRATIONS: LazyLock<Migrator> = shared::migrations!("tests/core/migrations": "0001_loyalty");
         Some(&MIGRATIONS)
     }
 

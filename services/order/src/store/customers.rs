@@ -1,19 +1,20 @@
 //! Statements about customers.
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::domain::{Customer, NewCustomer};
 
-/// A customer's row.
-#[derive(FromRow)]
-pub struct CustomerRow {
-    id: String,
-    name: Option<String>,
-    email: String,
-    created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
-    version: i64,
+shared::row! {
+    /// A customer's row.
+    pub struct CustomerRow {
+        id: String,
+        name: Option<String>,
+        email: String,
+        created_at: OffsetDateTime,
+        updated_at: OffsetDateTime,
+        version: i64,
+    }
 }
 
 impl From<CustomerRow> for Customer {

@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use shared::unit_of_work::UnitOfWork;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// The answer that was given under an Idempotency-Key.
-#[derive(Debug, FromRow)]
-pub struct AnswerRow {
-    pub key: String,
-    pub request_hash: Vec<u8>,
-    pub order_id: Uuid,
-    pub answer: String,
+shared::row! {
+    /// The answer that was given under an Idempotency-Key.
+    #[derive(Debug)]
+    pub struct AnswerRow {
+        pub key: String,
+        pub request_hash: Vec<u8>,
+        pub order_id: Uuid,
+        pub answer: String,
+    }
 }
 
 /// Returns the answers that were given under these keys, by key. The caller holds the keys' locks.

@@ -4,32 +4,34 @@ use schemas::common::{Address, Money, PricedLine};
 use schemas::order::RejectOrder;
 use serde_json::Value;
 use shared::unit_of_work::UnitOfWork;
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{Order, Return, Status};
 
-/// An order's row.
-#[derive(Debug, FromRow)]
-pub struct OrderRow {
-    id: Uuid,
-    customer_id: String,
-    /// The status by the sagas, or by the carrier for an order that stands.
-    status: String,
-    items: Json<Vec<PricedLine>>,
-    total_amount: i64,
-    currency: String,
-    reason: Option<String>,
-    detail: Option<Json<Value>>,
-    cancellation: Option<String>,
-    cancellation_reason: Option<String>,
-    return_id: Option<Uuid>,
-    return_status: Option<String>,
-    return_reason: Option<String>,
-    created_at: OffsetDateTime,
-    version: i64,
+shared::row! {
+    /// An order's row.
+    #[derive(Debug)]
+    pub struct OrderRow {
+        id: Uuid,
+        customer_id: String,
+        /// The status by the sagas, or by the carrier for an order that stands.
+        status: String,
+        items: Json<Vec<PricedLine>>,
+        total_amount: i64,
+        currency: String,
+        reason: Option<String>,
+        detail: Option<Json<Value>>,
+        cancellation: Option<String>,
+        cancellation_reason: Option<String>,
+        return_id: Option<Uuid>,
+        return_status: Option<String>,
+        return_reason: Option<String>,
+        created_at: OffsetDateTime,
+        version: i64,
+    }
 }
 
 impl From<OrderRow> for Order {
@@ -61,13 +63,15 @@ pub struct NewRow<'o> {
     pub email: Option<&'o str>,
 }
 
-/// An order that a command has settled.
-#[derive(Debug, FromRow)]
-pub struct SettledRow {
-    pub id: Uuid,
-    pub total_amount: i64,
-    pub currency: String,
-    pub version: i64,
+shared::row! {
+    /// An order that a command has settled.
+    #[derive(Debug)]
+    pub struct SettledRow {
+        pub id: Uuid,
+        pub total_amount: i64,
+        pub currency: String,
+        pub version: i64,
+    }
 }
 
 pub(super) const ORDER: &str = "id, customer_id, case status when 'confirmed' then coalesce(delivery, status) else status end as status, \

@@ -6,18 +6,20 @@ use schemas::common::Money;
 use schemas::inventory::ProductUpdated;
 use shared::read_model::{Heard, Known};
 use shared::unit_of_work::UnitOfWork;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A product as inventory published it.
-#[derive(Debug, FromRow)]
-pub struct ProductRow {
-    pub sku: String,
-    pub name: String,
-    pub price_amount: i64,
-    pub price_currency: String,
-    pub version: i64,
+shared::row! {
+    /// A product as inventory published it.
+    #[derive(Debug)]
+    pub struct ProductRow {
+        pub sku: String,
+        pub name: String,
+        pub price_amount: i64,
+        pub price_currency: String,
+        pub version: i64,
+    }
 }
 
 impl ProductRow {

@@ -5,14 +5,16 @@ use uuid::Uuid;
 
 use super::SettledRow;
 
-/// An order whose return was requested.
-#[derive(Debug, sqlx::FromRow)]
-pub struct ReturnRow {
-    pub customer_id: String,
-    pub email: Option<String>,
-    pub total_amount: i64,
-    pub currency: String,
-    pub version: i64,
+shared::row! {
+    /// An order whose return was requested.
+    #[derive(Debug)]
+    pub struct ReturnRow {
+        pub customer_id: String,
+        pub email: Option<String>,
+        pub total_amount: i64,
+        pub currency: String,
+        pub version: i64,
+    }
 }
 
 /// Records the request to return an order that stands, unless a return of it is under way. The caller holds the order's lock.

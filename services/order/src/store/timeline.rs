@@ -4,33 +4,36 @@ use schemas::order::{OrderCancelled, OrderConfirmed, OrderRejected};
 use serde::Serialize;
 use shared::envelope::Message;
 use shared::unit_of_work::UnitOfWork;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An event of an order.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
-pub struct TimelineRow {
-    /// Counts up within an order. It is the event's id in the stream of server-sent events.
-    #[serde(skip)]
-    pub position: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    pub service: String,
-    /// The message's type.
-    #[serde(rename = "type")]
-    #[sqlx(rename = "type")]
-    pub kind: String,
+shared::row! {
+    /// An event of an order.
+    #[derive(Debug, Clone, Serialize, ToSchema)]
+    pub struct TimelineRow {
+        /// Counts up within an order. It is the event's id in the stream of server-sent events.
+        #[serde(skip)]
+        pub position: i64,
+        #[serde(with = "time::serde::rfc3339")]
+        pub at: OffsetDateTime,
+        pub service: String,
+        /// The message's type.
+        #[serde(rename = "type")]
+        pub kind: String = "type",
+    }
 }
 
-/// How far an order has come.
-#[derive(Debug, FromRow)]
-pub struct ProgressRow {
-    pub id: Uuid,
-    pub version: i64,
-    /// The position of the last entry of its timeline.
-    pub position: i64,
+shared::row! {
+    /// How far an order has come.
+    #[derive(Debug)]
+    pub struct ProgressRow {
+        pub id: Uuid,
+        pub version: i64,
+        /// The position of the last entry of its timeline.
+        pub position: i64,
+    }
 }
 
 /// Appends entries to timelines: (order, message, time, service, type). Entries that are there already stay as they are. The

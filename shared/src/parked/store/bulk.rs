@@ -1,26 +1,27 @@
 //! All SQL statements about many parked messages at once.
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 
 use crate::parked::filter::Filter;
 
-/// Why messages are parked, and how many of them.
-#[derive(Debug, FromRow)]
-pub struct CauseRow {
-    /// The topic of the records, without the installation's prefix.
-    pub topic: String,
-    /// The type of the messages, if they could be read.
-    #[sqlx(rename = "type")]
-    pub kind: Option<String>,
-    /// The reason of the last failure.
-    pub reason: String,
-    /// The number of messages.
-    pub messages: i64,
-    /// The number of keys that they have.
-    pub keys: i64,
-    /// The time at which the first of them was parked.
-    pub since: OffsetDateTime,
+crate::row! {
+    /// Why messages are parked, and how many of them.
+    #[derive(Debug)]
+    pub struct CauseRow {
+        /// The topic of the records, without the installation's prefix.
+        pub topic: String,
+        /// The type of the messages, if they could be read.
+        pub kind: Option<String> = "type",
+        /// The reason of the last failure.
+        pub reason: String,
+        /// The number of messages.
+        pub messages: i64,
+        /// The number of keys that they have.
+        pub keys: i64,
+        /// The time at which the first of them was parked.
+        pub since: OffsetDateTime,
+    }
 }
 
 /// The condition of a filter, with the parameters 1 to 4.

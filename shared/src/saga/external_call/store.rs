@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -155,19 +155,20 @@ pub(crate) async fn expedite(
     Ok(())
 }
 
-/// An open step that is resumed.
-#[derive(Debug, FromRow)]
-pub(crate) struct Reclaimed {
-    pub saga_id: Uuid,
-    pub step: String,
-    direction: String,
-    /// The type of the command.
-    #[sqlx(rename = "type")]
-    pub kind: String,
-    pub message_id: Uuid,
-    status: String,
-    pub command: Vec<u8>,
-    pub traceparent: Option<String>,
+crate::row! {
+    /// An open step that is resumed.
+    #[derive(Debug)]
+    pub(crate) struct Reclaimed {
+        pub saga_id: Uuid,
+        pub step: String,
+        direction: String,
+        /// The type of the command.
+        pub kind: String = "type",
+        pub message_id: Uuid,
+        status: String,
+        pub command: Vec<u8>,
+        pub traceparent: Option<String>,
+    }
 }
 
 pub(crate) const RECLAIMED: &str =

@@ -1,28 +1,29 @@
 //! Pages of where a service's aggregates stand, for comparing services with each other.
 
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::db::Db;
 
-/// Where one aggregate stands in a service.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
-pub(super) struct Standing {
-    /// The id by which all services know the aggregate.
-    id: Uuid,
-    /// The aggregate's status in the service's words. There are several if the service keeps several things about it.
-    states: Vec<String>,
-    /// The money that it is about, in minor units.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    amount: Option<i64>,
-    /// The currency of that money.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    currency: Option<String>,
-    /// Its age in seconds, by the database's clock.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age: Option<i64>,
+crate::row! {
+    /// Where one aggregate stands in a service.
+    #[derive(Debug, Clone, Serialize, ToSchema)]
+    pub(super) struct Standing {
+        /// The id by which all services know the aggregate.
+        id: Uuid,
+        /// The aggregate's status in the service's words. There are several if the service keeps several things about it.
+        states: Vec<String>,
+        /// The money that it is about, in minor units.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        amount: Option<i64>,
+        /// The currency of that money.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        currency: Option<String>,
+        /// Its age in seconds, by the database's clock.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        age: Option<i64>,
+    }
 }
 
 /// A page of aggregates, ordered by id.

@@ -1,6 +1,6 @@
 //! All SQL statements about the resolution of open steps, and about the withdrawal of their calls.
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -9,27 +9,27 @@ use crate::envelope::Envelope;
 use crate::saga::external_call::store::{RECLAIMED, Reclaimed};
 use crate::step_outcome::{Record, StepKey, columns, outcome};
 
-/// A step at this participant, for operators.
-#[derive(FromRow)]
-pub struct StepRow {
-    /// The saga.
-    pub saga_id: Uuid,
-    /// The name of the step.
-    pub step: String,
-    /// `do` or `undo`.
-    pub direction: String,
-    /// The type of the command.
-    #[sqlx(rename = "type")]
-    pub kind: String,
-    /// `pending`, `done`, `refused` or `tombstoned`.
-    pub status: String,
-    /// The number of unanswered calls.
-    pub attempts: i32,
-    /// The time of the intent, or of the outcome.
-    pub recorded_at: OffsetDateTime,
-    /// The time from which on any replica may make the next call; `None` if no call is to be made.
-    pub claimed_until: Option<OffsetDateTime>,
-    command: Option<Vec<u8>>,
+crate::row! {
+    /// A step at this participant, for operators.
+    pub struct StepRow {
+        /// The saga.
+        pub saga_id: Uuid,
+        /// The name of the step.
+        pub step: String,
+        /// `do` or `undo`.
+        pub direction: String,
+        /// The type of the command.
+        pub kind: String = "type",
+        /// `pending`, `done`, `refused` or `tombstoned`.
+        pub status: String,
+        /// The number of unanswered calls.
+        pub attempts: i32,
+        /// The time of the intent, or of the outcome.
+        pub recorded_at: OffsetDateTime,
+        /// The time from which on any replica may make the next call; `None` if no call is to be made.
+        pub claimed_until: Option<OffsetDateTime>,
+        command: Option<Vec<u8>>,
+    }
 }
 
 const STEP: &str = "saga_id, step, direction, type, status, attempts, recorded_at, claimed_until, command";

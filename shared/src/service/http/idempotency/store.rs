@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 
 use crate::housekeeper::BATCH;
 use crate::unit_of_work::UnitOfWork;
 
-/// The answer that was given under an Idempotency-Key.
-#[derive(Debug, FromRow)]
-pub(super) struct AnswerRow {
-    pub request_hash: Vec<u8>,
-    pub status: i16,
-    pub body: Option<String>,
+crate::row! {
+    /// The answer that was given under an Idempotency-Key.
+    #[derive(Debug)]
+    pub(super) struct AnswerRow {
+        pub request_hash: Vec<u8>,
+        pub status: i16,
+        pub body: Option<String>,
+    }
 }
 
 /// Returns the answer that was given under this key. The caller holds the key's lock.
