@@ -70,7 +70,10 @@ impl Status {
         } else {
             match run {
                 Some(run) => say!("amends up, process {}, ports from {ports_from}", run.pid),
-                None => say!("a suite of another user, or in containers, ports from {ports_from}"),
+                None => say!(
+                    "a suite with another state folder (--state), of another user, or in containers; ports from \
+                     {ports_from}"
+                ),
             }
             print(&parts);
         }

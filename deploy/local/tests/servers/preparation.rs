@@ -1,11 +1,11 @@
 //! The cache: one process at a time fills it, and an interruption leaves it usable.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use local::Backend;
+use local::{Backend, Servers, Silent};
 
-use crate::helper::{Folder, another_process, kill, until};
+use crate::helper::{Folder, another_process, kill, options, until};
 
 fn unfinished(cache: &Path) -> usize {
     let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
@@ -34,6 +34,26 @@ fn an_interrupted_preparation_leaves_the_next_start_fine() {
         assert!(child.wait().expect("its end").success());
     }
     assert_eq!(unfinished(&cache), 0);
+    a_class_archive_is_made_behind_a_start(&folder, cache);
+}
+
+fn a_class_archive_is_made_behind_a_start(folder: &Folder, cache: PathBuf) {
+    let mut options = options(&folder.0.join("state"));
+    options.cache = Some(cache.clone());
+    let servers = Servers::start(&options, &Silent).expect("servers");
+    let flags = || {
+        let pid = servers.kafka().pid().expect("Kafka runs");
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a command line")
+    };
+    assert!(!flags().contains("-XX:SharedArchiveFile="), "the first start waits for no archive");
+    servers.speed_up_later_starts();
+    let made = || {
+        let entries = std::fs::read_dir(&cache).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.path().extension().is_some_and(|it| it == "jsa"))
+    };
+    until("there is an archive", Duration::from_secs(600), made);
+    servers.kafka().restart().expect("started again");
+    assert!(flags().contains("-XX:SharedArchiveFile="), "{}", flags());
 }
 
 #[test]
