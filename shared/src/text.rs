@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// Returns whether a terminal, a log or a reader would take this character for something else than text: a control character
 /// (NUL, line feed, escape and so on), a separator of lines, or an override of the direction of writing.
-fn deceives(c: char) -> bool {
+pub(crate) fn deceives(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

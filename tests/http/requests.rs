@@ -83,6 +83,27 @@ async fn bad_input_is_answered_with_what_is_wrong_and_where() {
     assert_eq!(suite.number("order", "select count(*) from orders").await, 0, "nothing of it was placed");
 }
 
+/// Somebody who sends a part of an order back would otherwise send back all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_a_route_does_not_have_is_refused() {
+    let suite = Suite::start().await;
+    let order = suite.confirmed(&order()).await;
+    let part = json!({"items": [{"sku": "lamp", "quantity": 1}]}).to_string();
+    for what in ["returns", "cancellation"] {
+        let path = format!("/orders/{}/{what}", order.id);
+        for body in [part.as_str(), "{", "null"] {
+            let (status, problem) = send(&suite, Method::POST, &path, Some("application/json"), body).await;
+            assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("")), "{path} {body}");
+        }
+    }
+    let (status, _) = send(&suite, Method::POST, "/parked/k/retry", None, &part).await;
+    assert_eq!(status, 422);
+    let url = format!("{}/orders/{}/returns", suite.url("order"), order.id);
+    let answer = suite.client.post(url).body("{}").send().await.expect("an answer");
+    assert_eq!(answer.status(), 202);
+    suite.comes_to_rest().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_error_is_a_problem_document() {
     let suite = Suite::start().await;

@@ -28,7 +28,7 @@ async fn no_text_that_people_enter_has_control_characters() {
     let suite = Suite::start().await;
     let placed = suite.confirmed(&order()).await;
     let retry = format!("/sagas/{}/retry", placed.id);
-    for bad in ["a\u{0}b", "a\u{1b}]0;pwned\u{7}", "a\nforged", "\u{9b}2J"] {
+    for bad in ["a\u{0}b", "a\u{1b}]0;pwned\u{7}", "a\nforged", "\u{9b}2J", "a\u{202e}b"] {
         let mut named = order();
         named["shippingAddress"]["name"] = json!(bad);
         let price = json!({"amount": 100, "currency": "EUR"});

@@ -70,6 +70,31 @@ async fn a_failure_that_never_passes_holds_up_its_key_and_in_the_end_nothing_els
     suite.comes_to_rest().await;
 }
 
+/// Shipping's database was set back to before the booking, and the confirmation is read first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_that_comes_before_its_booking_is_kept() {
+    let patience = vec![("CONSUMER_PATIENCE", "3s".to_owned())];
+    let suite = Suite::with(Setup { settings: patience, ..Setup::default() }).await;
+    let order = suite.confirmed(&order()).await;
+    suite.comes_to_rest().await;
+    suite.execute("shipping", "create table kept as select * from shipment; delete from shipment").await;
+    let data = json!({"orderId": order.id, "total": {"amount": 4900, "currency": "EUR"}});
+    let key = order.id.to_string();
+    let again = message("order.confirmed.v1", &key, order.id, data);
+    suite.produce("order.events", &key, again.to_string().as_bytes()).await;
+    let parked = suite.first_parked("shipping", &key).await;
+    assert!(text(&parked["reason"]).contains("is not booked yet"), "{parked}");
+
+    let booked = "insert into shipment select * from kept;
+                  update shipment set released_at = null, released_by = null, correlation_id = null, due_at = null;
+                  drop table kept";
+    suite.execute("shipping", booked).await;
+    let (status, answer) = suite.retry("shipping", &key).await;
+    assert_eq!(status, 200, "{answer}");
+    let released = "select count(*) from shipment where released_at is not null and due_at is not null";
+    assert_eq!(suite.number("shipping", released).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_event_changes_nothing() {
     let suite = Suite::start().await;

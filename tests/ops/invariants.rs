@@ -7,7 +7,7 @@ use crate::harness::{Suite, order};
 
 /// Changes that break an invariant: its number, the service whose database is changed, the change, the change back, and a
 /// part of the finding. There is one confirmed order and one rejected order.
-const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
+const BREAKS: [(usize, &str, &str, &str, &str); 15] = [
     (
         1,
         "order",
@@ -62,6 +62,18 @@ const BREAKS: [(usize, &str, &str, &str, &str); 14] = [
         "order",
         "update orders set status = 'pending', created_at = now() - interval '1 hour' where status = 'rejected'",
         "update orders set status = 'rejected' where status = 'pending'",
+        "is under way for too long",
+    ),
+    (
+        4,
+        "shipping",
+        "create table kept as select * from shipment;
+         update shipment set released_at = null, released_by = null, correlation_id = null, due_at = null,
+                             updated_at = now() - interval '1 hour' where status = 'booked'",
+        "update shipment s set released_at = kept.released_at, released_by = kept.released_by,
+                               correlation_id = kept.correlation_id, due_at = kept.due_at
+         from kept where s.order_id = kept.order_id;
+         drop table kept",
         "is under way for too long",
     ),
     (

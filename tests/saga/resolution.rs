@@ -59,6 +59,34 @@ async fn an_order_whose_first_event_is_gone_is_cancelled_and_nothing_is_done_for
     suite.comes_to_rest().await;
 }
 
+/// The broker has deleted the request to cancel as well. A request that is repeated later is published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_or_a_return_whose_event_is_gone_is_requested_again() {
+    let mut suite = Suite::start().await;
+    let confirmed = suite.confirmed(&order()).await;
+    suite.comes_to_rest().await;
+    suite.kill9("orchestrator");
+    let lost = suite.place(&order()).await;
+    assert_eq!(suite.post(lost, "cancellation").await.0.as_u16(), 202);
+    assert_eq!(suite.post(confirmed, "returns").await.0.as_u16(), 202);
+    let path = format!("/orders/{}", confirmed.id);
+    let return_id = suite.get("order", &path).await["return"]["id"].clone();
+    suite.has_sent_everything("order").await;
+    suite.delete_records("order.events").await;
+    suite.launch("orchestrator");
+    suite.ready("orchestrator").await;
+
+    suite.execute("order", "update orders set updated_at = now() - interval '1 minute'").await;
+    assert_eq!(suite.post(lost, "cancellation").await.0.as_u16(), 202);
+    assert_eq!(suite.post(confirmed, "returns").await.0.as_u16(), 202);
+    assert_eq!(suite.settled(lost).await["status"], "cancelled");
+    suite
+        .until("the return to end", async |suite| suite.get("order", &path).await["status"] == "returned")
+        .await;
+    assert_eq!(suite.get("order", &path).await["return"]["id"], return_id, "it is the same return");
+    suite.comes_to_rest().await;
+}
+
 /// Silence ends what can be undone. The capture may have taken the money, so it is asked until it answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorization_that_is_never_answered_ends_at_its_deadline_and_a_capture_does_not() {

@@ -42,6 +42,13 @@ pub fn judge(row: &Row) -> Judgement {
         let stuck = sagas.iter().any(|state| state.ends_with("=stuck"));
         return Judgement::UnderWay { age, stuck, begun: !sagas.is_empty() };
     }
+    // The carrier gets a parcel a moment after its order was confirmed.
+    if status == "confirmed"
+        && row.states(SHIPMENT) == ["unreleased"]
+        && let Some(age) = row.0.get(SHIPMENT).and_then(|shipment| shipment.age)
+    {
+        return Judgement::UnderWay { age, stuck: false, begun: true };
+    }
     let wrong = wrong(row, order, status, sagas);
     if wrong.is_empty() {
         Judgement::Fits

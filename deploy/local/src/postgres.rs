@@ -161,7 +161,9 @@ impl Server<PostgresSoftware> {
 }
 
 fn settings(statistics: bool) -> Vec<String> {
-    let statistics = statistics.then_some(("shared_preload_libraries", "pg_stat_statements"));
-    let settings = SETTINGS.iter().copied().chain(statistics);
+    // A hundred suites of tests have more statements than the usual 5000, and the rarest would be forgotten.
+    let counting = [("shared_preload_libraries", "pg_stat_statements"), ("pg_stat_statements.max", "100000")];
+    let statistics = if statistics { &counting[..] } else { &[] };
+    let settings = SETTINGS.iter().chain(statistics).copied();
     settings.flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
 }

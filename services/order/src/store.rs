@@ -10,6 +10,8 @@ mod products;
 mod returns;
 mod timeline;
 
+use std::time::Duration;
+
 pub use self::cancellations::{refuse_cancellations, request_cancellation};
 pub use self::customers::{find_customer, put_customer};
 pub use self::idempotency::{AnswerRow, delete_answers, find_answers, insert_answers};
@@ -23,3 +25,6 @@ pub use self::returns::{finish_returns, refuse_returns, request_return};
 pub use self::timeline::{
     ProgressRow, TimelineRow, append_timeline, find_progress, find_timeline, tells_settlement,
 };
+
+/// How old a request that was not decided must be to be published again when it is repeated.
+const REPEATED_AFTER: Duration = Duration::from_secs(30);

@@ -213,20 +213,22 @@ pub async fn save_resumed(
 }
 
 /// Releases booked shipments, once each. A shipment that was stopped before is marked as released too, for the case that it
-/// is resumed.
+/// is resumed. Returns the orders that have no booked shipment yet.
 pub async fn release(
     db: &mut PgConnection,
     releases: &[ReleaseRow],
     released_at: OffsetDateTime,
     due_at: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update shipment s
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "with released as (update shipment s
          set released_at = $1, due_at = case when s.status = $7 then $2 end, released_by = row.message_id, correlation_id = row.correlation_id,
              traceparent = row.traceparent, updated_at = now()
          from unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::text[])
               as row (order_id, message_id, correlation_id, traceparent)
-         where s.order_id = row.order_id and s.status in ($7, $8, $9) and s.released_at is null",
+         where s.order_id = row.order_id and s.status in ($7, $8, $9) and s.released_at is null)
+         select row.order_id from unnest($3::uuid[]) as row (order_id) left join shipment s using (order_id)
+         where s.order_id is null or s.status = $10",
     )
     .bind(released_at)
     .bind(due_at)
@@ -237,9 +239,9 @@ pub async fn release(
     .bind(Status::Booked.as_str())
     .bind(Status::Stopping.as_str())
     .bind(Status::Cancelled.as_str())
-    .execute(db)
-    .await?;
-    Ok(())
+    .bind(Status::Booking.as_str())
+    .fetch_all(db)
+    .await
 }
 
 /// Returns whether there are shipments to ask the carrier about.

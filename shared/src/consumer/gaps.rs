@@ -71,11 +71,13 @@ impl std::fmt::Display for Noticed {
     }
 }
 
-/// Records a gap. Returns whether it is a new one.
+/// Records a gap. Returns whether it is a new one: a topic that was begun anew can have one where there was one before.
 pub(super) async fn record(db: &mut PgConnection, group: &str, gap: &Gap) -> Result<bool, sqlx::Error> {
     let new = sqlx::query(
         "insert into record_gap (consumer_group, topic, partition, first_missing, first_present, reason)
-         values ($1, $2, $3, $4, $5, $6) on conflict on constraint record_gap_pkey do nothing",
+         values ($1, $2, $3, $4, $5, $6) on conflict on constraint record_gap_pkey do update
+         set first_present = excluded.first_present, reason = excluded.reason, noticed_at = now()
+         where (record_gap.first_present, record_gap.reason) is distinct from (excluded.first_present, excluded.reason)",
     )
     .bind(group)
     .bind(&gap.topic)

@@ -31,7 +31,7 @@ use self::parameters::DeclaredParameters;
 pub(crate) use self::patience::limited;
 pub use self::patience::preferred_wait;
 use self::refusals::{Refusal, refused};
-use crate::service::problem::Problem;
+use crate::service::problem::{Invalid, Problem};
 use crate::service::telemetry;
 use crate::trace;
 
@@ -60,6 +60,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         read_json(request, Texts::OneLine).await.map(Self)
+    }
+}
+
+/// No body, or `{}`, which many clients send instead. Anything else gives 422: its sender means something by it, and the route
+/// has no use for it.
+#[derive(Debug)]
+pub struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let body = read_body(request.into_body(), BODY_TIMEOUT).await?;
+        match body.trim_ascii() {
+            [] | b"{}" => Ok(Self),
+            _ => Err(Problem::invalid(vec![Invalid::new("", "is not empty, and this request has no body")])),
+        }
     }
 }
 

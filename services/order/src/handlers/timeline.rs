@@ -108,7 +108,10 @@ impl BatchHandler for Timeline {
             }
             if !deliveries.is_empty() {
                 let deliveries: Vec<(Uuid, Status)> = deliveries.into_iter().collect();
-                store::save_delivery(uow.db(), &deliveries).await?;
+                // A parcel follows its order's confirmation, except in a database that was set back in time.
+                if let Some(order) = store::save_delivery(uow.db(), &deliveries).await?.first() {
+                    return Err(Fault::retry(format!("the order {order} is not confirmed yet")));
+                }
             }
             let mut orders: Vec<Uuid> = entries.iter().map(|entry| entry.0).collect();
             orders.sort_unstable();

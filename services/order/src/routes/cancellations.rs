@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemas::order::CancellationRequested;
 use shared::envelope::{Cause, Message};
 use shared::outbox::Draft;
-use shared::service::http::{Path, Trace, preferred_wait};
+use shared::service::http::{NoBody, Path, Trace, preferred_wait};
 use shared::service::problem::Problem;
 use uuid::Uuid;
 
@@ -36,6 +36,7 @@ pub(super) async fn cancel(
     Path(id): Path<Uuid>,
     headers: HeaderMap,
     trace: Trace,
+    _: NoBody,
 ) -> Result<Response, Problem> {
     let mut uow = app.db.write(&[id.to_string()]).await?;
     let order = store::find(uow.db(), id).await?.ok_or_else(|| unknown(id))?;

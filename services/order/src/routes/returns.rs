@@ -8,7 +8,7 @@ use schemas::common::Money;
 use schemas::order::ReturnRequested;
 use shared::envelope::{Cause, Message, new_id};
 use shared::outbox::Draft;
-use shared::service::http::{Path, Trace};
+use shared::service::http::{NoBody, Path, Trace};
 use shared::service::problem::Problem;
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ pub(super) async fn give_back(
     State(app): State<App>,
     Path(id): Path<Uuid>,
     trace: Trace,
+    _: NoBody,
 ) -> Result<Response, Problem> {
     let mut uow = app.db.write(&[id.to_string()]).await?;
     let order = store::find(uow.db(), id).await?.ok_or_else(|| unknown(id))?;
@@ -58,9 +59,9 @@ pub(super) async fn give_back(
             ));
         }
     }
-    let return_id = new_id();
-    if let Some(row) = store::request_return(uow.db(), id, return_id).await? {
+    if let Some(row) = store::request_return(uow.db(), id, new_id()).await? {
         // The return has a saga of its own.
+        let return_id = row.return_id;
         let cause = Cause::request(return_id, trace.0);
         let event = ReturnRequested {
             order_id: id,

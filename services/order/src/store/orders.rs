@@ -135,19 +135,24 @@ pub async fn cancel(db: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<Settle
     .await
 }
 
-/// Writes the delivery status of orders that stand. It goes from shipped to delivered, and never back.
-pub async fn save_delivery(db: &mut PgConnection, orders: &[(Uuid, Status)]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update orders o set delivery = row.delivery, version = version + 1, updated_at = now()
+/// Writes the delivery status of orders that stand. It goes from shipped to delivered, and never back. Returns the orders that
+/// are not confirmed yet.
+pub async fn save_delivery(
+    db: &mut PgConnection,
+    orders: &[(Uuid, Status)],
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "with saved as (update orders o set delivery = row.delivery, version = version + 1, updated_at = now()
          from unnest($1::uuid[], $2::text[]) as row (id, delivery)
          where o.id = row.id and o.status = 'confirmed'
-           and (o.delivery is null or (o.delivery = 'shipped' and row.delivery = 'delivered'))",
+           and (o.delivery is null or (o.delivery = 'shipped' and row.delivery = 'delivered')))
+         select row.id from unnest($1::uuid[]) as row (id) left join orders o using (id)
+         where o.id is null or o.status = 'pending'",
     )
     .bind(orders.iter().map(|(order, _)| *order).collect::<Vec<_>>())
     .bind(orders.iter().map(|(_, status)| status.as_str()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+    .fetch_all(db)
+    .await
 }
 
 /// Returns the number of pending orders, counted up to `most`.

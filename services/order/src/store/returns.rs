@@ -3,12 +3,13 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::SettledRow;
+use super::{REPEATED_AFTER, SettledRow};
 
 shared::row! {
     /// An order whose return was requested.
     #[derive(Debug)]
     pub struct ReturnRow {
+        pub return_id: Uuid,
         pub customer_id: String,
         pub email: Option<String>,
         pub total_amount: i64,
@@ -18,6 +19,8 @@ shared::row! {
 }
 
 /// Records the request to return an order that stands, unless a return of it is under way. The caller holds the order's lock.
+///
+/// A return that was not decided for a while is requested again under its own id, because its event may be lost.
 pub async fn request_return(
     db: &mut PgConnection,
     order: Uuid,
@@ -25,12 +28,15 @@ pub async fn request_return(
 ) -> Result<Option<ReturnRow>, sqlx::Error> {
     sqlx::query_as(
         "update orders
-         set return_id = $2, return_status = 'requested', return_reason = null, version = version + 1, updated_at = now()
-         where id = $1 and status = 'confirmed' and return_status is distinct from 'requested'
-         returning customer_id, email, total_amount, currency, version",
+         set return_id = case return_status when 'requested' then return_id else $2 end,
+             return_status = 'requested', return_reason = null, version = version + 1, updated_at = now()
+         where id = $1 and status = 'confirmed'
+           and (return_status is distinct from 'requested' or updated_at < now() - make_interval(secs => $3))
+         returning return_id, customer_id, email, total_amount, currency, version",
     )
     .bind(order)
     .bind(id)
+    .bind(REPEATED_AFTER.as_secs_f64())
     .fetch_optional(db)
     .await
 }

@@ -42,7 +42,14 @@ impl BatchHandler for Release {
                 });
             }
             let now = uow.now();
-            Ok(store::release(uow.db(), &releases, now, self.pace.dispatch(now)).await?)
+            let missing = store::release(uow.db(), &releases, now, self.pace.dispatch(now)).await?;
+            // A confirmation follows its booking, except in a database that was set back in time.
+            match missing.first() {
+                None => Ok(()),
+                Some(order) => {
+                    Err(Fault::retry(format!("the shipment of the order {order} is not booked yet")))
+                }
+            }
         })
     }
 }

@@ -68,8 +68,11 @@ const STATEMENTS: &[StatementSpec] = &[
 ];
 
 /// Selects shipments, with their order's id.
-const STANDINGS: &str = "select order_id as id, array[status] as states, null::bigint as amount, null::text as currency, null::bigint as age
-     from shipment where order_id > $1 order by order_id limit $2";
+/// A parcel that is at home and waits for its order's confirmation is `unreleased`, and as old as its last change.
+const STANDINGS: &str = "select order_id as id, array[case when waits then 'unreleased' else status end] as states,
+            null::bigint as amount, null::text as currency,
+            case when waits then extract(epoch from now() - updated_at)::bigint end as age
+     from (select order_id, status, updated_at, status = 'booked' and released_at is null as waits from shipment) as shipment where order_id > $1 order by order_id limit $2";
 
 /// Returns the number of shipments in each status. A status without shipments is left out.
 async fn count_by_status(db: &mut PgConnection) -> Result<BTreeMap<String, i64>, sqlx::Error> {

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::service::problem::{Invalid, Problem, member_pointer};
+use crate::text::deceives;
 
 /// At most so many mistakes of a kind are named, so that an answer is not much longer than the request.
 const MOST_NAMED: usize = 10;
@@ -25,14 +26,17 @@ pub(super) enum Texts {
 
 impl Texts {
     fn refuse(self, text: &str) -> bool {
-        let refused = |c: char| c.is_control() && (self == Self::OneLine || !matches!(c, '\n' | '\r' | '\t'));
-        text.chars().any(refused)
+        text.chars().any(|c| match self {
+            Self::OneLine => deceives(c),
+            Self::Lines => c.is_control() && !matches!(c, '\n' | '\r' | '\t'),
+        })
     }
 }
 
 /// Reads a value. A repeated member is an error, because parsers differ in which of the two they take. An unknown member is an
 /// error, because its sender means something by it. A control character is an error, because no text needs one: PostgreSQL
-/// cannot store NUL, a terminal obeys an escape sequence, and a line feed forges a line of a log.
+/// cannot store NUL, a terminal obeys an escape sequence, a line feed forges a line of a log, and an override of the direction
+/// of writing shows another text than is there.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], texts: Texts) -> Result<T, Problem> {
     let Mistakes { repeated, control } = mistakes(bytes, texts)?;
     if !repeated.is_empty() {

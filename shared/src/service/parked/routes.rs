@@ -19,7 +19,7 @@ use crate::parked::replay::{self, Refused};
 use crate::parked::store;
 use crate::router::MessageRouter;
 use crate::service::http::idempotency::{Begun, Repeatable};
-use crate::service::http::{MessageBody, Path, Query};
+use crate::service::http::{MessageBody, NoBody, Path, Query};
 use crate::service::problem::{Invalid, Problem, operator_text};
 
 /// The state of the routes.
@@ -111,7 +111,7 @@ async fn show(
     (status = 422, description = "A message failed again",
      body = Problem, content_type = "application/problem+json"),
 ))]
-async fn retry(State(app): State<App>, Path(key): Path<String>) -> Result<Json<Retried>, Problem> {
+async fn retry(State(app): State<App>, Path(key): Path<String>, _: NoBody) -> Result<Json<Retried>, Problem> {
     let replay = replay::retry(&app.db, &app.messages, &key, &app.stopping).await?;
     if let Some(failed) = replay.failed {
         let title = "A message failed again";
