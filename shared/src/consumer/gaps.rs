@@ -36,9 +36,9 @@ pub(super) struct Gap {
     pub reason: Reason,
 }
 
+#[cfg(feature = "service")]
 crate::row! {
     /// A gap that was noticed before.
-    #[cfg(feature = "service")]
     #[derive(Debug)]
     pub(crate) struct Noticed {
         consumer_group: String,
