@@ -140,7 +140,8 @@ impl Shelf {
 pub fn merged(lines: &[Line]) -> BTreeMap<String, i64> {
     let mut merged = BTreeMap::new();
     for line in lines {
-        *merged.entry(line.sku.clone()).or_insert(0) += line.quantity;
+        let pieces: &mut i64 = merged.entry(line.sku.clone()).or_default();
+        *pieces = pieces.saturating_add(line.quantity);
     }
     merged
 }

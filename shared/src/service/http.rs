@@ -8,6 +8,7 @@ mod parameters;
 mod patience;
 mod refusals;
 pub(crate) mod server;
+mod strict;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

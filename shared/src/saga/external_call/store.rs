@@ -221,7 +221,8 @@ pub(crate) async fn is_any_due(db: &mut PgConnection, kind: &str) -> Result<bool
     .await
 }
 
-/// Claims open steps of a type whose claims have expired.
+/// Claims open steps of a type whose claims have expired. Those that were never called come first: when a circuit admits one
+/// call as a trial, a step that is never answered must not be the one, or it would hold up all others.
 pub(crate) async fn claim_open(
     db: &mut PgConnection,
     kind: &str,
@@ -234,7 +235,7 @@ pub(crate) async fn claim_open(
          set claimed_by = $2, claimed_until = clock_timestamp() + $3 * interval '1 second'
          from (select saga_id, step, direction from step_outcome
                where claimed_until is not null and type = $1 and claimed_until < clock_timestamp()
-               order by claimed_until limit $4 for update skip locked) as open
+               order by attempts > 0, claimed_until limit $4 for update skip locked) as open
          where o.saga_id = open.saga_id and o.step = open.step and o.direction = open.direction
          returning {RECLAIMED}"
     );

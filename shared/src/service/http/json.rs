@@ -7,6 +7,7 @@ use std::fmt;
 use axum::http::StatusCode;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::strict::Strict;
 use crate::service::problem::{Invalid, Problem, member_pointer};
 use crate::text::deceives;
 
@@ -52,7 +53,8 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], texts: Texts) -> Result<T
             unknown.push(ignored_pointer(&path));
         }
     };
-    let value = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(&mut json, &mut note));
+    let value =
+        serde_path_to_error::deserialize(serde_ignored::Deserializer::new(Strict(&mut json), &mut note));
     let value: T = value.map_err(|error| {
         let pointer = pointer(error.path());
         let error = error.into_inner();
