@@ -107,7 +107,7 @@ impl Relay {
 
     /// Runs until `stop`. It then sends all rows that were committed before, for at most three seconds, and returns.
     /// Failures are repeated with backoff, so only `stop` ends it. The core's tables must exist; see
-    /// [`crate::migrations`].
+    /// [`mod@crate::migrations`].
     pub async fn run(self, stop: CancellationToken) {
         let shards = self.shards().into_iter().map(|shard| shard.run(stop.clone()));
         futures::future::join_all(shards).await;

@@ -174,7 +174,7 @@ impl Consumer {
     }
 
     /// Runs until `stop`. Before it returns, it finishes the current batch and commits its offsets. The core's tables
-    /// must exist; see [`crate::migrations`].
+    /// must exist; see [`mod@crate::migrations`].
     ///
     /// # Errors
     /// Fails if a consumer of another group has run on this [`Db`] or a clone of it, or if the settings of the Kafka client
