@@ -99,11 +99,13 @@ pub(crate) fn init(service: &'static str, format: LogFormat) -> Guard {
 /// The parts are targets and levels. A filter by spans and fields would need regular expressions, which no log here does.
 fn filter(service: &'static str) -> Targets {
     let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
-    let read = asked.map_or(Ok(Targets::new().with_default(LevelFilter::INFO)), |asked| asked.parse());
-    read.unwrap_or_else(|_| {
-        eprintln!("{service}: RUST_LOG is not a list like `info,shared::relay=debug`; the level is info");
-        Targets::new().with_default(LevelFilter::INFO)
-    })
+    let read = asked.and_then(|asked| {
+        let complain = |_: &_| {
+            eprintln!("{service}: RUST_LOG is not a list like `info,shared::relay=debug`; the level is info");
+        };
+        asked.parse().inspect_err(complain).ok()
+    });
+    read.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 fn exporter(service: &'static str) -> Option<SdkTracerProvider> {

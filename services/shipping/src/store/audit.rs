@@ -18,7 +18,7 @@ pub struct Figures {
 impl AuditFigures for Figures {
     const STATEMENTS: &'static [StatementSpec] = STATEMENTS;
     const STANDINGS: &'static str = STANDINGS;
-    const STANDINGS_SUMMARY: &'static str = "Returns the status of every order's shipment, ordered by order id, for comparison with other services.";
+    const STANDINGS_SUMMARY: &'static str = "Returns the status of every order's shipment, ordered by order id, for comparison with other services. A booked one that waits for its order's confirmation is `unreleased`.";
 
     async fn read(db: &mut PgConnection) -> Result<Self, sqlx::Error> {
         Ok(Self { shipments: count_by_status(db).await? })
